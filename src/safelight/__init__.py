@@ -1,0 +1,18 @@
+"""safelight: latent diffusion, trained and run in one package."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safelight.pipelines.load import load
+
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Imports the public functions at their first use, so that `import safelight` is instant."""
+    if name == "load":
+        from safelight.pipelines.load import load
+
+        return load
+    raise AttributeError(f"module 'safelight' has no attribute {name!r}")

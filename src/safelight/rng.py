@@ -1,0 +1,72 @@
+"""Seeded noise that depends on the image, never on its batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class SeededNoise:
+    """Standard normal noise for a batch, one CPU generator per image, as diffusers draws it.
+
+    `noise(shape, index)` gives the draw number `index` (0 is the initial latent) of every image: row i
+    comes from `torch.Generator("cpu").manual_seed(seeds[i])` after `index` earlier draws of the same
+    shape, so an image does not change with its batch or its place in it. Draws are float32 on the CPU and
+    moved to `device` and `dtype`.
+
+    Raises `ValueError` if the batch axis of `shape` is not the number of seeds.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        self._seeds = tuple(seeds)
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._rewind()
+
+    def __call__(self, shape: Sequence[int], index: int) -> Tensor:
+        """The draw number `index`, of shape `shape` = (number of seeds, ...)."""
+        if shape[0] != len(self._seeds):
+            raise ValueError(
+                f"Expected a batch of {len(self._seeds)} (one per seed), got {shape[0]}."
+            )
+        if index < self._next:
+            self._rewind()
+        while self._next < index:
+            self._draw(shape)
+        return self._draw(shape).to(self._device, self._dtype)
+
+    def _rewind(self) -> None:
+        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in self._seeds]
+        self._next = 0
+
+    def _draw(self, shape: Sequence[int]) -> Tensor:
+        self._next += 1
+        one = (1, *shape[1:])
+        return torch.cat([torch.randn(one, generator=generator) for generator in self._generators])
+
+
+def generator_for(seed: int, *keys: int) -> torch.Generator:
+    """A CPU generator that is a pure function of a seed and some integers (a step, a stream).
+
+    The keys are mixed by SplitMix64 (Steele et al. 2014), so neighbouring steps are unrelated and a
+    training resumed at step k draws what it would have drawn.
+    """
+    state = seed & _MASK
+    for key in keys:
+        state = _splitmix64(state ^ _splitmix64(key & _MASK))
+    return torch.Generator("cpu").manual_seed(state & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _splitmix64(state: int) -> int:
+    state = (state + 0x9E37_79B9_7F4A_7C15) & _MASK
+    state = ((state ^ (state >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D0_49BB_1331_11EB) & _MASK
+    return state ^ (state >> 31)

@@ -1,0 +1,175 @@
+"""The nouns that every layer shares: conditioning, scalings, batches, and the protocols between pieces."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Everything that steers a network, whatever it means; a network takes the parts that it has layers for.
+
+    Every tensor's first axis is the batch. A part that is absent is `None` (or an empty tuple).
+    """
+
+    context: Float[Tensor, "b n d"] | None = None  # tokens for cross-attention
+    vector: Float[Tensor, "b v"] | None = None  # added to the time embedding
+    concat: Float[Tensor, "b c h w"] | None = None  # channels beside x
+    hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
+    residuals: tuple[Tensor, ...] = ()  # what control networks add, each (b, c, h, w)
+    num_frames: int | None = None
+
+    @staticmethod
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Joins conditionings along the batch; all must carry the same parts."""
+
+        def join(name: str) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            present = [tensor for tensor in tensors if tensor is not None]
+            if present and len(present) != len(tensors):
+                raise ValueError(f"Cannot join conditionings of which only some carry {name!r}.")
+            return torch.cat(present) if present else None
+
+        def join_each(name: str) -> tuple[Tensor, ...]:
+            columns = [getattr(part, name) for part in parts]
+            if len({len(column) for column in columns}) > 1:
+                raise ValueError(f"Cannot join conditionings with different numbers of {name}.")
+            return tuple(torch.cat(column) for column in zip(*columns, strict=True))
+
+        if len({part.num_frames for part in parts}) > 1:
+            raise ValueError("Cannot join conditionings with different num_frames.")
+        return Conditioning(
+            context=join("context"),
+            vector=join("vector"),
+            concat=join("concat"),
+            hints=join_each("hints"),
+            residuals=join_each("residuals"),
+            num_frames=parts[0].num_frames,
+        )
+
+    def chunk(self, n: int) -> list["Conditioning"]:
+        """Splits along the batch into `n` equal conditionings, the inverse of `cat`."""
+        return [self._map(lambda tensor, i=i: tensor.chunk(n)[i]) for i in range(n)]
+
+    def drop(self, mask: Bool[Tensor, " b"], null: "Conditioning") -> "Conditioning":
+        """Replaces the rows where `mask` is true by the rows of `null` (batch 1 or b)."""
+
+        def pick(kept: Tensor | None, other: Tensor | None, name: str) -> Tensor | None:
+            if kept is None and other is None:
+                return None
+            if kept is None or other is None:
+                raise ValueError(f"Conditioning and its null must both carry {name!r}, or neither.")
+            rows = mask.to(kept.device).reshape(-1, *[1] * (kept.ndim - 1))
+            return torch.where(rows, other.to(kept), kept)
+
+        def pick_each(name: str) -> tuple[Tensor, ...]:
+            ours, others = getattr(self, name), getattr(null, name)
+            if len(ours) != len(others):
+                raise ValueError(f"Conditioning and its null must carry equally many {name}.")
+            return tuple(
+                kept
+                for a, b in zip(ours, others, strict=True)
+                if (kept := pick(a, b, name)) is not None
+            )
+
+        return replace(
+            self,
+            context=pick(self.context, null.context, "context"),
+            vector=pick(self.vector, null.vector, "vector"),
+            concat=pick(self.concat, null.concat, "concat"),
+            hints=pick_each("hints"),
+            residuals=pick_each("residuals"),
+        )
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Conditioning":
+        """Moves every tensor to a device, a dtype, or both."""
+        return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> "Conditioning":
+        changed: dict[str, Tensor | tuple[Tensor, ...] | int | None] = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if isinstance(value, Tensor):
+                value = f(value)
+            elif isinstance(value, tuple):
+                value = tuple(f(tensor) for tensor in value)
+            changed[part.name] = value
+        return Conditioning(**changed)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class Scalings:
+    """How a network's output becomes x0: `c_skip * x + c_out * network(c_in * x, t)` (EDM, eq. 7)."""
+
+    c_skip: Float[Tensor, " b"]
+    c_out: Float[Tensor, " b"]
+    c_in: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees: pictures or their latents, with captions.
+
+    Pixels are (b, 3, h, w) in [-1, 1]; latents are (b, c, h/f, w/f), scaled to about unit variance.
+    """
+
+    captions: tuple[str, ...]
+    pixels: Float[Tensor, "b c h w"] | None = None
+    latents: Float[Tensor, "b c h w"] | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class Network(Protocol):
+    """Layers that know nothing of diffusion: noised input, network time and conditioning to an output."""
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Float[Tensor, "b c_out h w"]: ...
+
+
+class Denoise(Protocol):
+    """What a sampler sees: x at noise level sigma to the expected clean x0."""
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]: ...
+
+
+class ConditionalDenoise(Protocol):
+    """A denoiser before guidance binds the conditioning."""
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"], cond: Conditioning
+    ) -> Float[Tensor, "b c h w"]: ...
+
+
+class Noise(Protocol):
+    """Injected randomness: draw `index` of standard normal noise, the same whatever the batch."""
+
+    def __call__(self, shape: Sequence[int], index: int) -> Tensor: ...
+
+
+class OnStep(Protocol):
+    """Called after each sampler step with the step's number (from 0), its sigma, x and the denoised x0."""
+
+    def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> None: ...
+
+
+class TextTower(Protocol):
+    """Token ids to context tokens."""
+
+    def __call__(self, ids: Int64[Tensor, "b n"]) -> "TextFeatures": ...
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a text tower gives: per-token states, and one pooled (projected, if it has a projection) vector."""
+
+    tokens: Float[Tensor, "b n d"]
+    pooled: Float[Tensor, "b p"]

@@ -1,0 +1,8 @@
+"""Checks every jaxtyping annotation of safelight at run time, in all tests."""
+
+import os
+
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_hook = install_import_hook("safelight", "beartype.beartype")
