@@ -1,0 +1,166 @@
+"""The text tower of CLIP, in the shapes of OpenAI's CLIP-L and of OpenCLIP's H and bigG.
+
+Source: Radford et al. 2021, section 2.4; parameter names as in transformers' `CLIPTextModel`, without its
+`text_model.` prefix.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from safelight.types import TextFeatures
+
+Tokens = Float[Tensor, "b n d"]
+
+
+@dataclass(frozen=True)
+class ClipTextConfig:
+    """The shape of a text tower, and which of its states become the tokens.
+
+    `skip` leaves that many last layers out of the tokens (SDXL: 1); `final_norm` says whether the tokens
+    pass the final norm (SDXL: no). The pooled vector always comes from the last layer.
+    `projection_dim` is None for towers without a projection.
+    """
+
+    vocab_size: int = 49408
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    max_position_embeddings: int = 77
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    eos_token_id: int = 49407
+    projection_dim: int | None = None
+    skip: int = 0
+    final_norm: bool = True
+
+
+class ClipText(nn.Module):
+    """Token ids (b, n) to tokens (b, n, hidden_size) and a pooled vector at the end-of-text token."""
+
+    def __init__(self, config: ClipTextConfig):
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Layers(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        project = config.projection_dim
+        self.text_projection = (
+            nn.Linear(config.hidden_size, project, bias=False) if project else None
+        )
+        _initialise(self, config)
+
+    def forward(self, ids: Int64[Tensor, "b n"]) -> TextFeatures:
+        """Encodes ids of at most `max_position_embeddings` tokens."""
+        x = self.embeddings(ids)
+        chosen = x
+        last = len(self.encoder.layers)
+        for i, layer in enumerate(self.encoder.layers, start=1):
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
+            if i == last - self.config.skip:
+                chosen = x
+        normed = self.final_layer_norm(x)  # (b, n, d)
+        ends = (ids == self.config.eos_token_id).int().argmax(dim=1)  # (b,), the first end of text
+        pooled = normed[torch.arange(len(ids), device=ids.device), ends]
+        if self.text_projection is not None:
+            pooled = self.text_projection(pooled)
+        if self.config.final_norm:
+            chosen = self.final_layer_norm(chosen) if self.config.skip else normed
+        return TextFeatures(tokens=chosen, pooled=pooled)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+
+    def forward(self, ids: Int64[Tensor, "b n"]) -> Tokens:
+        length, longest = ids.shape[1], self.position_embedding.num_embeddings
+        if length > longest:
+            raise ValueError(f"This text tower takes at most {longest} tokens, got {length}.")
+        return self.token_embedding(ids) + self.position_embedding.weight[:length]
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class _Layer(nn.Module):
+    """Causal self-attention and a two-layer perceptron, each after a norm and with a skip."""
+
+    def __init__(self, config: ClipTextConfig):
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.self_attn = _CausalAttention(config.hidden_size, config.num_attention_heads)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = _Perceptron(config)
+
+    def forward(self, x: Tokens) -> Tokens:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class _CausalAttention(nn.Module):
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tokens) -> Tokens:
+        q, k, v = (
+            rearrange(project(x), "b n (h d) -> b h n d", h=self.heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class _Perceptron(nn.Module):
+    def __init__(self, config: ClipTextConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.act = F.gelu if config.hidden_act == "gelu" else _quick_gelu
+
+    def forward(self, x: Tokens) -> Tokens:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _initialise(tower: ClipText, config: ClipTextConfig) -> None:
+    """Radford et al.'s initial weights: widths and depth set the standard deviations."""
+    width, depth = config.hidden_size, config.num_hidden_layers
+    nn.init.normal_(tower.embeddings.token_embedding.weight, std=0.02)
+    nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.01)
+    residual = width**-0.5 * (2 * depth) ** -0.5
+    for module_name, parameter in tower.encoder.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        if "out_proj" in module_name or "fc2" in module_name:
+            nn.init.normal_(parameter, std=residual)
+        elif "fc1" in module_name:
+            nn.init.normal_(parameter, std=(2 * width) ** -0.5)
+        else:
+            nn.init.normal_(parameter, std=width**-0.5)
+    if tower.text_projection is not None:
+        nn.init.normal_(tower.text_projection.weight, std=width**-0.5)

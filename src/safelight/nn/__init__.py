@@ -1,0 +1,1 @@
+"""Layers: they know nothing of diffusion, of checkpoints, or of what a conditioning means."""

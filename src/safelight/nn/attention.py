@@ -1,0 +1,157 @@
+"""Multi-head attention, gated feed-forward, and the transformers that hold them over pictures."""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Tokens = Float[Tensor, "b n d"]
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq. 1).
+
+    `upcast` multiplies queries and keys in float32, which Stable Diffusion 2.1 needs in half precision.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        context_dim: int | None = None,
+        *,
+        bias: bool = False,
+        upcast: bool = False,
+    ):
+        super().__init__()
+        self.heads = heads
+        self.upcast = upcast
+        self.to_q = nn.Linear(dim, dim, bias=bias)
+        self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.to_out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tokens, context: Float[Tensor, "b m e"] | None = None) -> Tokens:
+        """(b, n, d), attending to (b, m, e), to (b, n, d)."""
+        context = x if context is None else context
+        q, k, v = (
+            rearrange(tokens, "b n (h d) -> b h n d", h=self.heads)
+            for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        dtype = v.dtype
+        if self.upcast:
+            q, k, v = q.float(), k.float(), v.float()
+        out = F.scaled_dot_product_attention(q, k, v).to(dtype)
+        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+
+class PictureAttention(Attention):
+    """Self-attention over the pixels of a picture with a norm and a skip: the autoencoders' block."""
+
+    def __init__(self, channels: int, *, groups: int, eps: float):
+        super().__init__(channels, heads=1, bias=True)
+        self.group_norm = nn.GroupNorm(groups, channels, eps)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """(b, c, h, w) to the same."""
+        tokens = super().forward(rearrange(self.group_norm(x), "b c h w -> b (h w) c"))
+        return x + rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
+
+
+class FeedForward(nn.Module):
+    """GEGLU, four times wide (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.proj_in = nn.Linear(dim, dim * 8)
+        self.proj_out = nn.Linear(dim * 4, dim)
+
+    def forward(self, x: Tokens) -> Tokens:
+        """(b, n, d) to the same."""
+        value, gate = self.proj_in(x).chunk(2, dim=-1)
+        return self.proj_out(value * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the context, feed-forward, each after a norm and with a skip.
+
+    `self_context` lets the first attention look at the context too (the x4 upscaler's
+    `only_cross_attention`).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        context_dim: int | None,
+        *,
+        self_context: bool = False,
+        upcast: bool = False,
+    ):
+        super().__init__()
+        self.self_context = self_context
+        first = context_dim if self_context else None
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn1 = Attention(dim, heads, first, upcast=upcast)
+        self.norm2 = nn.LayerNorm(dim)
+        self.attn2 = Attention(dim, heads, context_dim, upcast=upcast)
+        self.norm3 = nn.LayerNorm(dim)
+        self.ff = FeedForward(dim)
+
+    def forward(self, x: Tokens, context: Float[Tensor, "b m e"] | None) -> Tokens:
+        """(b, n, d), attending to (b, m, e), to (b, n, d)."""
+        x = x + self.attn1(self.norm1(x), context if self.self_context else None)
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a picture, between two projections, with a skip.
+
+    `linear` projects tokens by a linear layer (SD 2.x, XL), otherwise pixels by a 1x1 convolution (SD 1.x).
+    Source: Rombach et al. 2022, section 3.3 and figure 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        layers: int,
+        context_dim: int | None,
+        *,
+        groups: int,
+        linear: bool,
+        self_context: bool = False,
+        upcast: bool = False,
+    ):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, 1e-6)
+        project = nn.Linear if linear else _PointwiseConv
+        self.proj_in = project(channels, channels)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, heads, context_dim, self_context=self_context, upcast=upcast)
+            for _ in range(layers)
+        )
+        self.proj_out = project(channels, channels)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m e"] | None
+    ) -> Float[Tensor, "b c h w"]:
+        """(b, c, h, w), attending to (b, m, e), to (b, c, h, w)."""
+        tokens = rearrange(self.norm(x), "b c h w -> b (h w) c")
+        tokens = self.proj_in(tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        tokens = self.proj_out(tokens)
+        return x + rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
+
+
+class _PointwiseConv(nn.Linear):
+    """A 1x1 convolution as the linear layer it is; its stored weight keeps the two kernel axes."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels)
+        self.weight = nn.Parameter(self.weight.detach()[:, :, None, None].contiguous())
+
+    def forward(self, input: Tokens) -> Tokens:
+        return F.linear(input, self.weight[:, :, 0, 0], self.bias)
