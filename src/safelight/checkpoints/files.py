@@ -1,0 +1,289 @@
+"""The only place that reads and writes weights: safetensors, whole or in shards.
+
+Layout and names are those of diffusers and transformers: `{stem}.safetensors`,
+`{stem}.fp16.safetensors`, and for shards `{stem}.safetensors.index.json` beside
+`{stem}-00001-of-00002.safetensors`.
+"""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from safelight.checkpoints.atomic import replacing_file, write_text
+from safelight.config import read_json
+from safelight.errors import SafelightError
+
+State = dict[str, Tensor]
+"""Weights by name."""
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> State:
+    """All tensors of one safetensors file, in the precision of the file.
+
+    On the CPU they are mapped from the file, so a tensor costs memory only once it is touched.
+
+    Raises `SafelightError` if the file is missing, truncated, hostile, or not safetensors.
+    """
+    _check_is_file(path)
+    try:
+        with _open(path, device) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
+        raise SafelightError(
+            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            "It may be truncated; copy or download it again."
+        ) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text entries in a safetensors file's header, if any. Errors as `read_state`."""
+    _check_is_file(path)
+    try:
+        with _open(path, "cpu") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise SafelightError(
+            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            "It may be truncated; copy or download it again."
+        ) from error
+
+
+def read_weights(
+    folder: Path, stem: str, variant: str | None = None, device: torch.device | str = "cpu"
+) -> State:
+    """All tensors of one component of a diffusers folder, whole or sharded.
+
+    Raises `SafelightError` as `find_weights` and `read_state` do, and if a shard lacks what the
+    index promises.
+    """
+    state: State = {}
+    for path in find_weights(folder, stem, variant):
+        for name, tensor in read_state(path, device).items():
+            if name in state:
+                raise SafelightError(f"{path} repeats the tensor {name!r} of another shard.")
+            state[name] = tensor
+    for index in (p for p in _candidates(folder, stem, variant) if _is_index(p) and p.is_file()):
+        missing = sorted(set(_weight_map(index)) - set(state))
+        if missing:
+            raise SafelightError(
+                f"{index} promises {len(missing)} tensors that its shards lack, "
+                f"such as {missing[0]!r}."
+            )
+    return state
+
+
+def find_weights(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, ...]:
+    """The safetensors files (one, or the shards) that hold a component.
+
+    `variant` None takes the plain files, or the only variant there is.
+
+    Raises `SafelightError` that lists what the folder holds if there are none, if only a variant
+    of another name is there, or if a shard is missing.
+    """
+    for path in _candidates(folder, stem, variant):
+        if path.is_file():
+            if not _is_index(path):
+                return (path,)
+            shards = tuple(folder / name for name in sorted(set(_weight_map(path).values())))
+            absent = [shard.name for shard in shards if not shard.is_file()]
+            if absent:
+                raise SafelightError(
+                    f"{path} names shards that are not there: {', '.join(absent)}."
+                )
+            return shards
+    found = variants(folder, stem)
+    if variant is None and len(found) == 1:
+        return find_weights(folder, stem, found[0])
+    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+    if found:
+        names = ", ".join(found)
+        raise SafelightError(f"{folder} has no {wanted}; variants that are there: {names}.")
+    pickled = [
+        p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".ckpt", ".pt", ".pth"}
+    ]
+    if pickled:
+        raise SafelightError(
+            f"{folder} has no {wanted}, only pickled weights ({', '.join(pickled)}), "
+            "which are not opened; get the safetensors files of this model."
+        )
+    present = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
+    raise SafelightError(f"{folder} has no {wanted}; it holds {present}.")
+
+
+def variants(folder: Path, stem: str) -> tuple[str, ...]:
+    """The variants of a component that are there, such as `fp16`, besides the plain files."""
+    whole = {
+        path.name.removeprefix(f"{stem}.").removesuffix(".safetensors")
+        for path in folder.glob(f"{stem}.*.safetensors")
+        if "-of-" not in path.name
+    }
+    sharded = {
+        path.name.removeprefix(f"{stem}.safetensors.index.").removesuffix(".json")
+        for path in folder.glob(f"{stem}.safetensors.index.*.json")
+    }
+    return tuple(sorted(whole | sharded))
+
+
+def write_state(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes one safetensors file: either the whole new file is there, or what was before.
+
+    Tied tensors are written once for each name. `metadata` joins `format: pt`, which
+    transformers asks for.
+    """
+    storages: set[tuple[torch.device, int]] = set()
+    plain: State = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().contiguous()
+        key = (tensor.device, tensor.untyped_storage().data_ptr())
+        plain[name] = tensor.clone() if key in storages else tensor
+        storages.add(key)
+    with replacing_file(path) as temporary:
+        save_file(plain, temporary, metadata={"format": "pt", **(metadata or {})})
+
+
+def write_weights(
+    folder: Path,
+    stem: str,
+    state: Mapping[str, Tensor],
+    variant: str | None = None,
+    max_shard_bytes: int = 10 * 1000**3,
+) -> None:
+    """Writes one component as diffusers names it, in shards if it exceeds `max_shard_bytes`."""
+    stem_of_files = f"{stem}.{variant}" if variant else stem
+    shards = _shards(state, max_shard_bytes)
+    if len(shards) == 1:
+        write_state(folder / f"{stem_of_files}.safetensors", shards[0])
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"{stem_of_files}-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_state(folder / name, shard)
+        weight_map |= dict.fromkeys(shard, name)
+    total = sum(_size(tensor) for tensor in state.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    suffix = f"index.{variant}.json" if variant else "index.json"
+    write_text(folder / f"{stem}.safetensors.{suffix}", json.dumps(index, indent=2) + "\n")
+
+
+def read_torch_pickle(path: Path) -> State:
+    """The state dict in a packaged feature network's `.pth`, by torch's weights-only unpickler.
+
+    Raises `SafelightError` if the file is missing, broken, or holds anything but tensors by name.
+    """
+    _check_is_file(path)
+    try:
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise SafelightError(
+            f"{path} is not a plain PyTorch state dict ({_one_line(error)})."
+        ) from error
+    if not isinstance(loaded, dict):
+        raise SafelightError(f"{path} should hold tensors by name, not {type(loaded).__name__}.")
+    state: State = {}
+    for name, tensor in loaded.items():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise SafelightError(f"{path} should hold tensors by name; {name!r} is not one.")
+        state[name] = tensor
+    return state
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """The sha256, in hex, of one file as `sha256sum` gives it; of several, of their digests."""
+    digests: list[bytes] = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    if len(digests) == 1:
+        return digests[0].hex()
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def sha256_of_state(state: Mapping[str, Tensor]) -> str:
+    """The sha256, in hex, of tensors in memory: names, dtypes, shapes and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class _File(Protocol):
+    """What an opened safetensors file offers; the library ships no types."""
+
+    def keys(self) -> list[str]: ...
+    def get_tensor(self, name: str) -> Tensor: ...
+    def metadata(self) -> dict[str, str] | None: ...
+
+
+def _open(path: Path, device: torch.device | str) -> AbstractContextManager[_File]:
+    return cast(AbstractContextManager[_File], safe_open(path, framework="pt", device=str(device)))
+
+
+def _candidates(folder: Path, stem: str, variant: str | None) -> Sequence[Path]:
+    if variant is None:
+        return folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    return (
+        folder / f"{stem}.{variant}.safetensors",
+        folder / f"{stem}.safetensors.index.{variant}.json",
+        folder / f"{stem}.{variant}.safetensors.index.json",
+    )
+
+
+def _is_index(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise SafelightError(f"{index} should hold a table 'weight_map' from tensor to file.")
+    checked: dict[str, str] = {}
+    for name, file in weight_map.items():
+        if (
+            not isinstance(file, str)
+            or Path(file).name != file
+            or not file.endswith(".safetensors")
+        ):
+            raise SafelightError(
+                f"{index} should name safetensors files beside it, not {file!r} (for {name!r})."
+            )
+        checked[name] = file
+    return checked
+
+
+def _shards(state: Mapping[str, Tensor], max_bytes: int) -> list[State]:
+    shards: list[State] = [{}]
+    room = max_bytes
+    for name, tensor in state.items():
+        if shards[-1] and _size(tensor) > room:
+            shards.append({})
+            room = max_bytes
+        shards[-1][name] = tensor
+        room -= _size(tensor)
+    return shards
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "not there"
+        raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
