@@ -1,4 +1,6 @@
-"""Frozen dataclasses from and to JSON and TOML, strictly: an unknown key is an error that names the near ones."""
+"""Frozen dataclasses from and to JSON and TOML, strictly: an unknown key is an error that names the
+near ones.
+"""
 
 import dataclasses
 import difflib
@@ -12,7 +14,7 @@ from typing import TypeVar, cast
 
 from safelight.errors import SafelightError
 
-Value = typing.Union[str, int, float, bool, None, Sequence["Value"], Mapping[str, "Value"]]
+Value: typing.TypeAlias = "str | int | float | bool | Sequence[Value] | Mapping[str, Value] | None"
 """What JSON and TOML can hold."""
 
 C = TypeVar("C")
@@ -21,10 +23,11 @@ C = TypeVar("C")
 def from_dict(cls: type[C], values: Mapping[str, Value], where: str = "") -> C:
     """Builds the dataclass `cls`, nested dataclasses included, from plain values.
 
-    Missing keys take the dataclass's defaults. Integers are accepted for floats, lists for tuples, strings
-    for paths. `where` names the source in errors.
+    Missing keys take the dataclass's defaults. Integers are accepted for floats, lists for tuples,
+    strings for paths. `where` names the source in errors.
 
-    Raises `SafelightError` for an unknown key, a missing key without default, or a value of the wrong type.
+    Raises `SafelightError` for an unknown key, a missing key without default, or a value of the
+    wrong type.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cast(typing.Any, cls)) if f.init}
@@ -42,7 +45,9 @@ def from_dict(cls: type[C], values: Mapping[str, Value], where: str = "") -> C:
 
 
 def to_dict(config: object) -> dict[str, Value]:
-    """The plain values of a dataclass: tuples become lists, paths strings, nested dataclasses dicts."""
+    """The plain values of a dataclass: tuples become lists, paths strings, nested dataclasses
+    dicts.
+    """
     return {
         f.name: _plain(getattr(config, f.name))
         for f in dataclasses.fields(cast(typing.Any, config))
@@ -70,7 +75,9 @@ def read_toml(path: Path) -> dict[str, Value]:
 
 
 def to_toml(values: Mapping[str, Value], prefix: str = "") -> str:
-    """Writes plain values as TOML; keys whose value is None are left out, tables come after scalars."""
+    """Writes plain values as TOML; keys whose value is None are left out, tables come after
+    scalars.
+    """
     lines: list[str] = []
     tables: list[str] = []
     for key, value in values.items():
@@ -146,7 +153,7 @@ def _convert(hint: object, value: Value, where: str) -> object:
     if (
         isinstance(hint, type)
         and isinstance(value, hint)
-        and (hint is bool or value is not True and value is not False)
+        and (hint is bool or not isinstance(value, bool))
     ):
         return value
     name = hint.__name__ if isinstance(hint, type) else str(hint)

@@ -9,10 +9,10 @@ from torch import Tensor
 class SeededNoise:
     """Standard normal noise for a batch, one CPU generator per image, as diffusers draws it.
 
-    `noise(shape, index)` gives the draw number `index` (0 is the initial latent) of every image: row i
-    comes from `torch.Generator("cpu").manual_seed(seeds[i])` after `index` earlier draws of the same
-    shape, so an image does not change with its batch or its place in it. Draws are float32 on the CPU and
-    moved to `device` and `dtype`.
+    `noise(shape, index)` gives the draw number `index` (0 is the initial latent) of every image:
+    row i comes from `torch.Generator("cpu").manual_seed(seeds[i])` after `index` earlier draws of
+    the same shape, so an image does not change with its batch or its place in it. Draws are float32
+    on the CPU and moved to `device` and `dtype`.
 
     Raises `ValueError` if the batch axis of `shape` is not the number of seeds.
     """

@@ -1,4 +1,6 @@
-"""The nouns that every layer shares: conditioning, scalings, batches, and the protocols between pieces."""
+"""The nouns that every layer shares: conditioning, scalings, batches, and the protocols between
+pieces.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,7 +13,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Everything that steers a network, whatever it means; a network takes the parts that it has layers for.
+    """Everything that steers a network, whatever it means; a network takes the parts that it has
+    layers for.
 
     Every tensor's first axis is the batch. A part that is absent is `None` (or an empty tuple).
     """
@@ -126,7 +129,9 @@ class Batch:
 
 
 class Network(Protocol):
-    """Layers that know nothing of diffusion: noised input, network time and conditioning to an output."""
+    """Layers that know nothing of diffusion: noised input, network time and conditioning to an
+    output.
+    """
 
     def __call__(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
@@ -156,7 +161,9 @@ class Noise(Protocol):
 
 
 class OnStep(Protocol):
-    """Called after each sampler step with the step's number (from 0), its sigma, x and the denoised x0."""
+    """Called after each sampler step with the step's number (from 0), its sigma, x and the denoised
+    x0.
+    """
 
     def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> None: ...
 
@@ -169,7 +176,9 @@ class TextTower(Protocol):
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What a text tower gives: per-token states, and one pooled (projected, if it has a projection) vector."""
+    """What a text tower gives: per-token states, and one pooled (projected, if it has a projection)
+    vector.
+    """
 
     tokens: Float[Tensor, "b n d"]
     pooled: Float[Tensor, "b p"]

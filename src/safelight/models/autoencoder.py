@@ -20,9 +20,11 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The shape of a KL autoencoder. Tuples hold one entry a level, from the finest to the coarsest.
+    """The shape of a KL autoencoder. Tuples hold one entry a level, from the finest to the
+    coarsest.
 
-    Latents are used as `(z - shift_factor) * scaling_factor`, so that they have about unit variance.
+    Latents are used as `(z - shift_factor) * scaling_factor`, so that they have about unit
+    variance.
     """
 
     in_channels: int = 3
@@ -62,7 +64,9 @@ class Gaussian:
 
 
 class Autoencoder(nn.Module):
-    """Pictures (b, 3, h, w) in [-1, 1] to latents (b, latent_channels, h/factor, w/factor) and back."""
+    """Pictures (b, 3, h, w) in [-1, 1] to latents (b, latent_channels, h/factor, w/factor) and
+    back.
+    """
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -85,7 +89,9 @@ class Autoencoder(nn.Module):
         return self.decoder.conv_out.weight
 
     def encode(self, pixels: Float[Tensor, "b c h w"]) -> Gaussian:
-        """The distribution of the unscaled latents of pictures whose sides are multiples of `factor`."""
+        """The distribution of the unscaled latents of pictures whose sides are multiples of
+        `factor`.
+        """
         moments = sliced(self._moments, pixels, self.slicing)
         mean, logvar = moments.chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))

@@ -1,7 +1,7 @@
 """The text tower of CLIP, in the shapes of OpenAI's CLIP-L and of OpenCLIP's H and bigG.
 
-Source: Radford et al. 2021, section 2.4; parameter names as in transformers' `CLIPTextModel`, without its
-`text_model.` prefix.
+Source: Radford et al. 2021, section 2.4; parameter names as in transformers' `CLIPTextModel`,
+without its `text_model.` prefix.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ Tokens = Float[Tensor, "b n d"]
 class ClipTextConfig:
     """The shape of a text tower, and which of its states become the tokens.
 
-    `skip` leaves that many last layers out of the tokens (SDXL: 1); `final_norm` says whether the tokens
-    pass the final norm (SDXL: no). The pooled vector always comes from the last layer.
+    `skip` leaves that many last layers out of the tokens (SDXL: 1); `final_norm` says whether the
+    tokens pass the final norm (SDXL: no). The pooled vector always comes from the last layer.
     `projection_dim` is None for towers without a projection.
     """
 

@@ -27,8 +27,8 @@ class UNetConfig:
     """The shape of a U-Net. Tuples hold one entry a level, from the finest to the coarsest.
 
     `cond.vector` is split into up to three parts, in this order: `class_dim` entries (one-hot for
-    `class_kind="embedding"`, features for "projection", an embedding itself for "identity"), `added_dim`
-    entries (SDXL's pooled text and sizes) and `guidance_dim` entries (LCM's guidance features).
+    `class_kind="embedding"`, features for "projection", an embedding itself for "identity"),
+    `added_dim` entries (SDXL's pooled text and sizes) and `guidance_dim` entries (LCM's guidance).
     """
 
     in_channels: int = 4
@@ -119,9 +119,11 @@ class UNet(nn.Module):
         """Runs the network.
 
         Args:
-            x: scaled noised latents, (b, in_channels less those of `cond.concat`, h, w), any h and w.
+            x: scaled noised latents, (b, in_channels less those of `cond.concat`, h, w), any h and
+            w.
             t: the network's time, (b,).
-            cond: `context` (b, n, cross_attention_dim), `vector` and `concat` as the configuration asks;
+            cond: `context` (b, n, cross_attention_dim), `vector` and `concat` as the configuration
+            asks;
                 `residuals`, if any, are added to the skips in order and the last to the middle.
 
         Raises:
@@ -178,7 +180,9 @@ class UNet(nn.Module):
 
 
 class _DownBlock(nn.Module):
-    """Residual blocks, each followed by a transformer where the level has attention; then a halving."""
+    """Residual blocks, each followed by a transformer where the level has attention; then a
+    halving.
+    """
 
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], *, downsample: bool):
         super().__init__()
@@ -220,7 +224,9 @@ class _MidBlock(nn.Module):
 
 
 class _UpBlock(nn.Module):
-    """Residual blocks that each take a skip, transformers where the level has attention; a doubling."""
+    """Residual blocks that each take a skip, transformers where the level has attention; a
+    doubling.
+    """
 
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], *, upsample: bool):
         super().__init__()
@@ -286,3 +292,21 @@ def _class_embedding(config: UNetConfig) -> nn.Module | None:
         "identity": lambda _in, _out: nn.Identity(),
     }
     return build[config.class_kind](config.class_dim, config.emb_dim)
+
+
+def zero_residuals(unet: UNet) -> None:
+    """Zeroes the last layer of every residual branch and of the network, for training from scratch.
+
+    A fresh network then starts as the identity on its skips (Dhariwal and Nichol 2021, appendix C).
+    """
+    for module in unet.modules():
+        if isinstance(module, ResBlock):
+            _zero(module.conv2)
+        elif isinstance(module, SpatialTransformer):
+            _zero(module.proj_out)
+    _zero(unet.conv_out)
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)

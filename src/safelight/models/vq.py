@@ -15,7 +15,9 @@ from safelight.models.autoencoder import AutoencoderConfig, Decoder, Encoder, sl
 
 @dataclass(frozen=True)
 class VQConfig:
-    """The shape of a VQ autoencoder. Tuples hold one entry a level, from the finest to the coarsest."""
+    """The shape of a VQ autoencoder. Tuples hold one entry a level, from the finest to the
+    coarsest.
+    """
 
     in_channels: int = 3
     out_channels: int = 3
@@ -83,7 +85,9 @@ class VQAutoencoder(nn.Module):
         return sliced(lambda x: self.quant_conv(self.encoder(x)), pixels, self.slicing)
 
     def quantize(self, z: Float[Tensor, "b d h w"]) -> Quantized:
-        """Each latent vector becomes its nearest codebook row (van den Oord et al. 2017, eqs. 2, 3)."""
+        """Each latent vector becomes its nearest codebook row (van den Oord et al. 2017, eqs. 2,
+        3).
+        """
         flat = rearrange(z, "b d h w -> (b h w) d")
         indices = torch.cdist(flat, self.codebook.weight).argmin(dim=1)
         rows = rearrange(self.codebook(indices), "(b h w) d -> b d h w", b=z.shape[0], h=z.shape[2])

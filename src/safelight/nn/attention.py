@@ -9,9 +9,11 @@ Tokens = Float[Tensor, "b n d"]
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq. 1).
+    """Scaled dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq.
+    1).
 
-    `upcast` multiplies queries and keys in float32, which Stable Diffusion 2.1 needs in half precision.
+    `upcast` multiplies queries and keys in float32, which Stable Diffusion 2.1 needs in half
+    precision.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention to the context, feed-forward, each after a norm and with a skip.
+    """Self-attention, cross-attention to the context, feed-forward, each after a norm and with a
+    skip.
 
     `self_context` lets the first attention look at the context too (the x4 upscaler's
     `only_cross_attention`).
@@ -108,7 +111,8 @@ class TransformerBlock(nn.Module):
 class SpatialTransformer(nn.Module):
     """Transformer blocks over the pixels of a picture, between two projections, with a skip.
 
-    `linear` projects tokens by a linear layer (SD 2.x, XL), otherwise pixels by a 1x1 convolution (SD 1.x).
+    `linear` projects tokens by a linear layer (SD 2.x, XL), otherwise pixels by a 1x1 convolution
+    (SD 1.x).
     Source: Rombach et al. 2022, section 3.3 and figure 3.
     """
 

@@ -4,14 +4,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Picture = Float[Tensor, "b c h w"]
+Picture = Float[Tensor, "b _ _ _"]  # a picture or latent whose channels and size may change
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, with a skip; an embedding is added (or scales and shifts) between.
+    """Norm, SiLU, convolution, twice, with a skip; an embedding is added (or scales and shifts)
+    between.
 
-    `emb_dim=None` builds the autoencoders' block without an embedding. With `scale_shift` the embedding
-    gives a scale and a shift of the second norm (Dhariwal and Nichol 2021, eq. 3) instead of a sum.
+    `emb_dim=None` builds the autoencoders' block without an embedding. With `scale_shift` the
+    embedding gives a scale and a shift of the second norm (Dhariwal and Nichol 2021, eq. 3) instead
+    of a sum.
     """
 
     def __init__(

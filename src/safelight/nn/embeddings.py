@@ -13,8 +13,9 @@ def sinusoidal(
 ) -> Float[Tensor, "n dim"]:
     """Sine and cosine features of `t` at `dim / 2` geometric frequencies from 1 to 1/10000.
 
-    `flip_sin_to_cos` puts the cosines first, `freq_shift` is subtracted from the number of frequencies in
-    the exponent's denominator; both are keys of diffusers' configurations. Computed in float32.
+    `flip_sin_to_cos` puts the cosines first, `freq_shift` is subtracted from the number of
+    frequencies in the exponent's denominator; both are keys of diffusers' configurations. Computed
+    in float32.
     Source: Vaswani et al. 2017, section 3.5.
     """
     half = dim // 2
@@ -25,7 +26,9 @@ def sinusoidal(
 
 
 class Embedding(nn.Module):
-    """Two linear layers with SiLU between, (b, v) to (b, d); `cond_dim` adds a projected second input."""
+    """Two linear layers with SiLU between, (b, v) to (b, d); `cond_dim` adds a projected second
+    input.
+    """
 
     def __init__(self, in_dim: int, out_dim: int, cond_dim: int | None = None):
         super().__init__()
@@ -43,7 +46,9 @@ class Embedding(nn.Module):
 
 
 class OneHotEmbedding(nn.Module):
-    """A table of class vectors read by one-hot rows (b, classes), so that a zero row means no class."""
+    """A table of class vectors read by one-hot rows (b, classes), so that a zero row means no
+    class.
+    """
 
     def __init__(self, classes: int, dim: int):
         super().__init__()

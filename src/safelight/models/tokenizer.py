@@ -1,0 +1,212 @@
+"""CLIP's byte-pair tokenizer: read from files, trained on captions, or the public vocabulary.
+
+Source: Radford et al. 2021, section 2.4; the 48,894 merges of the public vocabulary (MIT licence,
+OpenAI) lie beside this file.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+
+from safelight.config import read_json
+from safelight.errors import SafelightError
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+
+
+@dataclass(frozen=True)
+class ClipTokenizer:
+    """Texts to rows of `length` token ids: start, words, end, padding; longer texts are cut.
+
+    `pad` is the padding token: end of text for SD 1.x and XL's first tower, "!" for SD 2.x and XL's
+    second.
+    """
+
+    tokenizer: Tokenizer
+    length: int = 77
+    pad: str = EOS
+
+    def encode(self, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
+        """Token ids, (number of texts, length)."""
+        pad_id = self.id_of(self.pad)
+        rows: list[list[int]] = []
+        for encoding in self.tokenizer.encode_batch(list(texts)):
+            ids = encoding.ids
+            if len(ids) > self.length:
+                ids = [*ids[: self.length - 1], self.id_of(EOS)]
+            rows.append(ids + [pad_id] * (self.length - len(ids)))
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(texts), self.length)
+
+    def id_of(self, token: str) -> int:
+        """The id of a token; `SafelightError` if the vocabulary lacks it."""
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise SafelightError(f"The tokenizer's vocabulary has no token {token!r}.")
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        return self.tokenizer.get_vocab_size()
+
+    @staticmethod
+    def from_files(
+        vocabulary: Path, merges: Path, *, length: int = 77, pad: str = EOS
+    ) -> "ClipTokenizer":
+        """Reads `vocab.json` and `merges.txt`, as transformers 4 wrote them."""
+        vocab: dict[str, int] = {}
+        for token, index in read_json(vocabulary).items():
+            if not isinstance(index, int):
+                raise SafelightError(f"{vocabulary}: token {token!r} should map to an integer.")
+            vocab[token] = index
+        lines = merges.read_text(encoding="utf-8").splitlines()
+        return ClipTokenizer(_build(vocab, _pairs(lines, str(merges))), length, pad)
+
+    @staticmethod
+    def from_tokenizer_json(path: Path, *, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
+        """Reads `tokenizer.json`, which is all that transformers 5 writes."""
+        model = read_json(path).get("model")
+        vocab, merges = (
+            (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+        )
+        if not isinstance(vocab, dict) or not isinstance(merges, list):
+            raise SafelightError(
+                f"{path} does not hold a byte-pair tokenizer (no vocab or merges)."
+            )
+        lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
+        return ClipTokenizer(_build(vocab, _pairs(lines, str(path))), length, pad)
+
+    @staticmethod
+    def bundled(*, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
+        """The public vocabulary of 49,408 tokens, for checkpoints that bring none."""
+        packed = files("safelight.models").joinpath("vocabulary/clip_merges.txt.gz").read_bytes()
+        pairs = _pairs(gzip.decompress(packed).decode("utf-8").splitlines(), "vocabulary")
+        letters = _byte_letters()
+        tokens = [
+            *letters,
+            *(letter + "</w>" for letter in letters),
+            *map("".join, pairs),
+            BOS,
+            EOS,
+        ]
+        vocab = {token: index for index, token in enumerate(tokens)}
+        return ClipTokenizer(_build(vocab, pairs), length, pad)
+
+    @staticmethod
+    def train(captions: Iterable[str], vocab_size: int, length: int) -> "ClipTokenizer":
+        """Learns a vocabulary of at most `vocab_size` tokens (512 bytes and 2 marks among them)."""
+        letters = _byte_letters()
+        learner = _build({}, [], special=False)
+        trainer = BpeTrainer(
+            vocab_size=vocab_size - 2 - len(letters),
+            initial_alphabet=letters,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        )
+        learner.train_from_iterator(captions, trainer)
+        model = json.loads(learner.to_str())["model"]
+        pairs = [tuple(pair) for pair in model["merges"]]
+        tokens = dict.fromkeys(
+            [*letters, *(letter + "</w>" for letter in letters), *map("".join, pairs)]
+        )
+        vocab = {token: index for index, token in enumerate([*tokens, BOS, EOS])}
+        return ClipTokenizer(_build(vocab, pairs), length)
+
+    def save(self, folder: Path) -> None:
+        """Writes the files of both generations of transformers into an existing folder."""
+        model = json.loads(self.tokenizer.to_str())["model"]
+        _write_json(folder / "vocab.json", model["vocab"])
+        merges = "".join(f"{' '.join(pair)}\n" for pair in model["merges"])
+        (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        _write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "CLIPTokenizer",
+                "model_max_length": self.length,
+                "bos_token": BOS,
+                "eos_token": EOS,
+                "unk_token": EOS,
+                "pad_token": self.pad,
+                "add_prefix_space": False,
+                "do_lower_case": True,
+                "errors": "replace",
+            },
+        )
+        _write_json(
+            folder / "special_tokens_map.json",
+            {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad},
+        )
+
+
+def _build(
+    vocab: dict[str, int], merges: list[tuple[str, str]], *, special: bool = True
+) -> Tokenizer:
+    """The whole tokenizer around a vocabulary, as transformers' fast CLIP tokenizer is put
+    together.
+    """
+    if special and not {BOS, EOS} <= vocab.keys():
+        raise SafelightError(f"The tokenizer's vocabulary lacks {BOS!r} or {EOS!r}.")
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=merges,
+            unk_token=EOS if special else None,
+            end_of_word_suffix="</w>",
+            continuing_subword_prefix="",
+            fuse_unk=False,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    if special:
+        tokenizer.add_special_tokens([BOS, EOS])
+        trim_offsets = add_prefix_space = False
+        tokenizer.post_processor = processors.RobertaProcessing(
+            (EOS, vocab[EOS]), (BOS, vocab[BOS]), trim_offsets, add_prefix_space
+        )
+    return tokenizer
+
+
+def _pairs(lines: Sequence[str], source: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for line in lines:
+        if not line.strip() or line.startswith("#version"):
+            continue
+        parts = line.split(" ")
+        if len(parts) != 2:
+            raise SafelightError(f"{source}: expected two tokens on a line, got {line!r}.")
+        pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def _byte_letters() -> list[str]:
+    """The 256 letters that stand for bytes, in the order of GPT-2's table (printable ones first)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+def _write_json(path: Path, values: dict[str, object]) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
