@@ -1,0 +1,1 @@
+"""Folders of captioned pictures to training batches that are pure functions of (seed, step)."""

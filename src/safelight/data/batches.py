@@ -1,0 +1,125 @@
+"""Training batches of pictures, each a pure function of (seed, step), and reading them ahead."""
+
+import itertools
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from safelight.data.buckets import Levels, cut
+from safelight.data.config import DataConfig
+from safelight.data.draws import Draws
+from safelight.data.folders import PictureFolder, Skipped
+from safelight.data.groups import Group, grouped
+from safelight.data.order import BatchOrder
+from safelight.data.pictures import Size, UnreadablePictureError, decode
+from safelight.errors import SafelightError
+from safelight.types import Batch
+
+T = TypeVar("T")
+
+
+class PictureBatches:
+    """Batches of pictures with captions; `batch(step)` depends on the seed and the step alone.
+
+    Decoded pictures stay in memory, at the size that training needs, up to `config.cache_bytes`;
+    the rest is decoded anew each time. A picture that turns out to be unreadable is replaced by the
+    next readable one of the same shape, and told of in `skipped`. Several threads may ask for
+    batches.
+    """
+
+    def __init__(self, folder: PictureFolder, config: DataConfig, batch_size: int):
+        self._config = config
+        self._colours = config.colours
+        self._folder = folder
+        self._groups = grouped(folder, config)
+        sizes = [len(group.items) for group in self._groups]
+        self._order = BatchOrder(sizes, batch_size, config.seed)
+        self._kept: dict[int, Levels] = {}
+        self._room = config.cache_bytes
+        self._lock = threading.Lock()
+        self._skipped: dict[int, Skipped] = {}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches in which every picture comes once (or `repeats` times)."""
+        return self._order.steps_per_epoch
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The pictures that turned out to be unreadable so far."""
+        return tuple(self._skipped.values())
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`, counted from 0: captions, and pixels (b, 3, h, w) in [-1, 1].
+
+        `extras["item"]` holds each picture's index in the folder, int64 (b,).
+
+        Raises `SafelightError` if no picture of the batch's shape can be read.
+        """
+        number, members = self._order.at(step)
+        group = self._groups[number]
+        rows: list[Levels] = []
+        captions: list[str] = []
+        indices: list[int] = []
+        for member, epoch in members:
+            draws = Draws(self._config, epoch, group.slots[member])
+            index, levels = self._readable(group, member)
+            rows.append(cut(levels, group.bucket, draws.view(), self._colours[draws.background()]))
+            captions.append(draws.caption(self._folder.items[index]))
+            indices.append(index)
+        pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)  # (b, 3, h, w)
+        return Batch(
+            captions=tuple(captions),
+            pixels=pixels.contiguous().float().div_(127.5).sub_(1),
+            extras={"item": torch.tensor(indices)},
+        )
+
+    def _readable(self, group: Group, member: int) -> tuple[int, Levels]:
+        for index in (*group.items[member:], *group.items[:member]):
+            if index in self._skipped:
+                continue
+            try:
+                return index, self._levels(index, group.bucket)
+            except UnreadablePictureError as error:
+                self._skipped[index] = Skipped(error.path, error.reason)
+        first = next(iter(self._skipped.values()))
+        raise SafelightError(f"No picture can be read any more; {first.path}: {first.reason}.")
+
+    def _levels(self, index: int, bucket: Size) -> Levels:
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        zoom = self._config.zoom
+        cover = (math.ceil(bucket[0] * zoom), math.ceil(bucket[1] * zoom))
+        levels = np.array(decode(self._folder.items[index].path, cover))
+        with self._lock:
+            if index not in self._kept and levels.nbytes <= self._room:
+                self._kept[index] = levels
+                self._room -= levels.nbytes
+        return levels
+
+
+def prefetch(
+    batch: Callable[[int], T], start: int = 0, depth: int = 4, workers: int = 1
+) -> Iterator[T]:
+    """`batch(start)`, `batch(start + 1)`, ... without end, computed up to `depth` ahead in threads.
+
+    An error in `batch` is raised where its batch would have come. Closing the iterator stops the
+    threads.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="prefetch") as pool:
+        ahead: deque[Future[T]] = deque()
+        try:
+            for step in itertools.count(start):
+                ahead.append(pool.submit(batch, step))
+                if len(ahead) > depth:
+                    yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
