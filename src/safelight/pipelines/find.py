@@ -1,0 +1,127 @@
+"""Where models are: the bundled one, folders, and what other programs have already fetched."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from safelight.config import near, read_json
+from safelight.errors import SafelightError
+
+DEFAULT = "default"
+_INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model folder that `load` and `--model` find by name."""
+
+    name: str
+    folder: Path
+    family: str  # the pipeline class that its model_index.json names
+    size: int  # bytes of weights
+
+
+def find_model(name: str) -> Path:
+    """The diffusers folder that a name or a path means.
+
+    Looks, in this order, for the bundled model (`default`), for a folder at that path, in the folders
+    that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name` in the
+    cache of the Hugging Face hub. Nothing is fetched.
+
+    Raises `SafelightError` that says where it looked.
+    """
+    if name == DEFAULT:
+        if (bundled() / _INDEX).is_file():
+            return bundled()
+        raise SafelightError(
+            f"This installation has no bundled model (looked in {bundled()}); "
+            "install safelight anew, or give --model FOLDER."
+        )
+    path = Path(name).expanduser()
+    if path.exists():
+        return _model_folder(path)
+    for root in _library():
+        if (root / name / _INDEX).is_file():
+            return root / name
+    snapshot = _cached_snapshot(name)
+    if snapshot is not None:
+        return snapshot
+    library = ", ".join(map(str, _library())) or "not set"
+    raise SafelightError(
+        f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS ({library}) "
+        f"and in {_hub_cache()}. {near(name, [model.name for model in known_models()])}"
+    )
+
+
+def known_models() -> list[KnownModel]:
+    """Every model that has a name: bundled, in SAFELIGHT_MODELS, or in the Hugging Face cache."""
+    return [
+        KnownModel(name, folder, _family(folder), _weight_bytes(folder))
+        for name, folder in _named_folders()
+    ]
+
+
+def bundled() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(str(files("safelight"))) / "weights" / DEFAULT
+
+
+def _model_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise SafelightError(
+            f"{path} is a file; a model is a folder with a {_INDEX}, as diffusers writes it."
+        )
+    if not (path / _INDEX).is_file():
+        inside = sorted(index.parent for index in path.glob(f"*/{_INDEX}"))
+        hint = f" Did you mean {inside[0]}?" if inside else ""
+        raise SafelightError(f"{path} is not a model folder: it has no {_INDEX}.{hint}")
+    return path
+
+
+def _named_folders() -> Iterator[tuple[str, Path]]:
+    if (bundled() / _INDEX).is_file():
+        yield DEFAULT, bundled()
+    for root in _library():
+        for index in sorted([*root.glob(f"*/{_INDEX}"), *root.glob(f"*/*/{_INDEX}")]):
+            yield index.parent.relative_to(root).as_posix(), index.parent
+    for entry in sorted(_hub_cache().glob("models--*--*")):
+        name = entry.name.removeprefix("models--").replace("--", "/", 1)
+        snapshot = _cached_snapshot(name)
+        if snapshot is not None:
+            yield name, snapshot
+
+
+def _library() -> list[Path]:
+    listed = os.environ.get("SAFELIGHT_MODELS", "")
+    return [Path(part).expanduser() for part in listed.split(os.pathsep) if part]
+
+
+def _hub_cache() -> Path:
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def _cached_snapshot(name: str) -> Path | None:
+    """The folder of the cached main revision of the repository `owner/name`."""
+    if name.count("/") != 1 or ".." in name:
+        return None
+    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    if not main.is_file():
+        return None
+    folder = repository / "snapshots" / main.read_text(encoding="utf-8").strip()
+    return folder if (folder / _INDEX).is_file() else None
+
+
+def _family(folder: Path) -> str:
+    try:
+        name = read_json(folder / _INDEX).get("_class_name")
+    except SafelightError:
+        return "unreadable"
+    return name if isinstance(name, str) else "unknown"
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

@@ -1,0 +1,80 @@
+"""What made a picture, kept so that the same picture can be made again."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import cast
+
+from PIL import Image
+
+from safelight.config import Value, from_dict, to_dict
+from safelight.errors import SafelightError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that makes one picture again: the request, the model and the machinery.
+
+    `seed` is this picture's own (the first seed plus `place`), so the picture comes again alone.
+    The last digits of float32 arithmetic depend on the number of threads and on the processor;
+    both are recorded, the first is restored by `safelight rerun`.
+    """
+
+    prompt: str
+    negative: str
+    seed: int
+    steps: int
+    scale: float
+    sampler: str
+    width: int  # pixels
+    height: int  # pixels
+    model: str  # what --model was given: a name or a folder
+    weights: dict[str, str]  # component of the model to the SHA-256 of its weights
+    precision: str  # "float32", "bfloat16" or "float16"
+    device: str  # "cpu", "cuda", ...
+    machine: str  # processor and its vector extension, or the name of the GPU
+    threads: int  # of the CPU
+    pixels: str = ""  # SHA-256 of the RGB bytes, rows from the top
+    place: int = 0  # in the batch asked for
+    count: int = 1  # of the batch asked for
+    versions: dict[str, str] = field(default_factory=dict[str, str])
+    format: int = _FORMAT
+
+    def to_json(self) -> str:
+        """The manifest as JSON, one key a line."""
+        return json.dumps(to_dict(self), indent=2, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str, source: str) -> "Manifest":
+        """Reads `to_json`'s text; `source` names the file in errors.
+
+        Raises `SafelightError` if the text is not a manifest of a format known here.
+        """
+        try:
+            values = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise SafelightError(f"{source} holds a damaged manifest: {error}") from error
+        if not isinstance(values, dict):
+            raise SafelightError(f"{source} holds a damaged manifest: not a JSON object.")
+        values = cast(dict[str, Value], values)
+        if values.get("format") != _FORMAT:
+            raise SafelightError(
+                f"{source} holds a manifest of format {values.get('format')!r}, this safelight reads "
+                f"format {_FORMAT}; install the version that wrote it."
+            )
+        try:
+            return from_dict(Manifest, values)
+        except SafelightError as error:
+            raise SafelightError(f"{source} holds a damaged manifest: {error}") from error
+
+    def with_pixels(self, image: Image.Image) -> "Manifest":
+        """The same manifest with the digest of the picture it made."""
+        return dataclasses.replace(self, pixels=pixel_digest(image))
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """SHA-256 of a picture's RGB bytes, rows from the top, in hexadecimal."""
+    return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()

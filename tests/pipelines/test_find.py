@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from safelight.errors import SafelightError
+from safelight.pipelines import find
+from safelight.pipelines.find import find_model, known_models
+
+
+def model_folder(path: Path, family: str = "StableDiffusionPipeline") -> Path:
+    (path / "unet").mkdir(parents=True)
+    (path / "model_index.json").write_text(json.dumps({"_class_name": family}))
+    (path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"0" * 1000)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """An empty library, hub cache and package, and a working folder that is none of them."""
+    monkeypatch.setenv("SAFELIGHT_MODELS", str(tmp_path / "library"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(find, "bundled", lambda: tmp_path / "bundled")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def test_a_path_is_the_folder_itself(places):
+    folder = model_folder(places / "here" / "mine")
+    assert find_model("mine").samefile(folder)
+    assert find_model(str(folder)) == folder
+
+
+def test_default_is_the_bundled_model(places):
+    folder = model_folder(places / "bundled")
+    assert find_model("default") == folder
+
+
+def test_a_missing_bundled_model_is_named(places):
+    with pytest.raises(SafelightError, match="no bundled model"):
+        find_model("default")
+
+
+def test_a_name_is_found_in_the_library(places):
+    folder = model_folder(places / "library" / "people" / "cats")
+    assert find_model("people/cats") == folder
+
+
+def test_a_repository_is_found_in_the_hub_cache_at_its_main_revision(places):
+    repository = places / "hub" / "models--owner--name"
+    old, new = (model_folder(repository / "snapshots" / name) for name in ("aaa", "bbb"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("bbb\n")
+    assert find_model("owner/name") == new
+    (repository / "refs" / "main").write_text("aaa")
+    assert find_model("owner/name") == old
+
+
+def test_an_unknown_name_says_where_it_looked_and_what_is_near(places):
+    model_folder(places / "library" / "cats")
+    with pytest.raises(SafelightError) as caught:
+        find_model("cts")
+    message = str(caught.value)
+    for part in ("'cts'", str(places / "library"), str(places / "hub"), "Did you mean 'cats'?"):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/../b", "models--x/..", "/", ""])
+def test_a_name_never_leaves_the_places(places, name):
+    with pytest.raises(SafelightError):
+        find_model(name)
+
+
+def test_a_file_is_not_a_model(places):
+    (places / "here" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(SafelightError, match="is a file"):
+        find_model("model.safetensors")
+
+
+def test_a_folder_around_a_model_points_to_it(places):
+    model_folder(places / "here" / "runs" / "mine")
+    with pytest.raises(
+        SafelightError, match=r"has no model_index\.json\. Did you mean runs/mine\?"
+    ):
+        find_model("runs")
+
+
+def test_known_models_lists_each_place(places):
+    model_folder(places / "bundled")
+    model_folder(places / "library" / "cats", "StableDiffusionXLPipeline")
+    broken = model_folder(places / "library" / "broken")
+    (broken / "model_index.json").write_text("{")
+    found = {model.name: model for model in known_models()}
+    assert list(found) == ["default", "broken", "cats"]
+    assert found["cats"].family == "StableDiffusionXLPipeline"
+    assert found["broken"].family == "unreadable"
+    assert found["default"].size == 1000
