@@ -20,6 +20,7 @@ from safelight.nn.embeddings import Embedding, OneHotEmbedding, sinusoidal
 from safelight.types import Conditioning
 
 Emb = Float[Tensor, "b d"]
+ClassKind = Literal["embedding", "projection", "identity"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,10 @@ class UNetConfig:
     resnet_scale_shift: bool = False
     flip_sin_to_cos: bool = True
     freq_shift: float = 0.0
-    class_kind: Literal["embedding", "projection", "identity"] = "embedding"
+    class_kind: ClassKind = "embedding"
     class_dim: int | None = None
     added_dim: int | None = None
+    added_time_dim: int | None = None  # width of the features of each number in the added part
     guidance_dim: int | None = None
 
     def __post_init__(self):

@@ -1,0 +1,191 @@
+"""The parts of a model folder one by one: each a subfolder with `config.json` and weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from safelight.checkpoints.atomic import write_text
+from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.files import find_weights, read_weights, sha256_of_files, write_weights
+from safelight.checkpoints.rules import Table, from_ours, load_into
+from safelight.checkpoints.tables.autoencoder import (
+    AUTOENCODER,
+    VQ,
+    autoencoder_config_from_diffusers,
+    autoencoder_config_to_diffusers,
+    vq_config_from_diffusers,
+    vq_config_to_diffusers,
+)
+from safelight.checkpoints.tables.clip import (
+    CLIP_TEXT,
+    clip_config_from_transformers,
+    clip_config_to_transformers,
+)
+from safelight.checkpoints.tables.unet import (
+    UNET,
+    unet_config_from_diffusers,
+    unet_config_to_diffusers,
+)
+from safelight.config import Value, read_json
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.clip import ClipText
+from safelight.models.tokenizer import EOS, ClipTokenizer
+from safelight.models.unet import UNet
+from safelight.models.vq import VQAutoencoder
+
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+TRANSFORMERS_STEM = "model"
+MAX_SHARD_BYTES = 10 * 1000**3
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """In which precision, where, and from which variant of the files weights are read."""
+
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """In which precision, as which variant, and in shards of what size weights are written."""
+
+    dtype: torch.dtype = torch.float32
+    variant: str | None = None
+    max_shard_bytes: int = MAX_SHARD_BYTES
+
+
+def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
+    """The U-Net in `folder`; `SafelightError` if there is none, or of a family not known."""
+    values = _config(folder, "UNet2DConditionModel")
+    config = unet_config_from_diffusers(values, str(folder / "config.json"))
+    return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading)
+
+
+def read_autoencoder(folder: Path, reading: Reading = Reading()) -> Autoencoder | VQAutoencoder:
+    """The autoencoder, KL or VQ, in `folder`, or in its `vae` if it is a whole model's folder."""
+    if (folder / "model_index.json").is_file():
+        folder = folder / "vae"
+    values = _config(folder, "AutoencoderKL", "VQModel")
+    source = str(folder / "config.json")
+    if values.get("_class_name") == "VQModel":
+        vq = vq_config_from_diffusers(values, source)
+        return _read(folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading)
+    kl = autoencoder_config_from_diffusers(values, source)
+    return _read(folder, DIFFUSERS_STEM, lambda: Autoencoder(kl), AUTOENCODER, reading)
+
+
+def read_text_tower(
+    folder: Path, reading: Reading = Reading(), *, skip: int = 0, final_norm: bool = True
+) -> ClipText:
+    """The text tower in `folder`; `skip` and `final_norm` as in `ClipTextConfig`."""
+    source = str(folder / "config.json")
+    values = _config(folder)
+    config = clip_config_from_transformers(values, source, skip=skip, final_norm=final_norm)
+    return _read(folder, TRANSFORMERS_STEM, lambda: ClipText(config), CLIP_TEXT, reading)
+
+
+def read_tokenizer(folder: Path) -> ClipTokenizer:
+    """The tokenizer in `folder`: `tokenizer.json`, else `vocab.json` with `merges.txt`."""
+    values = read_json(_required(folder, "tokenizer_config.json"))
+    length = values.get("model_max_length", 77)
+    if not isinstance(length, int) or not 1 < length <= 65536:
+        raise SafelightError(f"{folder}/tokenizer_config.json: no length for model_max_length.")
+    pad = _pad_token(folder, values)
+    if (folder / "tokenizer.json").is_file():
+        return ClipTokenizer.from_tokenizer_json(folder / "tokenizer.json", length=length, pad=pad)
+    vocabulary, merges = _required(folder, "vocab.json"), _required(folder, "merges.txt")
+    return ClipTokenizer.from_files(vocabulary, merges, length=length, pad=pad)
+
+
+def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
+    """Writes a U-Net as diffusers' `UNet2DConditionModel`."""
+    _write(folder, DIFFUSERS_STEM, unet, unet_config_to_diffusers(unet.config), UNET, writing)
+
+
+def write_autoencoder(
+    folder: Path, autoencoder: Autoencoder | VQAutoencoder, writing: Writing = Writing()
+) -> None:
+    """Writes an autoencoder as diffusers' `AutoencoderKL` or `VQModel`."""
+    if isinstance(autoencoder, VQAutoencoder):
+        values, table = vq_config_to_diffusers(autoencoder.config), VQ
+    else:
+        values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
+    _write(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
+
+
+def write_text_tower(folder: Path, tower: ClipText, writing: Writing = Writing()) -> None:
+    """Writes a text tower as transformers' `CLIPTextModel`, with projection if it has one."""
+    name = str(writing.dtype).removeprefix("torch.")
+    values = clip_config_to_transformers(tower.config) | {"dtype": name, "torch_dtype": name}
+    _write(folder, TRANSFORMERS_STEM, tower, values, CLIP_TEXT, writing)
+
+
+def weights_sha256(folder: Path, variant: str | None = None) -> str:
+    """The sha256, in hex, of the weights file of a component's folder."""
+    stem = DIFFUSERS_STEM if _config(folder).get("_class_name") else TRANSFORMERS_STEM
+    return sha256_of_files(find_weights(folder, stem, variant))
+
+
+def _read(folder: Path, stem: str, build: Callable[[], M], table: Table, reading: Reading) -> M:
+    state = read_weights(folder, stem, reading.variant, reading.device)
+    try:
+        with torch.device("meta"):
+            module = build()
+    except ValueError as error:
+        raise SafelightError(f"{folder}/config.json cannot be built: {error}") from error
+    what = f"the {type(module).__name__} of its config.json"
+    load_into(module, state, table, what=what, source=str(folder), dtype=reading.dtype)
+    return module.eval()
+
+
+def _write(
+    folder: Path,
+    stem: str,
+    module: nn.Module,
+    values: Mapping[str, Value],
+    table: Table,
+    writing: Writing,
+) -> None:
+    state = {
+        name: tensor.detach().to("cpu", writing.dtype)
+        for name, tensor in from_ours(table, module.state_dict()).items()
+    }
+    write_weights(folder, stem, state, writing.variant, writing.max_shard_bytes)
+    write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
+
+
+def _config(folder: Path, *classes: str) -> dict[str, Value]:
+    values = read_json(_required(folder, "config.json"))
+    if classes and values.get("_class_name") not in classes:
+        raise SafelightError(
+            f"{folder} is {describe_folder(folder)}; expected {' or '.join(classes)}."
+        )
+    return values
+
+
+def _required(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise SafelightError(f"Expected {path}; {folder} is {describe_folder(folder)}.")
+    return path
+
+
+def _pad_token(folder: Path, values: Mapping[str, Value]) -> str:
+    """The padding token, a string or a table with `content`, in either of two files."""
+    special = folder / "special_tokens_map.json"
+    sources = (values, read_json(special) if special.is_file() else {})
+    for token in (source.get("pad_token") for source in sources):
+        content = token.get("content") if isinstance(token, Mapping) else token
+        if isinstance(content, str):
+            return content
+    return EOS

@@ -1,0 +1,96 @@
+"""What a file or folder is, in plain words, by its content and never by its name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from safelight.config import read_json
+from safelight.errors import SafelightError
+
+_MARKS = (
+    (("lora_unet_", "lora_te"), "a LoRA in kohya's layout"),
+    ((".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora."), "a LoRA"),
+    (("controlnet_cond_embedding.",), "a ControlNet"),
+    (
+        (
+            "model.diffusion_model.",
+            "first_stage_model.",
+            "cond_stage_model.",
+            "conditioner.embedders.",
+        ),
+        "a whole model in one file, CompVis' layout",
+    ),
+    (("emb_params", "string_to_param"), "a textual inversion embedding"),
+    (("temporal_transformer_blocks.", "temporal_res_block."), "a video U-Net"),
+    (("double_blocks.", "transformer_blocks.0.attn.add_k_proj"), "a diffusion transformer"),
+    (("vision_model.encoder.layers.",), "a CLIP image tower"),
+    (("_conv_stem.",), "an EfficientNet"),
+)
+_CONTEXT_WIDTHS = {
+    768: "a Stable Diffusion 1.x U-Net",
+    1024: "a Stable Diffusion 2.x U-Net",
+    1280: "an SDXL refiner U-Net",
+    2048: "an SDXL U-Net",
+}
+_INPUT_CHANNELS = {
+    5: " for depth",
+    7: " for upscaling",
+    8: " for editing by instruction",
+    9: " for inpainting",
+}
+_TEXT_WIDTHS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
+
+
+def describe_state(state: Mapping[str, Tensor]) -> str:
+    """What a file's tensors are, such as "an SDXL U-Net", by their names and shapes."""
+    if not state:
+        return "empty"
+    for marks, description in _MARKS:
+        if any(mark in key for key in state for mark in marks):
+            return description
+    if "down_blocks.0.resnets.0.time_emb_proj.weight" in state and "conv_in.weight" in state:
+        return _describe_unet(state)
+    if "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state:
+        if any(key.startswith(("quantize.", "codebook.")) for key in state):
+            return "a VQ autoencoder"
+        latents = state["decoder.conv_in.weight"].shape[1]
+        return f"a KL autoencoder of {latents} latent channels"
+    tokens = [key for key in state if key.endswith("embeddings.token_embedding.weight")]
+    if tokens:
+        width = state[tokens[0]].shape[1]
+        return f"a CLIP text tower of width {width} ({_TEXT_WIDTHS.get(width, 'no known family')})"
+    if {"features.0.weight", "features.28.weight"} <= state.keys():
+        return "a VGG16"
+    names = ", ".join(repr(key) for key in list(state)[:2])
+    return f"nothing known ({len(state)} tensors, such as {names})"
+
+
+def describe_folder(folder: Path) -> str:
+    """What a model folder says that it is, such as "a StableDiffusionPipeline folder"."""
+    for name in ("model_index.json", "config.json"):
+        if (folder / name).is_file():
+            try:
+                values = read_json(folder / name)
+            except SafelightError:
+                return f"a folder whose {name} is broken"
+            kind = values.get("_class_name") or values.get("model_type")
+            what = "folder" if name == "model_index.json" else "component"
+            return f"a {kind} {what}" if kind else f"a folder whose {name} names no class"
+    if not folder.is_dir():
+        return "a file" if folder.exists() else "not there"
+    present = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+    return f"a folder without model_index.json or config.json (it holds {present})"
+
+
+def _describe_unet(state: Mapping[str, Tensor]) -> str:
+    channels = state["conv_in.weight"].shape[1]
+    crossings = [key for key in state if key.endswith("attn2.to_k.weight")]
+    width = state[crossings[0]].shape[1] if crossings else 0
+    purpose = _INPUT_CHANNELS.get(
+        channels, "" if channels == 4 else f" of {channels} input channels"
+    )
+    if width in _CONTEXT_WIDTHS:
+        return _CONTEXT_WIDTHS[width] + purpose
+    context = f"context width {width}" if crossings else "no context"
+    return f"a U-Net of {channels} input channels and {context}"

@@ -1,0 +1,153 @@
+"""Two-way key tables between our parameter names and a file's, and strict loading by them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from safelight.checkpoints.detect import describe_state
+from safelight.checkpoints.files import State
+from safelight.errors import SafelightError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of a key table: a name of ours beside the name in the file.
+
+    A placeholder such as `{rest}` stands for any text, the same on both sides.
+    """
+
+    ours: str
+    theirs: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in the order they are tried, and the file's keys that carry nothing and are dropped.
+
+    Where several rows have the same `ours`, the first is how it is written and the others are older
+    spellings that are read as well.
+    """
+
+    rules: tuple[Rule, ...]
+    dropped: tuple[str, ...] = ()
+
+
+def to_ours(table: Table, state: Mapping[str, Tensor], source: str) -> State:
+    """Renames a file's tensors to our names; `source` names the file in errors.
+
+    Raises `SafelightError` for a key that no row covers, or for two keys that mean the same tensor.
+    """
+    renamed: State = {}
+    spelled: dict[str, str] = {}
+    for key, tensor in state.items():
+        if any(_match(template, key) is not None for template in table.dropped):
+            continue
+        name = _rename(key, ((rule.theirs, rule.ours) for rule in table.rules))
+        if name is None:
+            raise SafelightError(f"{source} holds {key!r}, which no row of its key table covers.")
+        if name in renamed:
+            raise SafelightError(f"{source} holds {key!r} and {spelled[name]!r}: one tensor twice.")
+        renamed[name] = tensor
+        spelled[name] = key
+    return renamed
+
+
+def from_ours(table: Table, state: Mapping[str, Tensor]) -> State:
+    """Renames our tensors to the file's names: the inverse of `to_ours`."""
+    return {their_name(table, name): tensor for name, tensor in state.items()}
+
+
+def their_name(table: Table, name: str) -> str:
+    """The file's name of one of our tensors; `KeyError` if no row covers it."""
+    renamed = _rename(name, ((rule.ours, rule.theirs) for rule in table.rules))
+    if renamed is None:
+        raise KeyError(name)
+    return renamed
+
+
+def load_into(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    table: Table,
+    *,
+    what: str,
+    source: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Gives a module, which may be on the meta device, exactly the tensors of a file, in `dtype`.
+
+    `what` says what the file should hold ("an autoencoder of 4 levels"), `source` names it.
+
+    Raises `SafelightError`, one message, if any tensor is missing, left over, of another shape, or
+    not of floating point; the module is then untouched.
+    """
+    renamed = to_ours(table, state, source)
+    expected = module.state_dict()
+    complaints = [
+        _complaint("missing", [their_name(table, name) for name in expected.keys() - renamed]),
+        _complaint("left over", [their_name(table, name) for name in renamed.keys() - expected]),
+        _complaint(
+            "misshapen",
+            [
+                f"{their_name(table, name)} is {_shape(renamed[name])}, not {_shape(tensor)}"
+                for name, tensor in expected.items()
+                if name in renamed and renamed[name].shape != tensor.shape
+            ],
+        ),
+        _complaint(
+            "not floating point",
+            [
+                f"{their_name(table, name)} is {tensor.dtype}"
+                for name, tensor in renamed.items()
+                if not tensor.is_floating_point()
+            ],
+        ),
+    ]
+    if any(complaints):
+        raise SafelightError(
+            f"{source} does not hold {what}: {'; '.join(filter(None, complaints))}. "
+            f"By its keys it is {describe_state(state)}."
+        )
+    module.load_state_dict(
+        {name: tensor.to(dtype) for name, tensor in renamed.items()}, assign=True
+    )
+
+
+def _complaint(kind: str, items: Iterable[str]) -> str:
+    listed = sorted(items)
+    if not listed:
+        return ""
+    more = f" and {len(listed) - 2} more" if len(listed) > 2 else ""
+    return f"{kind}: {', '.join(listed[:2])}{more}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _rename(key: str, rows: Iterable[tuple[str, str]]) -> str | None:
+    for template, result in rows:
+        found = _match(template, key)
+        if found is not None:
+            return result.format_map(found)
+    return None
+
+
+def _match(template: str, key: str) -> dict[str, str] | None:
+    found = _pattern(template).fullmatch(key)
+    return None if found is None else found.groupdict()
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    literals_and_names = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>.+)" if index % 2 else re.escape(piece)
+            for index, piece in enumerate(literals_and_names)
+        )
+    )

@@ -1,0 +1,1 @@
+"""How each kind of network is spelled in others' files: keys and configurations, both ways."""
