@@ -1,0 +1,125 @@
+"""Training recipes: strict dataclasses that TOML files fill, one for each kind of training."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, cast
+
+from safelight.config import Value, from_dict, near, override, parse_value, read_toml
+from safelight.data.config import DataConfig
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import AutoencoderConfig
+from safelight.models.vq import VQConfig
+from safelight.train.autoencoder_task import AutoencoderLossConfig
+from safelight.train.loop import LoopConfig
+from safelight.train.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """Trains a KL autoencoder of shape `model`, or goes on from the one in the folder `base`.
+
+    `features` is the perceptual loss's network: "efficientnet-lite0" from the package of that name,
+    or a file of VGG16 weights in torchvision's layout; without it the perceptual loss is left out.
+    `held_out` is a folder of pictures that previews and the PSNR in the log are of.
+    """
+
+    output: Path
+    data: DataConfig
+    kind: Literal["autoencoder"] = "autoencoder"
+    model: AutoencoderConfig | None = None
+    base: Path | None = None
+    features: str | None = None
+    held_out: Path | None = None
+    device: str = "auto"
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class VQRecipe:
+    """Trains a VQ autoencoder; otherwise as `AutoencoderRecipe`."""
+
+    output: Path
+    data: DataConfig
+    kind: Literal["vq"] = "vq"
+    model: VQConfig | None = None
+    base: Path | None = None
+    features: str | None = None
+    held_out: Path | None = None
+    device: str = "auto"
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+Recipe: TypeAlias = AutoencoderRecipe | VQRecipe
+KINDS: Mapping[str, type[Recipe]] = {
+    "autoencoder": AutoencoderRecipe,
+    "vq": VQRecipe,
+}
+
+
+def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """A recipe from a TOML file and overrides such as "optim.lr=1e-4".
+
+    Relative paths in the file are meant from the file's folder, those in overrides from the current
+    one.
+
+    Raises `SafelightError` for a file that is not there or not TOML, an unknown kind or key, or a
+    value of the wrong type.
+    """
+    if not path.is_file():
+        raise SafelightError(f"No recipe {path}; expected a TOML file.")
+    values = read_toml(path)
+    overridden: set[str] = set()
+    for assignment in overrides:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise SafelightError(f"Expected KEY=VALUE to override, got {assignment!r}.")
+        override(values, key.strip(), parse_value(text.strip()))
+        overridden.add(key.strip())
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SafelightError(f"{path}: unknown kind {kind!r}. {near(str(kind), KINDS)}")
+    recipe = from_dict(KINDS[kind], values, "")
+    return cast(Recipe, _resolved(recipe, path.parent.absolute(), overridden, ""))
+
+
+def changes(old: Mapping[str, Value], new: Mapping[str, Value], at: str = "") -> list[str]:
+    """What differs between two recipes' values, as "optim.lr 0.0001 -> 0.00005"."""
+    found: list[str] = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        name = f"{at}.{key}" if at else key
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += changes(before, after, name)
+        elif before != after:
+            found.append(f"{name} {before} -> {after}")
+    return found
+
+
+def _resolved(value: object, folder: Path, overridden: set[str], at: str) -> object:
+    """The same configuration with absolute paths."""
+    if isinstance(value, Path):
+        base = Path.cwd() if any(_covers(key, at) for key in overridden) else folder
+        return base / value.expanduser()
+    if isinstance(value, tuple):
+        items = cast(tuple[object, ...], value)
+        return tuple(_resolved(item, folder, overridden, at) for item in items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {
+            f.name: _resolved(
+                getattr(value, f.name), folder, overridden, f"{at}.{f.name}".lstrip(".")
+            )
+            for f in dataclasses.fields(value)
+        }
+        return dataclasses.replace(cast(typing.Any, value), **parts)
+    return value
+
+
+def _covers(key: str, at: str) -> bool:
+    return at == key or at.startswith(f"{key}.")

@@ -1,0 +1,63 @@
+"""Sample grids and measures that a training shows on its way."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.data.batches import PictureBatches
+from safelight.data.config import DataConfig
+from safelight.data.folders import gather
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.vq import VQAutoencoder
+from safelight.train.loop import Preview
+
+_SHOWN, _MEASURED, _AT_ONCE = 8, 128, 16
+_SEED = 0x5AFE  # a preview shows the same pictures in every run
+
+
+def reconstruction_preview(
+    autoencoder: Autoencoder | VQAutoencoder, config: DataConfig, device: torch.device
+) -> Callable[[int], Preview]:
+    """Pictures above their reconstructions, and the mean PSNR in dB of at most 128 pictures."""
+    pixels = some_pixels(config, _MEASURED)
+
+    def preview(step: int) -> Preview:
+        outputs = reconstruct(autoencoder, pixels, device)
+        shown = torch.stack([pixels[:_SHOWN], outputs[:_SHOWN]])  # (2, 8, 3, h, w)
+        picture = rearrange(shown, "row column c h w -> c (row h) (column w)")
+        return Preview(picture, {"psnr": float(psnr(outputs, pixels).mean())})
+
+    return preview
+
+
+def some_pixels(config: DataConfig, count: int) -> Float[Tensor, "b 3 h w"]:
+    """The same few pictures of a folder each time, cut at the centre and not mirrored."""
+    still = replace(config, crop="center", zoom=1.0, flip=False, buckets=False, seed=_SEED)
+    folder = gather(still)
+    batch = PictureBatches(folder, still, min(count, len(folder.items))).batch(0)
+    assert batch.pixels is not None
+    return batch.pixels
+
+
+@torch.no_grad()
+def reconstruct(
+    autoencoder: Autoencoder | VQAutoencoder, pixels: Tensor, device: torch.device
+) -> Tensor:
+    """Pixels through the autoencoder and back, a few at a time, clamped to [-1, 1], on the CPU."""
+    outputs: list[Tensor] = []
+    for first in range(0, len(pixels), _AT_ONCE):
+        part = pixels[first : first + _AT_ONCE].to(device)
+        encoded = autoencoder.encode(part.contiguous(memory_format=torch.channels_last))
+        z = encoded if isinstance(encoded, Tensor) else encoded.mode()
+        outputs.append(autoencoder.decode(z).float().clamp(-1, 1).cpu())
+    return torch.cat(outputs)
+
+
+def psnr(output: Tensor, target: Tensor) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio of each picture in dB; pixels in [-1, 1]."""
+    error = (output - target).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(4 / error.clamp_min(1e-10))

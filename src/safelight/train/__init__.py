@@ -1,0 +1,1 @@
+"""One training loop, its state, and one step function per objective."""

@@ -1,0 +1,282 @@
+"""The training loop, for every objective: read it from top to bottom."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from signal import Signals
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from safelight.errors import SafelightError
+from safelight.train.ema import Averages
+from safelight.train.optim import OptimConfig, adamw, lr_at, prepare
+from safelight.train.progress import Report, reporting
+from safelight.train.signals import listening
+from safelight.train.state import TrainState, checkpoints
+from safelight.train.task import Draws, Loss, Phase, Task, batch_part
+from safelight.types import Batch
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long a training runs and what it leaves behind. Intervals are in steps; 0 is never.
+
+    `ema` is the decay of the averaged weights. The newest `keep` checkpoints are kept.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 32
+    seed: int = 0
+    ema: float = 0.999
+    log_every: int = 20
+    save_every: int = 1000
+    preview_every: int = 1000
+    keep: int = 2
+    tensorboard: bool = True
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise SafelightError(
+                    f"loop.{name} should be at least 1, got {getattr(self, name)}."
+                )
+        if not 0 <= self.ema < 1:
+            raise SafelightError(f"loop.ema should be in [0, 1), got {self.ema}.")
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture (3, h, w) in [-1, 1] of what has been learned, and measures for the log."""
+
+    picture: Float[Tensor, "3 h w"]
+    measures: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls, with the averaged weights in the networks."""
+
+    preview: Callable[[int], Preview] | None = None
+    export: Callable[[int], None] | None = None  # at each checkpoint and at the end
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many steps are done, in how much time over all runs, and which signal stopped them."""
+
+    step: int
+    seconds: float
+    stopped: Signals | None
+
+
+BatchesFrom = Callable[[int], Iterator[Batch]]
+"""Endless batches from a step on; the batch of a step is a pure function of that step."""
+
+
+def train(
+    task: Task,
+    batches_from: BatchesFrom,
+    config: LoopConfig,
+    optim: OptimConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    hooks: Hooks | None = None,
+) -> Outcome:
+    """Trains until `config.steps` steps are done or a signal comes, and leaves checkpoints, log and
+    previews in `folder`.
+
+    With `resume` the newest checkpoint there is continued to the bit, or a new training begun if
+    there is none. SIGINT and SIGTERM save a checkpoint and end the training.
+
+    Raises `SafelightError` if `folder` holds checkpoints and `resume` is not asked for, if they are
+    of another network, or if a loss or gradient is no longer finite: the last checkpoint, which is
+    good, stays.
+    """
+    hooks = hooks or Hooks()
+    state = _start(task, config, optim, device)
+    saved = checkpoints(folder / "checkpoints")
+    if saved and not resume:
+        raise SafelightError(
+            f"{folder} holds a training at step {saved[-1].name.removeprefix('step_')}; "
+            "continue it with --resume, or choose another output folder."
+        )
+    if saved:
+        state.load(saved[-1])
+    left_off = state.step
+    batches = batches_from(state.step)
+    stopped: Signals | None = None
+    with (
+        listening() as wish,
+        reporting(folder, config.steps, state.step, tensorboard=config.tensorboard) as report,
+    ):
+        window = _Window()
+        while state.step < config.steps and stopped is None:
+            lr = lr_at(optim, state.step, config.steps)
+            began = time.monotonic()
+            _step(task, next(batches), state, config, optim, lr, window)
+            window.seconds += time.monotonic() - began
+            state.seconds += time.monotonic() - began
+            report.advance(state.step)
+
+            stopped = wish.signal
+            last = stopped is not None or state.step == config.steps
+            if last or _is_due(state.step, config.save_every):
+                window.check(folder, state.step)
+                _save(state, config, folder, hooks)
+            if last or _is_due(state.step, config.log_every):
+                report.values(state.step, window.close(folder, state.step) | {"lr": lr})
+            if state.step == config.steps or _is_due(state.step, config.preview_every):
+                _preview(state, hooks, report)
+        if stopped is not None:
+            report.say(f"{stopped.name}: saved at step {state.step:,}; --resume continues.")
+    if state.step == left_off:  # finished before; but maybe cut off before the export
+        _export(state, hooks)
+    return Outcome(state.step, state.seconds, stopped)
+
+
+def _start(task: Task, config: LoopConfig, optim: OptimConfig, device: torch.device) -> TrainState:
+    for phase in task.phases.values():
+        for module in phase.modules.values():
+            prepare(module, optim, device)
+            module.train()
+    optimisers = {
+        name: adamw(_parameters(phase), replace(optim, lr=optim.lr * phase.lr_scale))
+        for name, phase in task.phases.items()
+    }
+    averaged = {
+        f"{phase_name}.{name}": module
+        for phase_name, phase in task.phases.items()
+        if phase.averaged
+        for name, module in phase.modules.items()
+    }
+    return TrainState(task.phases, optimisers, Averages(averaged, config.ema), device)
+
+
+def _step(
+    task: Task,
+    batch: Batch,
+    state: TrainState,
+    config: LoopConfig,
+    optim: OptimConfig,
+    lr: float,
+    window: "_Window",
+) -> None:
+    """One change of the weights, by one batch worked off in `optim.accumulate` parts."""
+    total = len(batch.captions)
+    size = math.ceil(total / optim.accumulate)
+    trained: set[str] = set()
+    for first in range(0, total, size):
+        part = batch_part(batch, first, size, state.device)
+        count = len(part.captions)
+        share = count / total
+        draws = Draws(config.seed, state.step, total, first, count, state.device)
+        for loss in task.losses(part, draws):
+            (loss.total * share if share < 1 else loss.total).backward()
+            window.add(loss, share)
+            trained.add(loss.phase)
+    for name in sorted(trained):
+        phase, optimiser = state.phases[name], state.optimisers[name]
+        gradients = [p.grad for p in _parameters(phase) if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if optim.clip:
+            clip_grads_with_norm_(_parameters(phase), optim.clip, norm)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * phase.lr_scale
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        window.add_norm(name, norm)
+    state.averages.update()
+    state.step += 1
+    window.steps += 1
+    window.images += total
+
+
+class _Window:
+    """Sums since the last line of the log, kept on the device until the line is written."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.steps = self.images = 0
+        self.seconds = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._watched: Tensor | None = None
+
+    def add(self, loss: Loss, share: float) -> None:
+        """Takes note of one part's loss."""
+        for name, value in loss.parts.items():
+            self._sum(name, value.detach().float() * share)
+        self._watch(loss.total.detach())
+
+    def add_norm(self, phase: str, norm: Tensor) -> None:
+        """Takes note of the length of a phase's gradients."""
+        self._sum("grad_norm" if phase == "main" else f"grad_norm_{phase}", norm.detach())
+        self._watch(norm.detach())
+
+    def check(self, folder: Path, step: int) -> None:
+        """Raises `SafelightError` if a loss or gradient was not finite."""
+        if self._watched is None or bool(self._watched.isfinite()):
+            return
+        saved = checkpoints(folder / "checkpoints")
+        good = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
+        raise SafelightError(
+            f"The loss is no longer a finite number, seen at step {step:,}; {good}. "
+            "Try a lower optim.lr, a longer optim.warmup, or optim.precision = 'float32'."
+        )
+
+    def close(self, folder: Path, step: int) -> dict[str, float]:
+        """The means and the speed since the last line; a new window begins."""
+        self.check(folder, step)
+        means = {name: float(value) / self.steps for name, value in self._sums.items()}
+        means["images_per_s"] = self.images / max(self.seconds, 1e-9)
+        self._clear()
+        return means
+
+    def _sum(self, name: str, value: Tensor) -> None:
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def _watch(self, value: Tensor) -> None:
+        value = value.float() * 0  # stays 0 unless infinite or not a number
+        self._watched = value if self._watched is None else self._watched + value
+
+
+def _save(state: TrainState, config: LoopConfig, folder: Path, hooks: Hooks) -> None:
+    state.save(folder / "checkpoints", config.keep)
+    _export(state, hooks)
+
+
+def _export(state: TrainState, hooks: Hooks) -> None:
+    if hooks.export is not None:
+        with state.averages.applied():
+            hooks.export(state.step)
+
+
+def _preview(state: TrainState, hooks: Hooks, report: Report) -> None:
+    if hooks.preview is None:
+        return
+    with state.averages.applied(), torch.no_grad():
+        preview = hooks.preview(state.step)
+    report.picture(state.step, preview.picture)
+    if preview.measures:
+        report.values(state.step, preview.measures)
+
+
+def _parameters(phase: Phase) -> list[nn.Parameter]:
+    return [
+        parameter
+        for module in phase.modules.values()
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
