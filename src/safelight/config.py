@@ -202,6 +202,9 @@ def _plain(value: object) -> Value:
 def _toml(value: Value) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        items = (f"{key} = {_toml(v)}" for key, v in value.items() if v is not None)
+        return "{" + ", ".join(items) + "}"
     if isinstance(value, float) and value != value:
         return "nan"
     if isinstance(value, (str, bool, int)):
