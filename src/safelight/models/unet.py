@@ -207,21 +207,23 @@ class _DownBlock(nn.Module):
 
 
 class _MidBlock(nn.Module):
-    """Residual block, transformer, residual block at the coarsest level."""
+    """Residual block, transformer, residual block at the coarsest level; else one block alone."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         channels, level = config.block_out_channels[-1], len(config.block_out_channels) - 1
-        self.resnets = nn.ModuleList(_resnet(config, channels, channels) for _ in range(2))
         attend = config.mid_attention
+        blocks = 2 if attend else 1  # as diffusers has it
+        self.resnets = nn.ModuleList(_resnet(config, channels, channels) for _ in range(blocks))
         self.attentions = (
             nn.ModuleList([_transformer(config, level, self_context=False)]) if attend else None
         )
 
     def forward(self, x: Picture, emb: Emb, cond: Conditioning) -> Picture:
         x = self.resnets[0](x, emb)
-        if self.attentions is not None:
-            x = self.attentions[0](x, cond.context)
+        if self.attentions is None:
+            return x
+        x = self.attentions[0](x, cond.context)
         return self.resnets[1](x, emb)
 
 
