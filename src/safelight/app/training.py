@@ -16,18 +16,16 @@ from safelight.app.recipe import AutoencoderRecipe, Recipe, VQRecipe, changes, r
 from safelight.app.training_previews import reconstruction_preview
 from safelight.checkpoints.atomic import replacing_folder, write_text
 from safelight.checkpoints.components import read_autoencoder, write_autoencoder
-from safelight.checkpoints.files import read_torch_pickle
+from safelight.checkpoints.features import load_features
 from safelight.config import read_toml, to_dict, to_toml
 from safelight.data.batches import PictureBatches, prefetch
 from safelight.data.config import FolderConfig
 from safelight.data.folders import gather
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
-from safelight.models.features import EfficientNetLite0, packaged_efficientnet
 from safelight.models.vq import VQAutoencoder, VQConfig
 from safelight.train.autoencoder_task import AutoencoderTask, reconstruct_kl, reconstruct_vq
 from safelight.train.loop import BatchesFrom, Hooks, Outcome, train
-from safelight.train.losses import Features
 from safelight.train.optim import autocast_dtype
 from safelight.types import Batch
 
@@ -64,8 +62,9 @@ def _train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) ->
         if isinstance(autoencoder, VQAutoencoder)
         else reconstruct_kl(autoencoder, loss, dtype)
     )
+    features = load_features(recipe.features, device) if recipe.features else None
     with seeded(recipe.loop.seed):
-        task = AutoencoderTask(autoencoder, reconstruct, loss, _features(recipe.features, device))
+        task = AutoencoderTask(autoencoder, reconstruct, loss, features)
     shown = recipe.data
     if recipe.held_out is not None:
         shown = replace(shown, folders=(FolderConfig(recipe.held_out),))
@@ -105,16 +104,6 @@ def _autoencoder(recipe: AutoencoderRecipe | VQRecipe) -> Autoencoder | VQAutoen
         if isinstance(recipe.model, VQConfig):
             return VQAutoencoder(recipe.model)
         return Autoencoder(recipe.model or AutoencoderConfig())
-
-
-def _features(name: str | None, device: torch.device) -> Features | None:
-    """The perceptual loss's network, frozen."""
-    if name is None:
-        return None
-    network = EfficientNetLite0()
-    network.load_state_dict(read_torch_pickle(packaged_efficientnet()))
-    network.requires_grad_(False).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return network
 
 
 def batches_from(batch: Callable[[int], Batch]) -> BatchesFrom:

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from safelight.errors import SafelightError
 from safelight.train.ema import Averages
-from safelight.train.optim import OptimConfig, adamw, lr_at, prepare
+from safelight.train.optim import OPTIMISERS, OptimConfig, lr_at, prepare
 from safelight.train.progress import Report, reporting
 from safelight.train.signals import listening
 from safelight.train.state import TrainState, checkpoints
@@ -147,7 +147,9 @@ def _start(task: Task, config: LoopConfig, optim: OptimConfig, device: torch.dev
             prepare(module, optim, device)
             module.train()
     optimisers = {
-        name: adamw(_parameters(phase), replace(optim, lr=optim.lr * phase.lr_scale))
+        name: OPTIMISERS[optim.optimizer](
+            _parameters(phase), replace(optim, lr=optim.lr * phase.lr_scale)
+        )
         for name, phase in task.phases.items()
     }
     averaged = {

@@ -1,4 +1,4 @@
-"""AdamW in two groups, its learning rate over time, and the precision that suits a machine."""
+"""AdamW or Muon in groups, the learning rate over time, and the precision that suits a machine."""
 
 import math
 from collections.abc import Iterable
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from safelight.errors import SafelightError
+from safelight.train.muon import Muon
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 
@@ -16,6 +17,10 @@ PrecisionName = Literal["auto", "float32", "bfloat16"]
 @dataclass(frozen=True)
 class OptimConfig:
     """How weights are changed.
+
+    `optimizer` "muon" orthogonalises the updates of matrices and kernels (`train.muon`), at about
+    AdamW's scale; embeddings and vectors are left to AdamW. Muon learns more from a step, at a price
+    that a batch of enough work hides.
 
     The learning rate rises linearly over `warmup` steps, then stays or falls along a cosine to
     `final_lr` of itself. Weight decay spares vectors (norms and biases). Gradients longer than
@@ -27,6 +32,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-4
+    optimizer: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 100
     final_lr: float = 0.01
@@ -71,6 +77,29 @@ def adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.opti
         betas=config.betas,
         fused=True,
     )
+
+
+def muon(parameters: Iterable[nn.Parameter], config: OptimConfig) -> Muon:
+    """Muon on matrices and kernels, fused AdamW on vectors and embedding tables.
+
+    A matrix with more than 8 rows a column is taken for a table, whose rows are learned one by one.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1 and p.shape[0] <= 8 * p[0].numel()]
+    chosen = {id(p) for p in matrices}
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay, "orthogonal": True},
+        {"params": [p for p in trained if id(p) not in chosen], "weight_decay": 0.0},
+    ]
+    return Muon(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
+
+
+OPTIMISERS = {"adamw": adamw, "muon": muon}
 
 
 def autocast_dtype(precision: PrecisionName, device: torch.device) -> torch.dtype | None:
