@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are orthogonalised before they are applied.
 
-Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al. 2025
-(arXiv 2502.16982), eq. 4, for the scale that lets it share AdamW's learning rate.
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; Liu et al.
+2025 (arXiv 2502.16982), eq. 4, for the scale that lets it share AdamW's learning rate.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_QUINTIC = (
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at small singular values
     3.4445,
     -4.7750,
     2.0315,
@@ -22,8 +22,8 @@ _QUINTIC = (
 class Muon(torch.optim.AdamW):
     """Muon for the groups marked `orthogonal=True`, fused AdamW for all others.
 
-    Kernels (out, in, h, w) are orthogonalised as matrices (out, in * h * w). The update's entries have
-    a root mean square of 0.2, about AdamW's, so both share one learning rate. Weight decay is
+    Kernels (out, in, h, w) are orthogonalised as matrices (out, in * h * w). The update's entries
+    have a root mean square of 0.2, about AdamW's, so both share one learning rate. Weight decay is
     decoupled. `momentum` is the first of `betas`, with Nesterov's look-ahead.
     """
 

@@ -19,8 +19,8 @@ class OptimConfig:
     """How weights are changed.
 
     `optimizer` "muon" orthogonalises the updates of matrices and kernels (`train.muon`), at about
-    AdamW's scale; embeddings and vectors are left to AdamW. Muon learns more from a step, at a price
-    that a batch of enough work hides.
+    AdamW's scale; embeddings and vectors are left to AdamW. Muon learns more from a step, at a
+    price that a batch of enough work hides.
 
     The learning rate rises linearly over `warmup` steps, then stays or falls along a cosine to
     `final_lr` of itself. Weight decay spares vectors (norms and biases). Gradients longer than
