@@ -1,7 +1,8 @@
 """Feature networks with public ImageNet weights: what perceptual losses and distances look through.
 
 They are judges, never students: batch normalisation uses its running statistics whatever the mode,
-folded into the convolution before it. Parameter names are those of the published weights.
+folded into the convolution before it. Names are those of the published weights; only the training
+counters (`num_batches_tracked`) are left out.
 """
 
 import importlib.util
@@ -43,10 +44,10 @@ class EfficientNetLite0(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, stride=2, bias=False)
-        self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
+        self._bn0 = FrozenNorm(32)
         self._blocks = nn.ModuleList(_inverted_bottlenecks())
         self._conv_head = nn.Conv2d(320, 1280, 1, bias=False)
-        self._bn1 = nn.BatchNorm2d(1280, eps=1e-3)
+        self._bn1 = FrozenNorm(1280)
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c hf wf"]]:
@@ -115,11 +116,11 @@ class InvertedBottleneck(nn.Module):
         super().__init__()
         width = channels * expansion
         self._expand_conv = nn.Conv2d(channels, width, 1, bias=False) if expansion > 1 else None
-        self._bn0 = nn.BatchNorm2d(width, eps=1e-3) if expansion > 1 else None
+        self._bn0 = FrozenNorm(width) if expansion > 1 else None
         self._depthwise_conv = nn.Conv2d(width, width, kernel, stride, groups=width, bias=False)
-        self._bn1 = nn.BatchNorm2d(width, eps=1e-3)
+        self._bn1 = FrozenNorm(width)
         self._project_conv = nn.Conv2d(width, out, 1, bias=False)
-        self._bn2 = nn.BatchNorm2d(out, eps=1e-3)
+        self._bn2 = FrozenNorm(out)
         self._residual = stride == 1 and channels == out
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
@@ -130,6 +131,26 @@ class InvertedBottleneck(nn.Module):
         hidden = F.relu6(_conv_norm(hidden, self._depthwise_conv, self._bn1))
         hidden = _conv_norm(hidden, self._project_conv, self._bn2)
         return x + hidden if self._residual else hidden
+
+
+class FrozenNorm(nn.Module):
+    """Batch normalisation by its running statistics, `epsilon` added to the variance."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, epsilon: float = 1e-3):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.epsilon = epsilon
+
+    def gain_and_bias(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+        """What each channel is multiplied by, and what is added then."""
+        gain = self.weight * torch.rsqrt(self.running_var + self.epsilon)
+        return gain, self.bias - self.running_mean * gain
 
 
 def packaged_efficientnet() -> Path:
@@ -154,15 +175,13 @@ def _inverted_bottlenecks() -> Iterator[InvertedBottleneck]:
             channels = out
 
 
-def _conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    # One convolution with the normalisation folded in: a pass over memory less, and no mode.
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("A feature network's normalisation needs running statistics.")
-    gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    weight = conv.weight * gain[:, None, None, None]
-    bias = norm.bias - norm.running_mean * gain
+def _conv_norm(x: Tensor, conv: nn.Conv2d, norm: FrozenNorm) -> Tensor:
+    # One convolution with the normalisation folded in: a pass over memory less.
+    gain, bias = norm.gain_and_bias()
     x = F.pad(x, _same_padding(x.shape, conv))
-    return F.conv2d(x, weight, bias, conv.stride, groups=conv.groups)
+    return F.conv2d(
+        x, conv.weight * gain[:, None, None, None], bias, conv.stride, 0, 1, conv.groups
+    )
 
 
 def _same_padding(shape: torch.Size, conv: nn.Conv2d) -> list[int]:
