@@ -12,11 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at small singular values
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # Jordan et al.'s coefficients, steepest at small singular values
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.'s coefficients: steepest at small values
 
 
 class Muon(torch.optim.AdamW):
