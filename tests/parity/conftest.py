@@ -1,4 +1,4 @@
-"""The oracles: diffusers' and transformers' networks, in each family's exact layout, tiny and random."""
+"""The oracles: diffusers' and transformers' networks in each family's layout, tiny and random."""
 
 import logging
 from pathlib import Path

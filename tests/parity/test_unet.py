@@ -1,4 +1,4 @@
-"""Every family's U-Net against diffusers' `UNet2DConditionModel`, read, run, written and read back."""
+"""Every family's U-Net against diffusers' `UNet2DConditionModel`: read, run, written, read back."""
 
 import json
 
@@ -26,6 +26,7 @@ SD1 = {
     "attention_head_dim": 8,
     "cross_attention_dim": WIDTH,
 }
+SHALLOW = SD1 | {"layers_per_block": 1}  # where only the inputs differ from a family above
 SD2 = SD1 | {
     "attention_head_dim": (2, 4, 8, 8),
     "use_linear_projection": True,
@@ -46,13 +47,13 @@ XL = {
 }
 FAMILIES = {
     "sd1": SD1,
-    "sd1-inpaint": SD1 | {"in_channels": 9},
-    "sd1-edit": SD1 | {"in_channels": 8},
-    "sd1-lcm": SD1 | {"time_cond_proj_dim": 16},
+    "sd1-inpaint": SHALLOW | {"in_channels": 9},
+    "sd1-edit": SHALLOW | {"in_channels": 8},
+    "sd1-lcm": SHALLOW | {"time_cond_proj_dim": 16},
     "sd2": SD2,
-    "sd2-inpaint": SD2 | {"in_channels": 9},
-    "sd2-depth": SD2 | {"in_channels": 5},
-    "sd2-unclip": SD2
+    "sd2-inpaint": SHALLOW | {"in_channels": 9},
+    "sd2-depth": SHALLOW | {"in_channels": 5},
+    "sd2-unclip": SHALLOW
     | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 40},
     "x4-upscaler": SD1
     | {
@@ -76,10 +77,10 @@ FAMILIES = {
         "projection_class_embeddings_input_dim": POOLED + 5 * NUMBERS,
     },
     "without-middle": SD1 | {"mid_block_type": None, "layers_per_block": (1, 2, 1, 2)},
-    "without-middle-attention": SD1 | {"mid_block_type": "UNetMidBlock2D"},
-    "scale-shift": SD1
+    "without-middle-attention": SHALLOW | {"mid_block_type": "UNetMidBlock2D"},
+    "scale-shift": SHALLOW
     | {"resnet_time_scale_shift": "scale_shift", "flip_sin_to_cos": False, "freq_shift": 1},
-    "class-identity": SD1 | {"class_embed_type": "identity"},
+    "class-identity": SHALLOW | {"class_embed_type": "identity"},
 }
 
 

@@ -78,12 +78,12 @@ def load_into(
     source: str,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Gives a module, which may be on the meta device, exactly the tensors of a file, in `dtype`.
+    """Gives a module, which may be on the meta device, exactly a file's tensors, in `dtype`.
 
     `what` says what the file should hold ("an autoencoder of 4 levels"), `source` names it.
 
     Raises `SafelightError`, one message, if any tensor is missing, left over, of another shape, or
-    not of floating point; the module is then untouched.
+    of whole numbers where floating point is expected; the module is then untouched.
     """
     renamed = to_ours(table, state, source)
     expected = module.state_dict()
@@ -99,11 +99,12 @@ def load_into(
             ],
         ),
         _complaint(
-            "not floating point",
+            "of the wrong kind",
             [
-                f"{their_name(table, name)} is {tensor.dtype}"
-                for name, tensor in renamed.items()
-                if not tensor.is_floating_point()
+                f"{their_name(table, name)} is {renamed[name].dtype}"
+                for name, tensor in expected.items()
+                if name in renamed
+                and renamed[name].is_floating_point() != tensor.is_floating_point()
             ],
         ),
     ]
@@ -113,7 +114,11 @@ def load_into(
             f"By its keys it is {describe_state(state)}."
         )
     module.load_state_dict(
-        {name: tensor.to(dtype) for name, tensor in renamed.items()}, assign=True
+        {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in renamed.items()
+        },
+        assign=True,
     )
 
 

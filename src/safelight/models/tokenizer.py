@@ -39,6 +39,10 @@ class ClipTokenizer:
     length: int = 77
     pad: str = EOS
 
+    def __post_init__(self):
+        if self.pad != EOS:  # as in transformers, a padding token is never part of a word
+            self.tokenizer.add_special_tokens([self.pad])
+
     def encode(self, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
         """Token ids, (number of texts, length)."""
         pad_id = self.id_of(self.pad)

@@ -76,11 +76,11 @@ class VQAutoencoder(nn.Module):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The decoder's last weight, whose gradients balance the adversarial loss."""
         return self.decoder.conv_out.weight
 
-    def encode(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+    def encode(self, pixels: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         """Latents before quantisation, which is where diffusion models of this family work."""
         return sliced(lambda x: self.quant_conv(self.encoder(x)), pixels, self.slicing)
 
