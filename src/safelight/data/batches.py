@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +10,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from safelight.data.buckets import Levels, cut
+from safelight.data.buckets import cut
 from safelight.data.config import DataConfig
 from safelight.data.draws import Draws
 from safelight.data.folders import PictureFolder, Skipped
 from safelight.data.groups import Group, grouped
+from safelight.data.memory import Kept
 from safelight.data.order import BatchOrder
-from safelight.data.pictures import Size, UnreadablePictureError, decode
+from safelight.data.pictures import Levels, Size, UnreadablePictureError, decode, stack_pixels
 from safelight.errors import SafelightError
 from safelight.types import Batch
 
@@ -40,9 +40,7 @@ class PictureBatches:
         self._groups = grouped(folder, config)
         sizes = [len(group.items) for group in self._groups]
         self._order = BatchOrder(sizes, batch_size, config.seed)
-        self._kept: dict[int, Levels] = {}
-        self._room = config.cache_bytes
-        self._lock = threading.Lock()
+        self._kept = Kept[int, Levels](config.cache_bytes)
         self._skipped: dict[int, Skipped] = {}
 
     @property
@@ -73,15 +71,15 @@ class PictureBatches:
             rows.append(cut(levels, group.bucket, draws.view(), self._colours[draws.background()]))
             captions.append(draws.caption(self._folder.items[index]))
             indices.append(index)
-        pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)  # (b, 3, h, w)
         return Batch(
             captions=tuple(captions),
-            pixels=pixels.contiguous().float().div_(127.5).sub_(1),
+            pixels=stack_pixels(rows),
             extras={"item": torch.tensor(indices)},
         )
 
     def _readable(self, group: Group, member: int) -> tuple[int, Levels]:
-        for index in (*group.items[member:], *group.items[:member]):
+        for offset in range(len(group.items)):
+            index = group.items[(member + offset) % len(group.items)]
             if index in self._skipped:
                 continue
             try:
@@ -92,34 +90,34 @@ class PictureBatches:
         raise SafelightError(f"No picture can be read any more; {first.path}: {first.reason}.")
 
     def _levels(self, index: int, bucket: Size) -> Levels:
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
         zoom = self._config.zoom
         cover = (math.ceil(bucket[0] * zoom), math.ceil(bucket[1] * zoom))
-        levels = np.array(decode(self._folder.items[index].path, cover))
-        with self._lock:
-            if index not in self._kept and levels.nbytes <= self._room:
-                self._kept[index] = levels
-                self._room -= levels.nbytes
-        return levels
+        path = self._folder.items[index].path
+        return self._kept.get(index, lambda: np.array(decode(path, cover)))
 
 
 def prefetch(
-    batch: Callable[[int], T], start: int = 0, depth: int = 4, workers: int = 1
+    batch: Callable[[int], T],
+    start: int = 0,
+    depth: int = 4,
+    workers: int = 1,
+    stop: int | None = None,
 ) -> Iterator[T]:
-    """`batch(start)`, `batch(start + 1)`, ... without end, computed up to `depth` ahead in threads.
+    """`batch(start)`, `batch(start + 1)`, ... computed up to `depth` ahead in threads.
 
-    An error in `batch` is raised where its batch would have come. Closing the iterator stops the
-    threads.
+    Without `stop` there is no end. An error in `batch` is raised where its batch would have come.
+    Closing the iterator stops the threads.
     """
+    steps = itertools.count(start) if stop is None else range(start, stop)
     with ThreadPoolExecutor(workers, thread_name_prefix="prefetch") as pool:
         ahead: deque[Future[T]] = deque()
         try:
-            for step in itertools.count(start):
+            for step in steps:
                 ahead.append(pool.submit(batch, step))
                 if len(ahead) > depth:
                     yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()

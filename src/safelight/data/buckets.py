@@ -9,10 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from safelight.data.config import Colour, DataConfig
-from safelight.data.pictures import Size, flatten
-
-Levels = UInt8[np.ndarray, "h w c"]
-"""A picture as bytes, RGB or RGBA."""
+from safelight.data.pictures import Levels, Size, flatten
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The random choices for one picture in one epoch."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
+from torch import Tensor
 
 from safelight import rng
 from safelight.data.buckets import View
@@ -18,8 +20,8 @@ class Draws:
 
     def __init__(self, config: DataConfig, epoch: int, slot: int):
         self._config = config
-        generator = rng.generator_for(config.seed, _STREAM, epoch, slot)
-        uniform = cast(list[float], torch.rand(7, generator=generator).tolist())
+        self._generator = rng.generator_for(config.seed, _STREAM, epoch, slot)
+        uniform = cast(list[float], torch.rand(7, generator=self._generator).tolist())
         self._zoom, self._across, self._down, self._flip = uniform[:4]
         self._background, self._caption, self._drop = uniform[4:]
 
@@ -46,6 +48,10 @@ class Draws:
         if self._drop < self._config.caption_dropout:
             return ""
         return item.captions[int(self._caption * len(item.captions))]
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal noise, float32; each call draws anew."""
+        return torch.randn(tuple(shape), generator=self._generator)
 
 
 _STREAM = 3  # of random numbers under the seed; the order of batches has 1 and 2

@@ -2,13 +2,13 @@
 
 import functools
 import io
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageFile
 from torch import Tensor
 
@@ -23,6 +23,9 @@ SUFFIXES = frozenset(
 
 Size = tuple[int, int]
 """Width and height in pixels, as Pillow orders them."""
+
+Levels = UInt8[np.ndarray, "h w c"]
+"""A picture as bytes, RGB or RGBA."""
 
 
 class UnreadablePictureError(SafelightError):
@@ -46,7 +49,7 @@ def load_picture(path: Path | str, background: Colour = WHITE) -> Image.Image:
 
 
 def decode(path: Path, cover: Size | None = None) -> Image.Image:
-    """An upright picture in sRGB, "RGBA" if it has transparency and else "RGB".
+    """An upright picture in sRGB, "RGBA" if some pixel is transparent and else "RGB".
 
     With `cover` it is shrunk, never enlarged, to the least size that still covers that width and
     height; a JPEG is then decoded at a fraction of its size, which for a phone's picture is many
@@ -62,7 +65,7 @@ def decode(path: Path, cover: Size | None = None) -> Image.Image:
         picture = _plain_mode(image)
         if cover is not None:
             picture = _shrink(picture, cover)
-        picture = _to_srgb(picture, image.info.get("icc_profile"))
+        picture = _without_idle_alpha(_to_srgb(picture, image.info.get("icc_profile")))
         turn = _TURNS.get(orientation)
         return picture if turn is None else picture.transpose(turn)
 
@@ -101,8 +104,13 @@ def covering(size: Size, cover: Size) -> Size:
 
 def to_pixels(image: Image.Image) -> Float[Tensor, "3 h w"]:
     """An RGB picture as float32 pixels (3, h, w) in [-1, 1]."""
-    rows = torch.from_numpy(np.array(image.convert("RGB")))  # (h, w, 3)
-    return rows.permute(2, 0, 1).float().div_(127.5).sub_(1)
+    return stack_pixels([np.array(image.convert("RGB"))])[0]
+
+
+def stack_pixels(rows: Sequence[Levels]) -> Float[Tensor, "b 3 h w"]:
+    """RGB pictures of one size as float32 pixels in [-1, 1]."""
+    levels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)  # (b, 3, h, w)
+    return levels.contiguous().float().div_(127.5).sub_(1)
 
 
 def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
@@ -205,6 +213,12 @@ def _to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # an unusable profile does not make the picture unreadable
     return picture.convert(target)
+
+
+def _without_idle_alpha(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+        return picture.convert("RGB")
+    return picture
 
 
 @functools.lru_cache(maxsize=8)
