@@ -6,7 +6,7 @@ Source: Rombach et al. 2022 (arXiv 2112.10752), eq. 25; Esser et al. 2021 for VQ
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,7 @@ class Reconstruction:
     parts: Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Reconstruct(Protocol):
     """One pass through an autoencoder."""
 

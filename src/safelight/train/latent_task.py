@@ -6,12 +6,16 @@ algorithm 1, for the dropped captions.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
+from safelight.diffusion import objective
 from safelight.diffusion.denoiser import Denoiser
+from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.objective import SigmaLaw, Weight, diffusion_loss
+from safelight.errors import SafelightError
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch, Conditioning
 
@@ -20,14 +24,58 @@ Conditioner = Callable[[Sequence[str]], Conditioning]
 
 
 @dataclass(frozen=True)
+class ObjectiveConfig:
+    """At which noise levels a denoiser is trained, how they weigh, and how often without a caption.
+
+    `sigmas` "uniform" takes every time of the schedule equally often; "log_normal" and
+    "logit_normal" draw ln(sigma) from a normal distribution of `mean` and `std`. Weights are those
+    of `diffusion.objective`. `caption_dropout` is what makes guidance possible.
+    """
+
+    sigmas: Literal["uniform", "log_normal", "logit_normal"] = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+    weight: Literal["uniform", "min_snr", "snr", "edm"] = "uniform"
+    gamma: float = 5.0  # of min_snr
+    sigma_data: float = 0.5  # of edm
+    caption_dropout: float = 0.1
+
+    def __post_init__(self):
+        if not 0 <= self.caption_dropout <= 1:
+            raise SafelightError(
+                f"caption_dropout should be between 0 and 1, got {self.caption_dropout}."
+            )
+
+
+@dataclass(frozen=True)
 class LatentObjective:
     """What is asked of the denoiser: at which noise levels, how weighted, and how often without its
-    caption, which is what makes guidance possible.
+    caption.
     """
 
     sigmas: SigmaLaw
     weight: Weight
     caption_dropout: float = 0.1
+
+
+def latent_objective(config: ObjectiveConfig, denoiser: Denoiser) -> LatentObjective:
+    """The objective of a configuration, for a denoiser's schedule and parameterization."""
+    schedule, parameterization = denoiser.schedule, denoiser.parameterization
+    if config.sigmas == "log_normal":
+        sigmas = objective.log_normal(config.mean, config.std)
+    elif config.sigmas == "logit_normal":
+        sigmas = objective.logit_normal(config.mean, config.std)
+    elif isinstance(schedule, DiscreteSchedule):
+        sigmas = objective.uniform_t(schedule)
+    else:
+        sigmas = objective.uniform_time(schedule)
+    weights: dict[str, Weight] = {
+        "uniform": objective.uniform,
+        "min_snr": objective.min_snr(config.gamma, parameterization),
+        "snr": objective.snr(parameterization),
+        "edm": objective.edm(config.sigma_data, parameterization),
+    }
+    return LatentObjective(sigmas, weights[config.weight], config.caption_dropout)
 
 
 class LatentTask:
@@ -53,10 +101,10 @@ class LatentTask:
         if batch.latents is None:
             raise ValueError("Latent diffusion trains on latents; this batch holds none.")
         x0 = batch.latents.contiguous(memory_format=torch.channels_last)
-        objective = self._objective
-        sigma = draws.rows(objective.sigmas(draws.total, draws.generator(_SIGMA)))
+        wanted = self._objective
+        sigma = draws.rows(wanted.sigmas(draws.total, draws.generator(_SIGMA)))
         noise = draws.normal(x0.shape, _NOISE)
-        dropped = (draws.uniform(_DROP) < objective.caption_dropout).tolist()
+        dropped = (draws.uniform(_DROP) < wanted.caption_dropout).tolist()
         captions = [
             "" if drop else caption for drop, caption in zip(dropped, batch.captions, strict=True)
         ]
@@ -64,7 +112,7 @@ class LatentTask:
             x0.device.type, self._denoiser.dtype, enabled=self._denoiser.dtype is not None
         ):
             cond = self._condition(captions)
-        loss = diffusion_loss(self._denoiser, x0, cond, sigma, noise, objective.weight).mean()
+        loss = diffusion_loss(self._denoiser, x0, cond, sigma, noise, wanted.weight).mean()
         yield Loss("main", loss, {"loss": loss})
 
 

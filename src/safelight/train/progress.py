@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -95,6 +95,7 @@ def reporting(folder: Path, steps: int, first: int, *, tensorboard: bool) -> Gen
             report._board.close()  # pyright: ignore[reportPrivateUsage]
 
 
+@runtime_checkable
 class _Board(Protocol):
     """What we use of TensorBoard's writer."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,7 @@ class Loss:
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict[str, Tensor])
 
 
+@runtime_checkable
 class Task(Protocol):
     """An objective. The loop knows nothing else of what it trains."""
 
