@@ -7,7 +7,6 @@ Layout and names are those of diffusers and transformers: `{stem}.safetensors`,
 
 import hashlib
 import json
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -184,7 +183,7 @@ def read_torch_pickle(path: Path) -> State:
     _check_is_file(path)
     try:
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # the unpickler of a broken file may raise anything
         raise SafelightError(
             f"{path} is not a plain PyTorch state dict ({_one_line(error)})."
         ) from error
