@@ -11,8 +11,11 @@ from safelight.config import Value, from_dict, near, override, parse_value, read
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
+from safelight.models.clip import ClipTextConfig
+from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
 from safelight.train.autoencoder_task import AutoencoderLossConfig
+from safelight.train.latent_task import ObjectiveConfig
 from safelight.train.loop import LoopConfig
 from safelight.train.optim import OptimConfig
 
@@ -56,10 +59,75 @@ class VQRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
-Recipe: TypeAlias = AutoencoderRecipe | VQRecipe
+@dataclass(frozen=True)
+class TextConfig:
+    """The text tower and its tokenizer; `trained` tells whether the tower learns along.
+
+    The vocabulary is that of the folder `tokenizer`, or one of `vocab_size` byte pairs learned from
+    the captions. The tower's own vocab_size, max_position_embeddings and eos_token_id follow from
+    it.
+    """
+
+    tower: ClipTextConfig = field(default_factory=ClipTextConfig)
+    tokenizer: Path | None = None
+    vocab_size: int = 4096
+    length: int = 32
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """How much noise there is at each time, and what the network predicts."""
+
+    betas: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    times: int = 1000
+    zero_terminal_snr: bool = False
+    prediction: Literal["eps", "v", "x0"] = "v"
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    """The sample grid: one column for each prompt (none: captions of the data), some guidance."""
+
+    prompts: tuple[str, ...] = ()
+    columns: int = 8
+    steps: int = 20
+    scale: float = 4.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LatentRecipe:
+    """Trains a U-Net, and a text tower along with it, on the latents of the autoencoder in the
+    folder `autoencoder`; or goes on from the model in the folder `base`, with its autoencoder.
+
+    Latents are kept in the folder `latents`, by default in the output. With `autoencoder` their
+    scale is measured, so that they have unit variance.
+    """
+
+    output: Path
+    data: DataConfig
+    kind: Literal["latent"] = "latent"
+    autoencoder: Path | None = None
+    base: Path | None = None
+    latents: Path | None = None
+    unet: UNetConfig | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    device: str = "auto"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
+    "latent": LatentRecipe,
 }
 
 

@@ -1,6 +1,6 @@
 """Sample grids and measures that a training shows on its way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,11 +8,17 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from safelight.app.latent_parts import Parts
+from safelight.app.recipe import PreviewConfig
 from safelight.data.batches import PictureBatches
 from safelight.data.config import DataConfig
 from safelight.data.folders import gather
+from safelight.diffusion.denoiser import Denoiser
+from safelight.diffusion.guidance import cfg
+from safelight.diffusion.solvers import sample_ddim
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
+from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
 
 _SHOWN, _MEASURED, _AT_ONCE = 8, 128, 16
@@ -30,6 +36,39 @@ def reconstruction_preview(
         shown = torch.stack([pixels[:_SHOWN], outputs[:_SHOWN]])  # (2, 8, 3, h, w)
         picture = rearrange(shown, "row column c h w -> c (row h) (column w)")
         return Preview(picture, {"psnr": float(psnr(outputs, pixels).mean())})
+
+    return preview
+
+
+def sample_preview(
+    denoiser: Denoiser, parts: Parts, config: PreviewConfig, size: int, captions: Sequence[str]
+) -> Callable[[int], Preview]:
+    """Pictures of `size` pixels by DDIM: unguided above guided, one column for each prompt.
+
+    Without prompts in the configuration, prompts are evenly chosen `captions`.
+    """
+    every = max(1, len(captions) // config.columns)
+    prompts = list(config.prompts or captions[::every][: config.columns])
+    side = size // parts.autoencoder.factor
+    noise = SeededNoise([config.seed + i for i in range(len(prompts))])
+    times = torch.linspace(
+        denoiser.schedule.sigma_to_t(torch.tensor(denoiser.schedule.sigma_max)).item(),
+        0,
+        config.steps,
+    )
+    sigmas = torch.cat([denoiser.schedule.t_to_sigma(times), torch.zeros(1)])
+
+    def preview(step: int) -> Preview:
+        device = parts.text.tower.final_layer_norm.weight.device
+        cond, uncond = parts.text(prompts), parts.text([""] * len(prompts))
+        shape = (len(prompts), parts.unet.config.in_channels, side, side)
+        x = noise(shape, 0).to(device) * (1 + sigmas[0] ** 2).sqrt()
+        rows: list[Tensor] = []
+        for scale in (1.0, config.scale):
+            denoise = cfg(denoiser, cond, uncond, scale)
+            z = sample_ddim(denoise, x, sigmas.to(device), noise=noise)
+            rows.append(parts.autoencoder.decode(parts.autoencoder.unscale(z)).float().cpu())
+        return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 
     return preview
 

@@ -104,9 +104,10 @@ class LatentTask:
         wanted = self._objective
         sigma = draws.rows(wanted.sigmas(draws.total, draws.generator(_SIGMA)))
         noise = draws.normal(x0.shape, _NOISE)
-        dropped = (draws.uniform(_DROP) < wanted.caption_dropout).tolist()
+        chances: list[float] = draws.uniform(_DROP).tolist()
         captions = [
-            "" if drop else caption for drop, caption in zip(dropped, batch.captions, strict=True)
+            "" if chance < wanted.caption_dropout else caption
+            for chance, caption in zip(chances, batch.captions, strict=True)
         ]
         with torch.autocast(
             x0.device.type, self._denoiser.dtype, enabled=self._denoiser.dtype is not None

@@ -1,0 +1,86 @@
+"""Runs recipes of autoencoders, KL and VQ."""
+
+from dataclasses import replace
+
+from safelight.app.recipe import AutoencoderRecipe, VQRecipe
+from safelight.app.running import (
+    MODEL,
+    batches_from,
+    choose_device,
+    describe,
+    keep_recipe,
+    open_autoencoder,
+    say,
+    seeded,
+)
+from safelight.app.training_previews import reconstruction_preview
+from safelight.checkpoints.atomic import replacing_folder
+from safelight.checkpoints.components import write_autoencoder
+from safelight.checkpoints.features import load_features
+from safelight.data.batches import PictureBatches
+from safelight.data.config import FolderConfig
+from safelight.data.folders import gather
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
+from safelight.models.vq import VQAutoencoder, VQConfig
+from safelight.train.autoencoder_task import AutoencoderTask, reconstruct_kl, reconstruct_vq
+from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.optim import autocast_dtype
+
+
+def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> Outcome:
+    """Trains by a recipe of kind "autoencoder" or "vq"; errors as `training.run_recipe`."""
+    device = choose_device(recipe.device)
+    folder = gather(recipe.data)
+    say(f"Data: {folder.summary()}.")
+    autoencoder = _autoencoder(recipe)
+    say(f"Autoencoder: {describe(autoencoder)}.")
+    dtype = autocast_dtype(recipe.optim.precision, device)
+    loss = recipe.loss
+    reconstruct = (
+        reconstruct_vq(autoencoder, loss, dtype)
+        if isinstance(autoencoder, VQAutoencoder)
+        else reconstruct_kl(autoencoder, loss, dtype)
+    )
+    features = load_features(recipe.features, device) if recipe.features else None
+    with seeded(recipe.loop.seed):
+        task = AutoencoderTask(autoencoder, reconstruct, loss, features)
+    shown = recipe.data
+    if recipe.held_out is not None:
+        shown = replace(shown, folders=(FolderConfig(recipe.held_out),))
+    pictures = PictureBatches(folder, recipe.data, recipe.loop.batch_size)
+
+    def export(step: int) -> None:
+        with replacing_folder(recipe.output / MODEL) as model:
+            write_autoencoder(model / "vae", autoencoder)
+
+    keep_recipe(recipe, resume=resume)
+    return train(
+        task,
+        batches_from(pictures.batch),
+        recipe.loop,
+        recipe.optim,
+        recipe.output,
+        device=device,
+        resume=resume,
+        hooks=Hooks(reconstruction_preview(autoencoder, shown, device), export),
+    )
+
+
+def _autoencoder(recipe: AutoencoderRecipe | VQRecipe) -> Autoencoder | VQAutoencoder:
+    """A new autoencoder, or the one to go on from."""
+    if (recipe.base is None) == (recipe.model is None):
+        raise SafelightError("A recipe needs either base (a folder to go on from) or [model].")
+    if recipe.base is not None:
+        found = open_autoencoder(recipe.base)
+        kind = "vq" if isinstance(found, VQAutoencoder) else "autoencoder"
+        if kind != recipe.kind:
+            raise SafelightError(
+                f"{recipe.base} holds a {type(found).__name__}, which kind = {kind!r} trains, "
+                f"not {recipe.kind!r}."
+            )
+        return found
+    with seeded(recipe.loop.seed):
+        if isinstance(recipe.model, VQConfig):
+            return VQAutoencoder(recipe.model)
+        return Autoencoder(recipe.model or AutoencoderConfig())

@@ -1,0 +1,132 @@
+"""Runs recipes of latent diffusion: caches latents, trains U-Net and text tower, writes a model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from safelight.app.latent_parts import Parts, make_parts, write_parts
+from safelight.app.recipe import LatentRecipe
+from safelight.app.running import (
+    MODEL,
+    batches_from,
+    choose_device,
+    describe,
+    keep_recipe,
+    say,
+)
+from safelight.app.training_previews import sample_preview
+from safelight.checkpoints.files import sha256_of_state
+from safelight.data.config import DataConfig
+from safelight.data.encoding import cache_latents
+from safelight.data.folders import PictureFolder, gather
+from safelight.data.latents import LatentBatches, LatentCache, measure_scale
+from safelight.diffusion.denoiser import Denoiser
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.vq import VQAutoencoder
+from safelight.train.latent_task import LatentTask, latent_objective
+from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.optim import autocast_dtype
+
+
+def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
+    """Trains by a recipe of kind "latent"; errors as `training.run_recipe`."""
+    device = choose_device(recipe.device)
+    pictures = gather(recipe.data)
+    say(f"Data: {pictures.summary()}.")
+    parts = _parts(recipe, pictures)
+    unet, tower, autoencoder = parts.unet, parts.text.tower, parts.autoencoder
+    autoencoder.to(device).requires_grad_(False)
+    tower.to(device)
+    say(f"U-Net: {describe(unet)}; text tower: {describe(tower)}.")
+
+    cache = latents_of(
+        autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
+    )
+    if recipe.base is None:
+        set_scale(autoencoder, *measure_scale(cache.sample()))
+        say(f"Latents scaled by {autoencoder.config.scaling_factor:.4f} to unit variance.")
+    batches = LatentBatches(cache, recipe.loop.batch_size, *scale_of(autoencoder))
+
+    dtype = autocast_dtype(recipe.optim.precision, device)
+    denoiser = Denoiser(unet, parts.parameterization, parts.schedule, dtype)
+    modules: dict[str, nn.Module] = {"unet": unet}
+    if recipe.text.trained:
+        modules["text"] = tower
+    else:
+        tower.requires_grad_(False)
+    objective = latent_objective(recipe.objective, denoiser)
+    task = LatentTask(modules, denoiser, parts.text, objective)
+    captions = [item.captions[0] for item in cache.pictures.items]
+    preview = sample_preview(denoiser, parts, recipe.preview, recipe.data.size, captions)
+
+    def export(step: int) -> None:
+        write_parts(recipe.output / MODEL, parts)
+
+    keep_recipe(recipe, resume=resume)
+    return train(
+        task,
+        batches_from(batches.batch),
+        recipe.loop,
+        recipe.optim,
+        recipe.output,
+        device=device,
+        resume=resume,
+        hooks=Hooks(preview, export),
+    )
+
+
+def _parts(recipe: LatentRecipe, pictures: PictureFolder) -> Parts:
+    if (recipe.base is None) == (recipe.autoencoder is None):
+        raise SafelightError(
+            "A recipe needs either base (a model's folder to go on from), or autoencoder (an "
+            "autoencoder's folder) with [unet]."
+        )
+    return make_parts(recipe, pictures)
+
+
+def latents_of(
+    autoencoder: Autoencoder | VQAutoencoder,
+    pictures: PictureFolder,
+    config: DataConfig,
+    folder: Path,
+    device: torch.device,
+) -> LatentCache:
+    """The latents of all pictures, encoded as far as they are not in `folder` yet."""
+    autoencoder.eval()
+
+    @torch.no_grad()
+    def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = autoencoder.encode(pixels.to(device))
+        if isinstance(encoded, Tensor):  # a VQ autoencoder's latents have no spread
+            return encoded, torch.zeros_like(encoded)
+        return encoded.mean, (0.5 * encoded.logvar).exp()
+
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("encoding pictures")
+        return cache_latents(
+            folder,
+            pictures,
+            config,
+            encode,
+            sha256_of_state(autoencoder.state_dict()),
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+
+
+def set_scale(autoencoder: Autoencoder | VQAutoencoder, shift: float, scale: float) -> None:
+    """Writes the measured scale of its latents into an autoencoder's configuration."""
+    if isinstance(autoencoder, Autoencoder):
+        autoencoder.config = replace(autoencoder.config, shift_factor=shift, scaling_factor=scale)
+    else:
+        autoencoder.config = replace(autoencoder.config, scaling_factor=scale)
+
+
+def scale_of(autoencoder: Autoencoder | VQAutoencoder) -> tuple[float, float]:
+    """The shift and scale of an autoencoder's latents."""
+    config = autoencoder.config
+    shift = autoencoder.config.shift_factor if isinstance(autoencoder, Autoencoder) else 0.0
+    return shift, config.scaling_factor
