@@ -11,7 +11,7 @@ from torch import nn
 
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.detect import describe_folder
-from safelight.checkpoints.files import find_weights, read_weights, sha256_of_files, write_weights
+from safelight.checkpoints.files import find_weights, read_weights, write_weights
 from safelight.checkpoints.rules import Table, from_ours, load_into
 from safelight.checkpoints.tables.autoencoder import (
     AUTOENCODER,
@@ -130,10 +130,10 @@ def write_text_tower(folder: Path, tower: ClipText, writing: Writing = Writing()
     _write(folder, TRANSFORMERS_STEM, tower, values, CLIP_TEXT, writing)
 
 
-def weights_sha256(folder: Path, variant: str | None = None) -> str:
-    """The sha256, in hex, of the weights file of a component's folder."""
+def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
+    """The files that hold the weights of a component's folder."""
     stem = DIFFUSERS_STEM if _config(folder).get("_class_name") else TRANSFORMERS_STEM
-    return sha256_of_files(find_weights(folder, stem, variant))
+    return find_weights(folder, stem, variant)
 
 
 def _read(folder: Path, stem: str, build: Callable[[], M], table: Table, reading: Reading) -> M:

@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 
+DIFFUSERS_VERSION = "0.27.0"  # whose layout is written
+
 C = TypeVar("C")
 T = TypeVar("T")
 
@@ -41,7 +43,8 @@ def read_config(cls: type[C], values: Mapping[str, Value], neutral: Neutral, sou
 def write_config(class_name: str, config: object, neutral: Neutral) -> dict[str, Value]:
     """The inverse of `read_config`: every key, with the class's name as diffusers records it."""
     defaults = {key: values[0] for key, values in neutral.items()}
-    return {"_class_name": class_name, **defaults, **to_dict(config)}
+    head = {"_class_name": class_name, "_diffusers_version": DIFFUSERS_VERSION}
+    return {**head, **defaults, **to_dict(config)}
 
 
 def per_level(value: T | tuple[T, ...], levels: int, name: str, source: str) -> tuple[T, ...]:

@@ -1,0 +1,260 @@
+"""A whole model as diffusers lays it out: read from a folder, and written to one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from safelight.checkpoints.atomic import replacing_folder, write_text
+from safelight.checkpoints.components import (
+    MAX_SHARD_BYTES,
+    Reading,
+    Writing,
+    read_autoencoder,
+    read_text_tower,
+    read_tokenizer,
+    read_unet,
+    weights_files,
+    write_autoencoder,
+    write_text_tower,
+    write_unet,
+)
+from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.files import sha256_of_files
+from safelight.checkpoints.schedulers import SchedulerConfig, read_scheduler, write_scheduler
+from safelight.checkpoints.shift import without_shift
+from safelight.checkpoints.tables.clip import clip_class_name
+from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
+from safelight.config import Value, from_dict, read_json, to_dict
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.clip import ClipText
+from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.unet import UNet
+from safelight.models.vq import VQAutoencoder, VQConfig
+
+INDEX, DEFAULTS = "model_index.json", "safelight.json"
+
+_TEXT = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
+_AMENDING = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+)
+"""Pipelines that override parts of their scheduler's configuration."""
+_UNUSED = (
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+    "watermarker",
+    "depth_estimator",
+    "low_res_scheduler",
+)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a model is best used where the user does not say; None where it does not matter."""
+
+    sampler: str | None = None
+    steps: int | None = None
+    scale: float | None = None  # of classifier-free guidance
+    width: int | None = None  # pixels
+    height: int | None = None
+    prompts: tuple[str, ...] = ()  # examples of what it was trained to understand
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A text-to-image model: its networks, its text side, its scheduler, and how it is best used.
+
+    `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
+    for XL. `settings` are the plain values in model_index.json, such as XL's
+    `force_zeros_for_empty_prompt`. `files` are the weights that each component was read from.
+    """
+
+    unet: UNet
+    autoencoder: Autoencoder | VQAutoencoder
+    text_towers: tuple[ClipText, ...]
+    tokenizers: tuple[ClipTokenizer, ...]
+    scheduler: SchedulerConfig
+    pipeline_class: str = "StableDiffusionPipeline"
+    defaults: Defaults = Defaults()
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each component's weights files; empty for a model made in memory."""
+        return {name: sha256_of_files(paths) for name, paths in self.files.items()}
+
+
+def read_folder(
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Folder:
+    """Reads a text-to-image model of Stable Diffusion's family from a diffusers folder.
+
+    `variant` (such as "fp16") takes those files; None the plain ones, or the only variant there is.
+    The networks are in evaluation mode, their weights in `dtype` on `device`.
+
+    Raises `SafelightError`, one line, if anything is missing, broken, or of another family.
+    """
+    index = _read_index(path)
+    reading = Reading(dtype, device, variant)
+    components = _components(path, index)
+    pipeline_class = str(index["_class_name"])
+    xl = "text_encoder_2" in components
+    pairs = [(tower, tokenizer) for tower, tokenizer in _TEXT if tower in components]
+    defaults = path / DEFAULTS
+    folder = Folder(
+        unet=read_unet(path / "unet", reading),
+        autoencoder=read_autoencoder(path / "vae", reading),
+        text_towers=tuple(
+            read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
+            for tower, _ in pairs
+        ),
+        tokenizers=tuple(read_tokenizer(path / tokenizer) for _, tokenizer in pairs),
+        scheduler=read_scheduler(path / "scheduler", amended=pipeline_class in _AMENDING),
+        pipeline_class=pipeline_class,
+        defaults=from_dict(Defaults, read_json(defaults), DEFAULTS)
+        if defaults.is_file()
+        else Defaults(),
+        settings=_settings(index),
+        files={
+            name: weights_files(path / name, variant)
+            for name in ("unet", "vae", *(tower for tower, _ in pairs))
+        },
+    )
+    _check_fit(path, folder)
+    return folder
+
+
+def write_folder(
+    path: Path,
+    folder: Folder,
+    *,
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a model as a folder that diffusers opens unchanged; a folder that was there before is
+    replaced once the new one is whole.
+
+    `safelight.json` beside `model_index.json` carries what diffusers has no place for.
+    """
+    writing = Writing(dtype, variant, max_shard_bytes)
+    with replacing_folder(path) as whole:
+        write_unet(whole / "unet", folder.unet, writing)
+        vae = folder.autoencoder
+        vae = without_shift(vae) if isinstance(vae, Autoencoder) else vae
+        write_autoencoder(whole / "vae", vae, writing)
+        for (name, words), tower, tokenizer in zip(
+            _pairs(folder), folder.text_towers, folder.tokenizers, strict=True
+        ):
+            write_text_tower(whole / name, tower, writing)
+            (whole / words).mkdir()
+            tokenizer.save(whole / words)
+        write_scheduler(whole / "scheduler", folder.scheduler)
+        _write_json(whole / DEFAULTS, to_dict(folder.defaults))
+        _write_json(whole / INDEX, _index(folder))
+
+
+def _read_index(path: Path) -> dict[str, Value]:
+    if not (path / INDEX).is_file():
+        raise SafelightError(
+            f"{path} is {describe_folder(path)}; expected a model's folder with {INDEX}."
+        )
+    index = read_json(path / INDEX)
+    if not isinstance(index.get("_class_name"), str):
+        raise SafelightError(f"{path / INDEX} names no pipeline class.")
+    return index
+
+
+def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
+    """The names of the components that are there: entries [library, class] that are not null."""
+    present = {
+        name
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+    }
+    needed = {"unet", "vae", "scheduler"}
+    text = {tower for tower, _ in _TEXT} & present
+    needed |= {tokenizer for tower, tokenizer in _TEXT if tower in text}
+    unknown = sorted(present - needed - text - set(_UNUSED))
+    missing = sorted(needed - present)
+    if unknown or missing or not text:
+        lacks = missing or ([] if text else ["text_encoder"])
+        raise SafelightError(
+            f"{path} is {describe_folder(path)}, not a text-to-image model of Stable Diffusion's "
+            "family: "
+            + "; ".join(
+                f"{kind} {', '.join(names)}"
+                for kind, names in (("it lacks", lacks), ("it has the unknown", unknown))
+                if names
+            )
+            + "."
+        )
+    return present
+
+
+def _settings(index: Mapping[str, Value]) -> dict[str, Value]:
+    return {
+        name: value
+        for name, value in index.items()
+        if not name.startswith("_") and isinstance(value, (str, int, float))
+    }
+
+
+def _index(folder: Folder) -> dict[str, Value]:
+    none: list[Value] = [None, None]
+    kl = "VQModel" if isinstance(folder.autoencoder, VQAutoencoder) else "AutoencoderKL"
+    index: dict[str, Value] = {
+        "_class_name": folder.pipeline_class,
+        "_diffusers_version": DIFFUSERS_VERSION,
+        **folder.settings,
+        "scheduler": ["diffusers", folder.scheduler.class_name],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", kl],
+    }
+    for (name, words), tower in zip(_pairs(folder), folder.text_towers, strict=True):
+        index[name] = ["transformers", clip_class_name(tower.config)]
+        index[words] = ["transformers", "CLIPTokenizer"]
+    if folder.pipeline_class in _AMENDING:
+        index |= {"safety_checker": none, "feature_extractor": none, "image_encoder": none}
+        index["requires_safety_checker"] = False
+    return index
+
+
+def _pairs(folder: Folder) -> tuple[tuple[str, str], ...]:
+    """The names of the text towers and tokenizers; the XL refiner has the second pair alone."""
+    count = len(folder.text_towers)
+    refiner = count == 1 and "XL" in folder.pipeline_class
+    return _TEXT[1:] if refiner else _TEXT[:count]
+
+
+def _check_fit(path: Path, folder: Folder) -> None:
+    """Raises `SafelightError` if the parts are not of one model."""
+    context = sum(tower.config.hidden_size for tower in folder.text_towers)
+    wanted = folder.unet.config.cross_attention_dim
+    if wanted not in (None, context):
+        raise SafelightError(
+            f"{path}: the U-Net takes a context of width {wanted}, its text towers give {context}."
+        )
+    config = folder.autoencoder.config
+    latents = config.codebook_dim if isinstance(config, VQConfig) else config.latent_channels
+    if folder.unet.config.out_channels != latents:
+        raise SafelightError(
+            f"{path}: the U-Net makes {folder.unet.config.out_channels} latent channels, the "
+            f"autoencoder takes {latents}."
+        )
+
+
+def _write_json(path: Path, values: Mapping[str, Value]) -> None:
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

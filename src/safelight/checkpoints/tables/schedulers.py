@@ -1,0 +1,115 @@
+"""diffusers' scheduler classes: which sampler of ours each is, and what it takes where a file is
+silent.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from safelight.config import Value
+
+Spacing = Literal["leading", "trailing", "linspace"]
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+Options = Mapping[str, tuple[Value, tuple[Value, ...]]]
+"""Keys that change the sampler: the class's default, and the values at which ours does the same."""
+
+
+@dataclass(frozen=True)
+class SchedulerClass:
+    """The defaults of one class, and how it differs from the sampler of ours that it is."""
+
+    sampler: str | None  # None where we have none
+    spacing: Spacing = "linspace"
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: BetaSchedule = "linear"
+    set_alpha_to_one: bool = True
+    unit_variance: bool = False  # its x is ours divided by sqrt(sigma^2 + 1)
+    takes: tuple[str, ...] = ()  # those of the keys below that it knows
+    options: Options = field(default_factory=dict[str, tuple[Value, tuple[Value, ...]]])
+
+
+_OFF = (False, (False,))
+_CLIPPED = (True, (False,))
+_ZERO_SNR = "rescale_betas_zero_snr"
+_FINAL = "final_sigmas_type"
+_ALPHA = "set_alpha_to_one"
+_CURVES = ("use_karras_sigmas", "use_exponential_sigmas")
+
+OPTIONAL = (_ALPHA, _ZERO_SNR, _FINAL, *_CURVES)
+"""Keys of `SchedulerConfig` that not all classes have."""
+
+CLASSES: Mapping[str, SchedulerClass] = {
+    "DDIMScheduler": SchedulerClass(
+        "ddim",
+        "leading",
+        unit_variance=True,
+        takes=(_ALPHA, _ZERO_SNR),
+        options={"clip_sample": _CLIPPED, "thresholding": _OFF},
+    ),
+    "PNDMScheduler": SchedulerClass(
+        "plms",
+        "leading",
+        set_alpha_to_one=False,
+        unit_variance=True,
+        takes=(_ALPHA,),
+        options={"skip_prk_steps": (False, (True,))},
+    ),
+    "EulerDiscreteScheduler": SchedulerClass(
+        "euler",
+        takes=(_ZERO_SNR, _FINAL, *_CURVES),
+        options={
+            "use_beta_sigmas": _OFF,
+            "interpolation_type": ("linear", ("linear",)),
+            "timestep_type": ("discrete", ("discrete",)),
+        },
+    ),
+    "EulerAncestralDiscreteScheduler": SchedulerClass("euler_a", takes=(_ZERO_SNR,)),
+    "HeunDiscreteScheduler": SchedulerClass(
+        "heun",
+        beta_start=0.00085,
+        beta_end=0.012,
+        takes=_CURVES,
+        options={"clip_sample": _OFF, "use_beta_sigmas": _OFF},
+    ),
+    "DPMSolverMultistepScheduler": SchedulerClass(
+        "dpmpp_2m",
+        unit_variance=True,
+        takes=(_ZERO_SNR, _FINAL, *_CURVES),
+        options={
+            "algorithm_type": ("dpmsolver++", ("dpmsolver++",)),
+            "solver_order": (2, (2,)),
+            "solver_type": ("midpoint", ("midpoint",)),
+            "lower_order_final": (True, (True,)),
+            "euler_at_final": _OFF,
+            "thresholding": _OFF,
+            "use_beta_sigmas": _OFF,
+            "use_lu_lambdas": _OFF,
+            "use_flow_sigmas": _OFF,
+            "lambda_min_clipped": (-math.inf, (-math.inf,)),
+            "variance_type": (None, (None,)),
+        },
+    ),
+    # Only their noise schedules are known; another sampler has to be asked for.
+    "DDPMScheduler": SchedulerClass(None, "leading", takes=(_ZERO_SNR,)),
+    "LCMScheduler": SchedulerClass(
+        None,
+        "leading",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        takes=(_ALPHA, _ZERO_SNR),
+    ),
+    "LMSDiscreteScheduler": SchedulerClass(None),
+    "KDPM2DiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
+    "DPMSolverSinglestepScheduler": SchedulerClass(None),
+    "DEISMultistepScheduler": SchedulerClass(None),
+    "UniPCMultistepScheduler": SchedulerClass(None, takes=(_ZERO_SNR,)),
+}
+
+CLASS_OF_SAMPLER: Mapping[str, str] = {
+    kind.sampler: name for name, kind in CLASSES.items() if kind.sampler
+}
