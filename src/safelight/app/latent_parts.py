@@ -1,55 +1,63 @@
-"""The parts of a text-to-picture model in training: made new, or read from a folder; written."""
+"""The model that latent training starts from: made new around an autoencoder, or read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from safelight.app.recipe import DiffusionConfig, LatentRecipe, TextConfig
-from safelight.app.running import open_autoencoder, seeded
-from safelight.checkpoints.atomic import replacing_folder
-from safelight.checkpoints.components import (
-    read_tokenizer,
-    write_autoencoder,
-    write_text_tower,
-    write_unet,
-)
+from safelight.app.recipe import LatentRecipe, TextConfig
+from safelight.app.running import open_autoencoder, own_memory, seeded
+from safelight.checkpoints.components import read_tokenizer
+from safelight.checkpoints.folder import Defaults, Folder, read_folder
 from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
-from safelight.diffusion.noise_schedule import (
-    DiscreteSchedule,
-    NoiseSchedule,
-    cosine_betas,
-    linear_betas,
-    rescale_zero_terminal_snr,
-    scaled_linear_betas,
-)
-from safelight.diffusion.parameterization import Parameterization, by_name
 from safelight.errors import SafelightError
-from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet, UNetConfig
 from safelight.models.vq import VQAutoencoder
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A U-Net, what its output means, its autoencoder, and its text tower with the tokenizer."""
+def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
+    """The model to train: read from the recipe's `base`, or of its shapes around `autoencoder`.
 
-    unet: UNet
-    schedule: NoiseSchedule
-    parameterization: Parameterization
-    autoencoder: Autoencoder | VQAutoencoder
-    text: TextConditioner
-
-
-def make_parts(recipe: LatentRecipe, pictures: PictureFolder) -> Parts:
-    """New networks of the recipe's shapes around its autoencoder.
-
-    Raises `SafelightError` if the shapes do not fit each other.
+    Raises `SafelightError` if the recipe names both or neither, or if shapes do not fit each other.
     """
-    assert recipe.autoencoder is not None
-    autoencoder = open_autoencoder(recipe.autoencoder)
+    defaults = _defaults(recipe.defaults, recipe.data.size)
+    if recipe.base is not None and recipe.autoencoder is None:
+        if recipe.unet is not None:
+            raise SafelightError("[unet] cannot be chosen where base is gone on from.")
+        return replace(_base(recipe.base), defaults=defaults)
+    if recipe.autoencoder is not None and recipe.base is None:
+        return replace(_made(recipe, recipe.autoencoder, pictures), defaults=defaults)
+    raise SafelightError(
+        "A recipe needs either base (a model's folder to go on from), or autoencoder (an "
+        "autoencoder's folder) with [unet]."
+    )
+
+
+def conditioner(model: Folder) -> TextConditioner:
+    """What turns captions into the model's conditioning.
+
+    Raises `SafelightError` for a model with other than one text tower.
+    """
+    if len(model.text_towers) != 1:
+        raise SafelightError(
+            f"A model with {len(model.text_towers)} text towers cannot be trained; expected one."
+        )
+    return TextConditioner(model.tokenizers[0], model.text_towers[0])
+
+
+def _base(folder: Path) -> Folder:
+    model = read_folder(folder)
+    for module in (model.unet, model.autoencoder, *model.text_towers):
+        own_memory(module)
+    return model
+
+
+def _made(recipe: LatentRecipe, folder: Path, pictures: PictureFolder) -> Folder:
+    if recipe.unet is None:
+        raise SafelightError("A recipe with autoencoder needs the U-Net's shape in [unet].")
+    autoencoder = open_autoencoder(folder)
     tokenizer = _tokenizer(recipe.text, pictures)
     tower_config = replace(
         recipe.text.tower,
@@ -62,48 +70,22 @@ def make_parts(recipe: LatentRecipe, pictures: PictureFolder) -> Parts:
         if isinstance(autoencoder, VQAutoencoder)
         else autoencoder.config.latent_channels
     )
-    if recipe.unet is None:
-        raise SafelightError("A recipe with autoencoder needs the U-Net's shape in [unet].")
-    _check("unet.in_channels", recipe.unet.in_channels, "the autoencoder's latents", latent)
-    _check("unet.out_channels", recipe.unet.out_channels, "the autoencoder's latents", latent)
+    _check("unet.in_channels", recipe.unet.in_channels, latent, "the autoencoder's latents")
+    _check("unet.out_channels", recipe.unet.out_channels, latent, "the autoencoder's latents")
     _check(
         "unet.cross_attention_dim",
         recipe.unet.cross_attention_dim,
-        "text.tower.hidden_size",
         tower_config.hidden_size,
+        "text.tower.hidden_size",
     )
     config = replace(recipe.unet, sample_size=recipe.data.size // autoencoder.factor)
     with seeded(recipe.loop.seed):
         unet, tower = _build(config), ClipText(tower_config)
-    return Parts(
-        unet,
-        make_schedule(recipe.diffusion),
-        by_name(recipe.diffusion.prediction),
-        autoencoder,
-        TextConditioner(tokenizer, tower),
-    )
+    return Folder(unet, autoencoder, (tower,), (tokenizer,), recipe.diffusion)
 
 
-def make_schedule(config: DiffusionConfig) -> DiscreteSchedule:
-    """The schedule of a recipe."""
-    if config.betas == "cosine":
-        betas = cosine_betas(config.times)
-    else:
-        law = linear_betas if config.betas == "linear" else scaled_linear_betas
-        betas = law(config.times, config.beta_start, config.beta_end)
-    return DiscreteSchedule.from_betas(
-        rescale_zero_terminal_snr(betas) if config.zero_terminal_snr else betas
-    )
-
-
-def write_parts(folder: Path, parts: Parts) -> None:
-    """Writes the model in diffusers' layout: either whole, or not at all."""
-    with replacing_folder(folder) as model:
-        write_unet(model / "unet", parts.unet)
-        write_autoencoder(model / "vae", parts.autoencoder)
-        write_text_tower(model / "text_encoder", parts.text.tower)
-        (model / "tokenizer").mkdir()
-        parts.text.tokenizer.save(model / "tokenizer")
+def _defaults(defaults: Defaults, size: int) -> Defaults:
+    return replace(defaults, width=defaults.width or size, height=defaults.height or size)
 
 
 def _tokenizer(config: TextConfig, pictures: PictureFolder) -> ClipTokenizer:
@@ -120,6 +102,6 @@ def _build(config: UNetConfig) -> UNet:
         raise SafelightError(f"[unet] cannot be built: {error}") from error
 
 
-def _check(name: str, value: int | None, of: str, expected: int) -> None:
+def _check(name: str, value: int | None, expected: int, of: str) -> None:
     if value != expected:
         raise SafelightError(f"{name} = {value} should be {expected}, as {of}.")

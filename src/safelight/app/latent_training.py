@@ -7,7 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from safelight.app.latent_parts import Parts, make_parts, write_parts
+from safelight.app.latent_parts import conditioner, start_model
 from safelight.app.recipe import LatentRecipe
 from safelight.app.running import (
     MODEL,
@@ -19,12 +19,12 @@ from safelight.app.running import (
 )
 from safelight.app.training_previews import sample_preview
 from safelight.checkpoints.files import sha256_of_state
+from safelight.checkpoints.folder import write_folder
 from safelight.data.config import DataConfig
 from safelight.data.encoding import cache_latents
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches, LatentCache, measure_scale
 from safelight.diffusion.denoiser import Denoiser
-from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train.latent_task import LatentTask, latent_objective
@@ -37,8 +37,9 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     device = choose_device(recipe.device)
     pictures = gather(recipe.data)
     say(f"Data: {pictures.summary()}.")
-    parts = _parts(recipe, pictures)
-    unet, tower, autoencoder = parts.unet, parts.text.tower, parts.autoencoder
+    model = start_model(recipe, pictures)
+    text = conditioner(model)
+    unet, tower, autoencoder = model.unet, text.tower, model.autoencoder
     autoencoder.to(device).requires_grad_(False)
     tower.to(device)
     say(f"U-Net: {describe(unet)}; text tower: {describe(tower)}.")
@@ -52,19 +53,22 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     batches = LatentBatches(cache, recipe.loop.batch_size, *scale_of(autoencoder))
 
     dtype = autocast_dtype(recipe.optim.precision, device)
-    denoiser = Denoiser(unet, parts.parameterization, parts.schedule, dtype)
+    scheduler = model.scheduler
+    denoiser = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), dtype)
     modules: dict[str, nn.Module] = {"unet": unet}
     if recipe.text.trained:
         modules["text"] = tower
     else:
         tower.requires_grad_(False)
     objective = latent_objective(recipe.objective, denoiser)
-    task = LatentTask(modules, denoiser, parts.text, objective)
+    task = LatentTask(modules, denoiser, text, objective)
     captions = [item.captions[0] for item in cache.pictures.items]
-    preview = sample_preview(denoiser, parts, recipe.preview, recipe.data.size, captions)
+    preview = sample_preview(
+        denoiser, text, autoencoder, recipe.preview, recipe.data.size, captions
+    )
 
     def export(step: int) -> None:
-        write_parts(recipe.output / MODEL, parts)
+        write_folder(recipe.output / MODEL, model)
 
     keep_recipe(recipe, resume=resume)
     return train(
@@ -77,15 +81,6 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
         resume=resume,
         hooks=Hooks(preview, export),
     )
-
-
-def _parts(recipe: LatentRecipe, pictures: PictureFolder) -> Parts:
-    if (recipe.base is None) == (recipe.autoencoder is None):
-        raise SafelightError(
-            "A recipe needs either base (a model's folder to go on from), or autoencoder (an "
-            "autoencoder's folder) with [unet]."
-        )
-    return make_parts(recipe, pictures)
 
 
 def latents_of(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
+from safelight.checkpoints.folder import Defaults
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.config import Value, from_dict, near, override, parse_value, read_toml
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
@@ -76,18 +78,6 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
-    """How much noise there is at each time, and what the network predicts."""
-
-    betas: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    times: int = 1000
-    zero_terminal_snr: bool = False
-    prediction: Literal["eps", "v", "x0"] = "v"
-
-
-@dataclass(frozen=True)
 class PreviewConfig:
     """The sample grid: one column for each prompt (none: captions of the data), some guidance."""
 
@@ -104,7 +94,9 @@ class LatentRecipe:
     folder `autoencoder`; or goes on from the model in the folder `base`, with its autoencoder.
 
     Latents are kept in the folder `latents`, by default in the output. With `autoencoder` their
-    scale is measured, so that they have unit variance.
+    scale is measured, so that they have unit variance. `diffusion` says how much noise there is at
+    each time and what the network predicts, in the words of diffusers' scheduler_config.json;
+    `defaults` how the finished model is best used.
     """
 
     output: Path
@@ -115,9 +107,10 @@ class LatentRecipe:
     latents: Path | None = None
     unet: UNetConfig | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    diffusion: SchedulerConfig = field(default_factory=SchedulerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    defaults: Defaults = field(default_factory=Defaults)
     device: str = "auto"
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.app.latent_parts import Parts
 from safelight.app.recipe import PreviewConfig
+from safelight.conditioners.text import TextConditioner
 from safelight.data.batches import PictureBatches
 from safelight.data.config import DataConfig
 from safelight.data.folders import gather
@@ -17,7 +17,7 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.solvers import sample_ddim
 from safelight.models.autoencoder import Autoencoder
-from safelight.models.vq import VQAutoencoder
+from safelight.models.vq import VQAutoencoder, VQConfig
 from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
 
@@ -41,7 +41,12 @@ def reconstruction_preview(
 
 
 def sample_preview(
-    denoiser: Denoiser, parts: Parts, config: PreviewConfig, size: int, captions: Sequence[str]
+    denoiser: Denoiser,
+    text: TextConditioner,
+    autoencoder: Autoencoder | VQAutoencoder,
+    config: PreviewConfig,
+    size: int,
+    captions: Sequence[str],
 ) -> Callable[[int], Preview]:
     """Pictures of `size` pixels by DDIM: unguided above guided, one column for each prompt.
 
@@ -49,7 +54,10 @@ def sample_preview(
     """
     every = max(1, len(captions) // config.columns)
     prompts = list(config.prompts or captions[::every][: config.columns])
-    side = size // parts.autoencoder.factor
+    side = size // autoencoder.factor
+    latents = autoencoder.config
+    channels = latents.codebook_dim if isinstance(latents, VQConfig) else latents.latent_channels
+    shape = (len(prompts), channels, side, side)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
     times = torch.linspace(
         denoiser.schedule.sigma_to_t(torch.tensor(denoiser.schedule.sigma_max)).item(),
@@ -59,15 +67,14 @@ def sample_preview(
     sigmas = torch.cat([denoiser.schedule.t_to_sigma(times), torch.zeros(1)])
 
     def preview(step: int) -> Preview:
-        device = parts.text.tower.final_layer_norm.weight.device
-        cond, uncond = parts.text(prompts), parts.text([""] * len(prompts))
-        shape = (len(prompts), parts.unet.config.in_channels, side, side)
+        device = text.tower.final_layer_norm.weight.device
+        cond, uncond = text(prompts), text([""] * len(prompts))
         x = noise(shape, 0).to(device) * (1 + sigmas[0] ** 2).sqrt()
         rows: list[Tensor] = []
         for scale in (1.0, config.scale):
             denoise = cfg(denoiser, cond, uncond, scale)
             z = sample_ddim(denoise, x, sigmas.to(device), noise=noise)
-            rows.append(parts.autoencoder.decode(parts.autoencoder.unscale(z)).float().cpu())
+            rows.append(autoencoder.decode(autoencoder.unscale(z)).float().cpu())
         return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 
     return preview

@@ -6,7 +6,7 @@ algorithm 1, for the dropped captions.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -104,7 +104,7 @@ class LatentTask:
         wanted = self._objective
         sigma = draws.rows(wanted.sigmas(draws.total, draws.generator(_SIGMA)))
         noise = draws.normal(x0.shape, _NOISE)
-        chances: list[float] = draws.uniform(_DROP).tolist()
+        chances = cast(list[float], draws.uniform(_DROP).tolist())
         captions = [
             "" if chance < wanted.caption_dropout else caption
             for chance, caption in zip(chances, batch.captions, strict=True)
