@@ -9,38 +9,42 @@ from safelight.checkpoints.files import read_state, read_torch_pickle
 from safelight.checkpoints.rules import Rule, Table, load_into
 from safelight.errors import SafelightError
 from safelight.models.features import EfficientNetLite0, Vgg16Features, packaged_efficientnet
+from safelight.models.inception import InceptionFid
 
 EFFICIENTNET = "efficientnet-lite0"
 
-_SAME = Rule("{key}", "{key}")
-_EFFICIENTNET = Table((_SAME,), dropped=("{rest}.num_batches_tracked",))
-_VGG16 = Table((_SAME,), dropped=("classifier.{rest}",))
+FeatureNetwork = EfficientNetLite0 | Vgg16Features | InceptionFid
+
+_TABLE = Table(
+    (Rule("{key}", "{key}"),),
+    dropped=("{norm}.num_batches_tracked", "classifier.{rest}"),
+)
+_NETWORKS: tuple[tuple[str, type[FeatureNetwork], str], ...] = (
+    ("_conv_stem.weight", EfficientNetLite0, "an EfficientNet-Lite0"),
+    ("features.0.weight", Vgg16Features, "a VGG16 in torchvision's layout"),
+    ("Conv2d_1a_3x3.conv.weight", InceptionFid, "the InceptionV3 of FID"),
+)
 
 
 def load_features(
     source: str | Path = EFFICIENTNET, device: torch.device | str = "cpu"
-) -> EfficientNetLite0 | Vgg16Features:
+) -> FeatureNetwork:
     """A frozen feature network, in float32.
 
     `source` is "efficientnet-lite0" for the installed package's weights, or a `.safetensors` or
-    `.pth` file with those weights or with VGG16's in torchvision's layout, told apart by their
-    keys.
+    `.pth` file with those weights, with VGG16's in torchvision's layout, or with those of FID's
+    InceptionV3, told apart by their keys.
 
-    Raises `SafelightError` if the package is not installed, or the file is neither.
+    Raises `SafelightError` if the package is not installed, or the file is none of these.
     """
     path = packaged_efficientnet() if source == EFFICIENTNET else Path(source)
     state = read_state(path) if path.suffix == ".safetensors" else read_torch_pickle(path)
-    network: EfficientNetLite0 | Vgg16Features
-    if "_conv_stem.weight" in state:
-        network, table, what = EfficientNetLite0(), _EFFICIENTNET, "an EfficientNet-Lite0"
-    elif "features.0.weight" in state:
-        network, table, what = Vgg16Features(), _VGG16, "a VGG16"
-    else:
-        raise SafelightError(
-            f"{path} is {describe_state(state)}; expected an EfficientNet-Lite0, or a VGG16 in "
-            "torchvision's layout."
-        )
-    load_into(network, state, table, what=what, source=str(path))
-    network.requires_grad_(False)
-    network.eval()
-    return network.to(device)
+    for mark, build, what in _NETWORKS:
+        if mark in state:
+            network = build()
+            load_into(network, state, _TABLE, what=what, source=str(path))
+            network.requires_grad_(False)
+            network.eval()
+            return network.to(device)
+    expected = ", ".join(what for _, _, what in _NETWORKS)
+    raise SafelightError(f"{path} is {describe_state(state)}; expected one of: {expected}.")
