@@ -23,7 +23,13 @@ from safelight.data.folders import gather
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
 from safelight.models.vq import VQAutoencoder, VQConfig
-from safelight.train.autoencoder_task import AutoencoderTask, reconstruct_kl, reconstruct_vq
+from safelight.rng import generator_for
+from safelight.train.autoencoder_task import (
+    AutoencoderTask,
+    reconstruct_kl,
+    reconstruct_vq,
+    start_codebook,
+)
 from safelight.train.loop import Hooks, Outcome, train
 from safelight.train.optim import autocast_dtype
 
@@ -49,6 +55,10 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
     if recipe.held_out is not None:
         shown = replace(shown, folders=(FolderConfig(recipe.held_out),))
     pictures = PictureBatches(folder, recipe.data, recipe.loop.batch_size)
+    if isinstance(autoencoder, VQAutoencoder) and recipe.base is None:
+        pixels = pictures.batch(0).pixels
+        assert pixels is not None
+        start_codebook(autoencoder, pixels, generator_for(recipe.loop.seed))
 
     def export(step: int) -> None:
         with replacing_folder(recipe.output / MODEL) as model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -166,6 +167,18 @@ def reconstruct_vq(
         return Reconstruction(output, config.codebook * quantized.loss, parts)
 
     return reconstruct
+
+
+@torch.no_grad()
+def start_codebook(autoencoder: VQAutoencoder, pixels: Pixels, generator: torch.Generator) -> None:
+    """Makes random latents of some pictures the rows of a new codebook, so that more of it is used.
+
+    Source: Lancucki et al. 2020 (arXiv 2005.08520), section 3.2.
+    """
+    latents = rearrange(autoencoder.encode(pixels), "b d h w -> (b h w) d")
+    rows = autoencoder.codebook.weight
+    chosen = torch.randint(len(latents), (len(rows),), generator=generator)
+    rows.copy_(latents[chosen.to(latents.device)])
 
 
 def _used(indices: Tensor) -> Tensor:

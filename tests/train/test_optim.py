@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from safelight.errors import SafelightError
+from safelight.train.optim import OptimConfig, adamw, autocast_dtype, lr_at, prepare
+
+
+def test_learning_rate_rises_then_falls_along_a_cosine():
+    config = OptimConfig(lr=1.0, warmup=4, schedule="cosine", final_lr=0.1)
+    rates = [lr_at(config, step, 14) for step in range(14)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == 1.0
+    assert rates[9] == pytest.approx((1 + 0.1) / 2)
+    assert lr_at(config, 14, 14) == pytest.approx(0.1)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_constant_learning_rate_stays():
+    config = OptimConfig(lr=1.0, warmup=2)
+    assert [lr_at(config, step, 10) for step in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_weight_decay_spares_vectors():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
+    optimiser = adamw(module.parameters(), OptimConfig(weight_decay=0.1))
+    decayed = {
+        id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]
+    }
+    assert decayed[id(module[0].weight)] == 0.1
+    assert all(decayed[id(p)] == 0 for p in (module[0].bias, module[1].weight, module[1].bias))
+
+
+def test_frozen_weights_have_no_optimiser():
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    (group,) = adamw(module.parameters(), OptimConfig()).param_groups
+    assert group["params"] == [module.weight]
+
+
+def test_precision_is_what_the_recipe_says_or_what_the_machine_multiplies():
+    cpu = torch.device("cpu")
+    assert autocast_dtype("float32", cpu) is None
+    assert autocast_dtype("bfloat16", cpu) is torch.bfloat16
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    fast = "avx512_bf16" in flags or "amx_tile" in flags
+    assert autocast_dtype("auto", cpu) is (torch.bfloat16 if fast else None)
+
+
+def test_prepare_lays_kernels_out_channels_last():
+    module = nn.Conv2d(3, 4, 3)
+    prepare(module, OptimConfig(), torch.device("cpu"))
+    assert module.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(SafelightError, match=r"optim\.lr"):
+        OptimConfig(lr=0.0)
+    with pytest.raises(SafelightError, match=r"optim\.accumulate"):
+        OptimConfig(accumulate=0)
