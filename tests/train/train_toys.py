@@ -1,5 +1,6 @@
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Denoising:
             nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1)
         )
         self.poison_at = self.stop_at = -1
+        self.pause = 0.0  # seconds
 
     @property
     def phases(self) -> Mapping[str, Phase]:
@@ -33,6 +35,7 @@ class Denoising:
         loss = (self.network(noised) - batch.pixels).square().mean()
         if draws.step == self.poison_at:
             loss = loss * float("nan")
+        time.sleep(self.pause)
         if draws.step == self.stop_at:
             signal.raise_signal(signal.SIGTERM)
         yield Loss("main", loss, {"loss": loss})
@@ -80,5 +83,7 @@ def assert_same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
 
 
 if __name__ == "__main__":  # trains without end until a signal comes
-    outcome = run(Denoising(), Path(sys.argv[1]), steps=1_000_000, save_every=0, log_every=1)
+    slow = Denoising()
+    slow.pause = 0.05
+    outcome = run(slow, Path(sys.argv[1]), steps=1_000_000, save_every=0, log_every=1)
     sys.exit(0 if outcome.stopped is None else 128 + outcome.stopped)
