@@ -26,9 +26,9 @@ class KnownModel:
 def find_model(name: str) -> Path:
     """The diffusers folder that a name or a path means.
 
-    Looks, in this order, for the bundled model (`default`), for a folder at that path, in the folders
-    that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name` in the
-    cache of the Hugging Face hub. Nothing is fetched.
+    Looks, in this order, for the bundled model (`default`), for a folder at that path, in the
+    folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
+    in the cache of the Hugging Face hub. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
@@ -50,8 +50,8 @@ def find_model(name: str) -> Path:
         return snapshot
     library = ", ".join(map(str, _library())) or "not set"
     raise SafelightError(
-        f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS ({library}) "
-        f"and in {_hub_cache()}. {near(name, [model.name for model in known_models()])}"
+        f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS "
+        f"({library}) and in {_hub_cache()}. {near(name, [model.name for model in known_models()])}"
     )
 
 

@@ -1,6 +1,5 @@
 """What made a picture, kept so that the same picture can be made again."""
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -62,17 +61,13 @@ class Manifest:
         values = cast(dict[str, Value], values)
         if values.get("format") != _FORMAT:
             raise SafelightError(
-                f"{source} holds a manifest of format {values.get('format')!r}, this safelight reads "
-                f"format {_FORMAT}; install the version that wrote it."
+                f"{source} holds a manifest of format {values.get('format')!r}, this safelight "
+                f"reads format {_FORMAT}; install the version that wrote it."
             )
         try:
             return from_dict(Manifest, values)
         except SafelightError as error:
             raise SafelightError(f"{source} holds a damaged manifest: {error}") from error
-
-    def with_pixels(self, image: Image.Image) -> "Manifest":
-        """The same manifest with the digest of the picture it made."""
-        return dataclasses.replace(self, pixels=pixel_digest(image))
 
 
 def pixel_digest(image: Image.Image) -> str:

@@ -19,9 +19,9 @@ _ASCII = b"ASCII\0\0\0"  # how Exif marks the encoding of a user comment
 def write_picture(path: Path, image: Image.Image, manifest: Manifest) -> None:
     """Writes an RGB picture and its manifest; the file appears whole or not at all.
 
-    The suffix chooses the format: `.png` and `.webp` keep every pixel, `.jpg` and `.jpeg` do not. The
-    manifest is an iTXt chunk of a PNG and the Exif user comment of the others. A file that was there is
-    replaced.
+    The suffix chooses the format: `.png` and `.webp` keep every pixel, `.jpg` and `.jpeg` do not.
+    The manifest is an iTXt chunk of a PNG and the Exif user comment of the others. A file that was
+    there is replaced.
 
     Raises `SafelightError` for another suffix, or if the file cannot be written.
     """
@@ -42,14 +42,15 @@ def write_picture(path: Path, image: Image.Image, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest:
     """The manifest inside a picture.
 
-    Raises `SafelightError` if the file is not there, is not a whole picture, or carries no manifest.
+    Raises `SafelightError` if the file is not there, is not a whole picture, or carries no
+    manifest.
     """
     with open_picture(path) as image:
         text = _manifest_text(image)
     if text is None:
         raise SafelightError(
-            f"{path} carries no safelight manifest; it was made by something else, or a program that "
-            "saved it again dropped it."
+            f"{path} carries no safelight manifest; it was made by something else, or a program "
+            "that saved it again dropped it."
         )
     return Manifest.from_json(text, str(path))
 

@@ -43,6 +43,17 @@ class Request:
                 )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are sampled, with nothing left open."""
+
+    steps: int
+    scale: float  # of classifier-free guidance; 1 is none
+    sampler: str
+    width: int  # pixels
+    height: int  # pixels
+
+
 def check_multiple(name: str, size: int, factor: int) -> None:
     """Raises `SafelightError` naming the nearest sizes if `size` is no multiple of `factor`."""
     if size % factor:

@@ -1,0 +1,1 @@
+"""The command line and the wiring of the layers below; nothing else knows of argument parsing."""

@@ -1,0 +1,61 @@
+"""The command line: `safelight generate`, `rerun`, `show`, `train`, `eval` and `models`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from safelight import __version__
+from safelight.errors import SafelightError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = App(
+    name="safelight",
+    help="Latent diffusion: make pictures, and train the models that make them.",
+    version=__version__,
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+_COMMANDS = {
+    "generate": ("generate:generate", "Make pictures from a prompt."),
+    "rerun": ("rerun:rerun", "Make a picture again, with the same pixels."),
+    "show": ("show:show", "Print what made a picture."),
+    "train": ("train:train", "Train a model on a folder of pictures, or by a recipe."),
+    "eval": ("evaluate:evaluate", "Measure a model."),
+    "models": ("models:models", "List the models that --model finds by name."),
+}
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(f"safelight.app.commands.{_path}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line (by default the process's own) and gives its exit status.
+
+    A user's mistake is one line on standard error and status 2; an interrupt is status 130.
+    """
+    tokens = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        status = app(tokens)
+    except (SafelightError, CycloptsError) as error:
+        print(f"safelight: {_one_line(str(error))}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("safelight: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""`safelight generate`: prompts to picture files."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def generate(
+    prompt: str | None = None,
+    /,
+    *,
+    output: Annotated[str | None, Parameter(name=("--output", "-o"))] = None,
+    negative: str = "",
+    steps: int | None = None,
+    scale: float | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    width: int | None = None,
+    height: int | None = None,
+    count: int = 1,
+    prompts: Path | None = None,
+    model: str = "default",
+    device: str = "auto",
+    precision: Precision = "float32",
+) -> None:
+    """Make pictures from a prompt.
+
+    Prints the path of each picture once it is written. Each picture carries what is needed to make
+    it again: see `safelight show` and `safelight rerun`.
+
+    Parameters
+    ----------
+    prompt
+        What the picture should show.
+    output
+        A picture file (.png, .webp, .jpg) or a folder that exists. Several pictures are numbered in
+        the order asked for: apple.png becomes apple-0.png, apple-1.png and so on. In a folder, and
+        without this option in the current one, names are made of the prompt and the seed. A file
+        that was there is replaced.
+    negative
+        What the picture should not show.
+    steps
+        Steps of the sampler. More take longer and are finer. [default: the model's]
+    scale
+        How strictly the prompt is followed (classifier-free guidance; 1 is none). [default: the
+        model's]
+    sampler
+        The sampler, such as euler, ddim or dpmpp_2m. [default: the model's]
+    seed
+        Chooses the noise, as in diffusers. Picture i of several uses seed + i.
+    width
+        Pixels. [default: the model's]
+    height
+        Pixels. [default: the model's]
+    count
+        How many pictures of each prompt.
+    prompts
+        A text file with one prompt a line instead of PROMPT; empty lines and lines that begin with
+        # are passed over.
+    model
+        A folder in diffusers' layout, or a name from `safelight models`.
+    device
+        cpu, cuda, or auto: cuda where there is one.
+    precision
+        Of the weights and the networks.
+    """
+    from safelight.app.outputs import plan_outputs
+    from safelight.app.prompts import gather_prompts
+    from safelight.pipelines.request import Request
+
+    requests = [
+        Request(text, negative, steps, scale, sampler, seed, width, height, count)
+        for text in gather_prompts(prompt, prompts)
+    ]
+    for request in requests:
+        request.check()
+    paths = plan_outputs(output, requests)
+
+    # Torch takes a second to import: only now, when the mistakes that need no model are told.
+    from safelight.app.making import make_pictures
+    from safelight.pipelines.load import load, precision_named
+
+    pipeline = load(model, dtype=precision_named(precision), device=device)
+    make_pictures(pipeline, requests, paths)

@@ -1,0 +1,20 @@
+"""`safelight models`: what --model finds by name."""
+
+
+def models() -> None:
+    """List the models that --model finds by name.
+
+    The bundled one, the folders below those that the environment variable SAFELIGHT_MODELS lists,
+    and what the Hugging Face cache of this machine holds. Any other model folder is given by its
+    path.
+    """
+    from safelight.pipelines.find import known_models
+
+    rows = [
+        (model.name, model.family, f"{model.size / 1e6:.1f} MB", str(model.folder))
+        for model in known_models()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,65 @@
+"""Pictures made one after the other, shown as they progress and written as each is done."""
+
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.request import Request
+from safelight.types import OnStep
+
+
+def make_pictures(
+    pipeline: ImagePipeline, requests: Sequence[Request], paths: Sequence[Sequence[Path]]
+) -> None:
+    """Writes picture i of request r to `paths[r][i]` and prints each path once it is there.
+
+    All requests are checked before the first picture is begun.
+    """
+    settled = [pipeline.settle(request) for request in requests]
+    for request in requests:
+        _warn_of_cut(pipeline, request)
+    steps = sum(r.count * s.steps for r, s in zip(requests, settled, strict=True))
+    with counting_steps(steps) as on_step:
+        for request, targets in zip(requests, paths, strict=True):
+            pictures = pipeline.each(request, on_step)
+            for path, picture in zip(targets, pictures, strict=True):
+                picture.save(path)
+                print(path, flush=True)
+
+
+@contextmanager
+def counting_steps(total: int) -> Generator[OnStep]:
+    """Gives a callback that advances a bar of `total` steps, which only a terminal shows."""
+    console = Console(stderr=True)
+    with Progress(
+        BarColumn(),
+        TextColumn("step {task.completed:.0f} of {task.total:.0f}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task("", total=total)
+
+        def on_step(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+            progress.advance(bar)
+
+        yield on_step
+
+
+def _warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
+    """Says on standard error which end of a too long prompt the model does not see."""
+    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
+        rest = pipeline.unread(text)
+        if rest:
+            print(
+                f"safelight: the {name} is too long for this model, which does not see {rest!r}.",
+                file=sys.stderr,
+            )

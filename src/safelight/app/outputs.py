@@ -1,0 +1,77 @@
+"""Where pictures go, decided and checked before any is made."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from safelight.errors import SafelightError
+from safelight.pipelines.picture_files import picture_suffix
+from safelight.pipelines.request import Request
+
+_SLUG_LENGTH = 40  # characters, so that a name of four-byte letters still fits in 255 bytes
+
+
+def plan_outputs(output: str | None, requests: Sequence[Request]) -> list[list[Path]]:
+    """One path for each picture of each request.
+
+    `output` is a folder that exists, or a picture file: one picture takes its name as it is,
+    several are numbered in the order asked for, `apple-0.png`, `apple-1.png`, with as many digits
+    as the last needs. In a folder (None is the current one) a name is the prompt's words and the
+    picture's seed, after the prompt's number where there are several.
+
+    Raises `SafelightError` if a folder is missing or cannot be written, or the suffix is unknown.
+    """
+    target = Path(output or ".")
+    if target.is_dir():
+        check_folder(target)
+        return _named_by_prompt(target, requests)
+    if output is not None and output.endswith(("/", os.sep)):
+        raise SafelightError(_missing(target))
+    picture_suffix(target)
+    check_folder(target.parent)
+    return _numbered(target, requests)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `SafelightError` unless files can be written into the folder."""
+    if not folder.exists():
+        raise SafelightError(_missing(folder))
+    if not folder.is_dir():
+        raise SafelightError(f"{folder} is a file, not a folder; choose another output.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SafelightError(f"The folder {folder} cannot be written; choose another output.")
+
+
+def _numbered(target: Path, requests: Sequence[Request]) -> list[list[Path]]:
+    total = sum(request.count for request in requests)
+    if total == 1:
+        return [[target]]
+    digits = len(str(total - 1))
+    numbers = iter(range(total))
+    return [
+        [
+            target.with_name(f"{target.stem}-{next(numbers):0{digits}}{target.suffix}")
+            for _ in range(request.count)
+        ]
+        for request in requests
+    ]
+
+
+def _named_by_prompt(folder: Path, requests: Sequence[Request]) -> list[list[Path]]:
+    digits = len(str(len(requests) - 1))
+    paths: list[list[Path]] = []
+    for number, request in enumerate(requests):
+        prefix = f"{number:0{digits}}-" if len(requests) > 1 else ""
+        stem = f"{prefix}{_slug(request.prompt)}"
+        paths.append([folder / f"{stem}-{request.seed + i}.png" for i in range(request.count)])
+    return paths
+
+
+def _slug(prompt: str) -> str:
+    words = re.sub(r"\W+", "-", prompt.lower())[:_SLUG_LENGTH].strip("-")
+    return words or "picture"
+
+
+def _missing(folder: Path) -> str:
+    return f"The folder {folder} does not exist; make it first: mkdir -p {folder}"

@@ -1,0 +1,33 @@
+"""A picture that was made, and its pixels as 8-bit colours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from safelight.pipelines.manifest import Manifest
+from safelight.pipelines.picture_files import write_picture
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """A picture and what made it."""
+
+    image: Image.Image
+    manifest: Manifest
+
+    def save(self, path: str | Path) -> None:
+        """Writes the picture with its manifest: `.png` and `.webp` exactly, `.jpg` with loss.
+
+        Raises `SafelightError` for another suffix, or if the file cannot be written.
+        """
+        write_picture(Path(path), self.image, self.manifest)
+
+
+def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
+    """Pixels in [-1, 1] as an 8-bit picture, rounded to the nearest level."""
+    levels = ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())

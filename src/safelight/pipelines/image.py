@@ -1,0 +1,240 @@
+"""Pictures from prompts."""
+
+import platform
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight import __version__
+from safelight.checkpoints.folder import Folder
+from safelight.conditioners.text import TextConditioner
+from safelight.diffusion.denoiser import Denoiser
+from safelight.diffusion.guidance import cfg
+from safelight.diffusion.solvers import sampler_by_name
+from safelight.errors import SafelightError
+from safelight.pipelines.generated import GeneratedImage, to_image
+from safelight.pipelines.manifest import Manifest, pixel_digest
+from safelight.pipelines.request import Request, Settings, check_multiple
+from safelight.rng import SeededNoise
+from safelight.types import OnStep
+
+T = TypeVar("T")
+
+
+class ImagePipeline:
+    """A model that makes pictures from prompts; `safelight.load` gives one.
+
+    Attributes:
+        name: what it was loaded as.
+        weights: each component's SHA-256.
+    """
+
+    def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
+        self.name = name
+        self.weights = folder.hashes
+        self._folder = folder
+        self._text = _text_conditioner(folder, name)
+        self._dtype = dtype
+        self._device = device
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        negative: str = "",
+        steps: int | None = None,
+        scale: float | None = None,
+        sampler: str | None = None,
+        seed: int = 0,
+        width: int | None = None,
+        height: int | None = None,
+        count: int = 1,
+        on_step: OnStep | None = None,
+    ) -> list[GeneratedImage]:
+        """Makes `count` pictures of a prompt.
+
+        What is None is the model's own choice. Picture i starts from the noise of `seed + i`, drawn
+        as diffusers does with `torch.Generator().manual_seed(seed + i)`. Pictures are made one at a
+        time, because a batch changes the last digits: each is the same bits as if it were made
+        alone.
+
+        Args:
+            prompt: what the picture should show.
+            negative: what it should not show.
+            steps: of the sampler, from 1 up.
+            scale: of classifier-free guidance, from 0 up; 1 is none.
+            sampler: a name from `safelight.diffusion.samplers.SAMPLERS`.
+            seed: -2**63 to 2**64 - 1.
+            width: pixels, a multiple of the autoencoder's factor.
+            height: pixels, likewise.
+            count: how many, from 1 up.
+            on_step: called after each step of each picture.
+
+        Raises:
+            SafelightError: one of these is out of its range, or memory does not suffice.
+        """
+        request = Request(prompt, negative, steps, scale, sampler, seed, width, height, count)
+        return list(self.each(request, on_step))
+
+    def each(self, request: Request, on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
+        """The pictures of a request, each as soon as it is made; errors as `generate`."""
+        settings = self.settle(request)
+        return (self._make(request, place, settings, on_step) for place in range(request.count))
+
+    def settle(self, request: Request) -> Settings:
+        """The request's settings with the model's defaults in the gaps; errors as `generate`."""
+        request.check()
+        defaults, unet = self._folder.defaults, self._folder.unet.config
+        factor = self._folder.autoencoder.factor
+        trained = (unet.sample_size or 64) * factor
+        settings = Settings(
+            steps=_first(request.steps, defaults.steps, 50),
+            scale=_first(request.scale, defaults.scale, 7.5),
+            sampler=request.sampler or defaults.sampler or self._folder.scheduler.sampler,
+            width=_first(request.width, defaults.width, trained),
+            height=_first(request.height, defaults.height, trained),
+        )
+        check_multiple("width", settings.width, factor)
+        check_multiple("height", settings.height, factor)
+        scheduler = self._folder.scheduler.with_sampler(settings.sampler)
+        if settings.steps > scheduler.num_train_timesteps:
+            raise SafelightError(
+                f"steps should be at most {scheduler.num_train_timesteps}, the times this model "
+                f"was trained on; got {settings.steps}."
+            )
+        return settings
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: Settings,
+        *,
+        negative: str = "",
+        on_step: OnStep | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Makes one picture a prompt in one batch: faster where many are wanted.
+
+        Row i has the prompt `prompts[i]` and the noise of `seeds[i]`; it is what `generate` makes
+        up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
+        in float32 on the pipeline's device.
+        """
+        folder = self._folder
+        scheduler = folder.scheduler.with_sampler(settings.sampler)
+        factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
+        shape = (len(seeds), channels, settings.height // factor, settings.width // factor)
+        denoiser = Denoiser(
+            folder.unet,
+            scheduler.parameterization(),
+            scheduler.schedule(),
+            None if self._dtype == torch.float32 else self._dtype,
+        )
+        noise = SeededNoise(seeds, self._device)
+        sigmas = scheduler.sigmas(settings.steps)
+        with torch.inference_mode(), _one_line_when_out_of_memory(settings):
+            cond = self._text(prompts)
+            uncond = self._text([negative] * len(prompts))
+            z = sampler_by_name(settings.sampler)(
+                cfg(denoiser, cond, uncond, settings.scale),
+                scheduler.start(noise(shape, 0), sigmas),
+                sigmas,
+                noise=noise,
+                on_step=on_step,
+            )
+            autoencoder = folder.autoencoder
+            pixels = autoencoder.decode(autoencoder.unscale(z).to(self._dtype)).float()
+        if not pixels.isfinite().all():
+            raise SafelightError(
+                f"The picture came out as not-a-number: {self.name} needs more precision than "
+                f"{self._dtype}; take float32."
+            )
+        return pixels.clamp(-1, 1)
+
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt that is too long for the text tower to read; empty if it is not."""
+        tokenizer = self._text.tokenizer
+        encoding = tokenizer.tokenizer.encode(prompt)
+        if len(encoding.ids) <= tokenizer.length:
+            return ""
+        start, _ = encoding.offsets[tokenizer.length - 1]
+        return prompt[start:].strip()
+
+    def _make(
+        self, request: Request, place: int, settings: Settings, on_step: OnStep | None
+    ) -> GeneratedImage:
+        seed = request.seed + place
+        pixels = self.sample(
+            [request.prompt], [seed], settings, negative=request.negative, on_step=on_step
+        )
+        image = to_image(pixels[0])
+        manifest = Manifest(
+            prompt=request.prompt,
+            negative=request.negative,
+            seed=seed,
+            steps=settings.steps,
+            scale=settings.scale,
+            sampler=settings.sampler,
+            width=settings.width,
+            height=settings.height,
+            model=self.name,
+            weights=dict(self.weights),
+            precision=str(self._dtype).removeprefix("torch."),
+            device=self._device,
+            machine=_machine(self._device),
+            threads=torch.get_num_threads(),
+            pixels=pixel_digest(image),
+            place=place,
+            count=request.count,
+            versions={"safelight": __version__, "torch": torch.__version__},
+        )
+        return GeneratedImage(image, manifest)
+
+
+def _text_conditioner(folder: Folder, name: str) -> TextConditioner:
+    """The text side of a model whose U-Net takes text and nothing else."""
+    unet = folder.unet.config
+    takes_more = [
+        what
+        for what, there in (
+            ("channels beside the latent", unet.in_channels != unet.out_channels),
+            ("classes", unet.class_dim is not None),
+            ("sizes and pooled text", unet.added_dim is not None),
+            ("the guidance scale", unet.guidance_dim is not None),
+        )
+        if there
+    ]
+    if takes_more:
+        raise SafelightError(
+            f"{name} is a {folder.pipeline_class}, whose U-Net also takes "
+            f"{' and '.join(takes_more)}; pictures are made by models that take text alone."
+        )
+    return TextConditioner(folder.tokenizers[0], folder.text_towers[0])
+
+
+@contextmanager
+def _one_line_when_out_of_memory(settings: Settings) -> Generator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise SafelightError(
+                f"Not enough memory for {settings.width} x {settings.height} pixels; ask for a "
+                "smaller picture, or for --precision bfloat16."
+            ) from error
+        raise
+
+
+def _machine(device: str) -> str:
+    """The processor that does the arithmetic, as precisely as its rounding depends on it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _first(*values: T | None) -> T:
+    """The first of the values that is not None; the last must not be."""
+    return next(value for value in values if value is not None)

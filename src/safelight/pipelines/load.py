@@ -1,0 +1,67 @@
+"""From a name or a folder to a pipeline."""
+
+from pathlib import Path
+
+import torch
+
+from safelight.checkpoints.folder import read_folder
+from safelight.config import near
+from safelight.errors import SafelightError
+from safelight.pipelines.find import DEFAULT, find_model
+from safelight.pipelines.image import ImagePipeline
+
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def load(
+    path_or_name: str | Path = DEFAULT,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "auto",
+) -> ImagePipeline:
+    """Loads a model that makes pictures from prompts.
+
+    Args:
+        path_or_name: a folder in diffusers' layout, or a name: `default` is the bundled model; the
+            folders below those in SAFELIGHT_MODELS and the repositories in the cache of the Hugging
+            Face hub have names too. Nothing is fetched.
+        dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
+        device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
+
+    Raises:
+        SafelightError: there is no such model, its files are not what they should be, it is not of
+            a kind that makes pictures from a prompt, or the device is not there.
+    """
+    device = _device(device)
+    folder = read_folder(find_model(str(path_or_name)), dtype=dtype, device=device)
+    return ImagePipeline(folder, str(path_or_name), dtype=dtype, device=device)
+
+
+def precision_named(name: str) -> torch.dtype:
+    """The dtype of a name such as "float32"; `SafelightError` for a name that is none."""
+    if name not in _PRECISIONS:
+        raise SafelightError(f"Unknown precision {name!r}. {near(name, _PRECISIONS)}")
+    return _PRECISIONS[name]
+
+
+def has_device(name: str) -> bool:
+    """Whether this machine has a device of that name."""
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    return available.get(name.split(":")[0], False)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if not has_device(name):
+        known = [known for known in ("cpu", "cuda", "mps") if has_device(known)]
+        raise SafelightError(f"This machine has no device {name!r}; it has {', '.join(known)}.")
+    return name

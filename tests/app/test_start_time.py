@@ -1,0 +1,45 @@
+"""`import safelight` and `safelight --help` are instant: what they import is what they cost."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "numpy", "PIL", "tokenizers", "safetensors", "pydantic", "einops", "jaxtyping")
+IMPORT = "import safelight"
+HELP = "from safelight.app.cli import main; main(['--help'])"
+GENERATE_HELP = "from safelight.app.cli import main; main(['generate', '--help'])"
+
+
+def run(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("code", [IMPORT, HELP, GENERATE_HELP])
+def test_nothing_heavy_is_imported(code):
+    loaded = run(f"{code}\nimport sys; print('\\n', *sys.modules)").splitlines()[-1].split()
+    assert "safelight" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_import_brings_nothing_but_itself():
+    loaded = run(
+        f"import sys; before = {{*sys.modules}}; {IMPORT}; print(*({{*sys.modules}} - before))"
+    )
+    packages = {name.split(".")[0] for name in loaded.split()}
+    assert packages - sys.stdlib_module_names == {"safelight"}
+
+
+def test_help_takes_a_small_multiple_of_a_bare_interpreter():
+    def fastest(code: str) -> float:
+        times: list[float] = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run(code)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    bare, help_ = fastest("pass"), fastest(HELP)
+    assert help_ < 0.3 or help_ < 40 * bare
