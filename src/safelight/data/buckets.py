@@ -58,7 +58,9 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> int:
     return min(range(len(buckets)), key=distance)
 
 
-def cut(levels: Levels, bucket: Size, view: View, background: Colour) -> UInt8[np.ndarray, "h w 3"]:
+def cut(
+    levels: Levels, bucket: Size, view: View, background: Colour
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The part of a picture that `view` shows, resized to `bucket` and laid over `background`.
 
     The part has the bucket's aspect, so nothing is distorted, and touches two opposite edges at
@@ -66,7 +68,7 @@ def cut(levels: Levels, bucket: Size, view: View, background: Colour) -> UInt8[n
     """
     height, width = levels.shape[:2]
     scale = min(width / bucket[0], height / bucket[1]) / view.zoom
-    part = (bucket[0] * scale, bucket[1] * scale)
+    part = (min(width, bucket[0] * scale), min(height, bucket[1] * scale))  # rounding may exceed
     left, top = view.across * (width - part[0]), view.down * (height - part[1])
     if scale == 1:  # no resampling is needed, so none is done
         left, top = round(left), round(top)

@@ -87,7 +87,7 @@ _CAMERA = re.compile(
     r"dcim|camera|camera roll|untitled|unnamed|download|whatsapp image.*|signal)",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"(?=.*\d)[0-9a-f]{4,}|\d+", re.IGNORECASE)
+_CODE = re.compile(r"(?=.*\d)[0-9a-f]{4,}|[a-z]{0,4}\d{4,}|\d+", re.IGNORECASE)
 
 
 def _words(name: str) -> str:

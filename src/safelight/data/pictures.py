@@ -79,10 +79,10 @@ def upright_size(path: Path) -> Size:
     Raises `UnreadablePictureError`.
     """
     with _reading(path), Image.open(path) as image:
-        size = _turned(image.size, _orientation(image))
+        orientation = _orientation(image)
         if not _ends_well(path, image.format):
             _plain_mode(image)
-        return size
+        return _turned(image.size, orientation)
 
 
 def flatten(picture: Image.Image, background: Colour) -> Image.Image:
@@ -154,8 +154,8 @@ def _reason(path: Path, error: Exception) -> str:
         if path.suffix.lower() in (".heic", ".heif"):
             return "HEIC is not read; save it as JPEG"
         return "it is not a picture, or of no known format"
-    if isinstance(error, (FileNotFoundError, PermissionError)):
-        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return f"it is damaged ({first_line.rstrip('.')})"
 
@@ -163,6 +163,8 @@ def _reason(path: Path, error: Exception) -> str:
 def _orientation(image: ImageFile.ImageFile) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would decode the whole file to look for EXIF behind the pixels
+    if image.format == "TIFF":
+        return 1  # Pillow turns it by itself
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block does not make the picture unreadable
