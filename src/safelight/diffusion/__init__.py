@@ -1,0 +1,3 @@
+"""Diffusion without a network: noise levels, what a network's output means, samplers, guidance and
+the training objective.
+"""

@@ -1,0 +1,114 @@
+"""Samplers of one step each: Euler, DDIM, Heun and Euler ancestral, as pure functions.
+
+Each takes `denoise`, x (b, c, h, w) at noise level `sigmas[0]` (float32 or finer) and falling noise
+levels (n + 1,), and gives x at `sigmas[-1]`. Step i draws `noise(x.shape, i + 1)` if it needs
+noise; draw 0 is the initial x. Steps are written between x and x0, never over a difference of two
+large numbers, so that float32 holds at any sigma.
+"""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.types import Denoise, Noise, OnStep
+
+
+def sample_euler(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Euler's method on the probability-flow ODE, order 1 (Karras et al. 2022, algorithm 1, lines
+    4-5); the same as DDIM with eta 0.
+    """
+    return sample_ddim(denoise, x, sigmas, noise=noise, on_step=on_step)
+
+
+def sample_ddim(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
+    eta: float = 0.0,
+) -> Float[Tensor, "b c h w"]:
+    """DDIM (Song et al. 2021, eq. 12 and 16): `eta` 0 is deterministic, 1 draws as DDPM does."""
+    for i, (sigma, target) in enumerate(steps(sigmas)):
+        denoised = denoise(x, level(x, sigma))
+        down, up = split_noise(sigma, target, eta)
+        x = toward(denoised, x, down / sigma)
+        if up > 0:
+            x = x + up * noise(x.shape, i + 1)
+        if on_step is not None:
+            on_step(i, sigma, x, denoised)
+    return x
+
+
+def sample_euler_ancestral(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Euler's method with the noise of the reverse Markov chain put back each step; the same as
+    DDIM with eta 1 (Song et al. 2021, eq. 16).
+    """
+    return sample_ddim(denoise, x, sigmas, noise=noise, on_step=on_step, eta=1.0)
+
+
+def sample_heun(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Heun's method, order 2, two calls a step but one where the target is 0 (Karras et al. 2022,
+    algorithm 1).
+
+    The corrector `(d' - d) / 2 * (target - sigma)` is written with `d' - d = (x0 - x0') / target`,
+    which holds because both slopes pass through the same predicted x.
+    """
+    for i, (sigma, target) in enumerate(steps(sigmas)):
+        denoised = denoise(x, level(x, sigma))
+        x = toward(denoised, x, target / sigma)
+        if target > 0:
+            corrected = denoise(x, level(x, target))
+            x = x + (target - sigma) / (2 * target) * (denoised - corrected)
+        if on_step is not None:
+            on_step(i, sigma, x, denoised)
+    return x
+
+
+def steps(sigmas: Float[Tensor, " n"]) -> list[tuple[float, float]]:
+    """The noise level that each step starts from, and the one that it goes to."""
+    return list(pairwise(sigma.item() for sigma in sigmas.cpu()))
+
+
+def split_noise(sigma: float, target: float, eta: float) -> tuple[float, float]:
+    """How far down the ODE goes, and how much fresh noise makes up for it, so that both together
+    reach `target`: (Song et al. 2021, eq. 16, with `sigma = sqrt((1 - a) / a)`).
+    """
+    up = min(target, eta * target * max(0.0, 1 - (target / sigma) ** 2) ** 0.5)
+    return (target**2 - up**2) ** 0.5, up
+
+
+def toward(
+    denoised: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"], ratio: float
+) -> Float[Tensor, "b c h w"]:
+    """One Euler step: x moved towards x0 until `ratio` of its noise is left."""
+    return torch.lerp(denoised, x, ratio)
+
+
+def level(x: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, " b"]:
+    """One noise level for each row of x."""
+    return torch.full((len(x),), sigma, dtype=x.dtype, device=x.device)
