@@ -3,8 +3,8 @@ pieces.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -55,8 +55,15 @@ class Conditioning:
         )
 
     def chunk(self, n: int) -> list["Conditioning"]:
-        """Splits along the batch into `n` equal conditionings, the inverse of `cat`."""
-        return [self._map(lambda tensor, i=i: tensor.chunk(n)[i]) for i in range(n)]
+        """Splits along the batch into `n` equal conditionings, the inverse of `cat`.
+
+        Raises `ValueError` if the batch does not divide by `n`.
+        """
+
+        def part(i: int) -> Callable[[Tensor], Tensor]:
+            return lambda tensor: _equal_parts(tensor, n)[i]
+
+        return [self._map(part(i)) for i in range(n)]
 
     def drop(self, mask: Bool[Tensor, " b"], null: "Conditioning") -> "Conditioning":
         """Replaces the rows where `mask` is true by the rows of `null` (batch 1 or b)."""
@@ -95,15 +102,23 @@ class Conditioning:
         return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> "Conditioning":
-        changed: dict[str, Tensor | tuple[Tensor, ...] | int | None] = {}
-        for part in fields(self):
-            value = getattr(self, part.name)
-            if isinstance(value, Tensor):
-                value = f(value)
-            elif isinstance(value, tuple):
-                value = tuple(f(tensor) for tensor in value)
-            changed[part.name] = value
-        return Conditioning(**changed)  # pyright: ignore[reportArgumentType]
+        def each(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else f(tensor)
+
+        return Conditioning(
+            context=each(self.context),
+            vector=each(self.vector),
+            concat=each(self.concat),
+            hints=tuple(f(hint) for hint in self.hints),
+            residuals=tuple(f(residual) for residual in self.residuals),
+            num_frames=self.num_frames,
+        )
+
+
+def _equal_parts(tensor: Tensor, n: int) -> tuple[Tensor, ...]:
+    if tensor.shape[0] % n:
+        raise ValueError(f"Cannot split a batch of {tensor.shape[0]} into {n} equal parts.")
+    return tensor.chunk(n)
 
 
 @dataclass(frozen=True)
@@ -128,6 +143,7 @@ class Batch:
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
+@runtime_checkable
 class Network(Protocol):
     """Layers that know nothing of diffusion: noised input, network time and conditioning to an
     output.
@@ -138,6 +154,7 @@ class Network(Protocol):
     ) -> Float[Tensor, "b c_out h w"]: ...
 
 
+@runtime_checkable
 class Denoise(Protocol):
     """What a sampler sees: x at noise level sigma to the expected clean x0."""
 
@@ -146,6 +163,7 @@ class Denoise(Protocol):
     ) -> Float[Tensor, "b c h w"]: ...
 
 
+@runtime_checkable
 class ConditionalDenoise(Protocol):
     """A denoiser before guidance binds the conditioning."""
 
@@ -154,12 +172,14 @@ class ConditionalDenoise(Protocol):
     ) -> Float[Tensor, "b c h w"]: ...
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Injected randomness: draw `index` of standard normal noise, the same whatever the batch."""
 
     def __call__(self, shape: Sequence[int], index: int) -> Tensor: ...
 
 
+@runtime_checkable
 class OnStep(Protocol):
     """Called after each sampler step with the step's number (from 0), its sigma, x and the denoised
     x0.
@@ -168,6 +188,7 @@ class OnStep(Protocol):
     def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> None: ...
 
 
+@runtime_checkable
 class TextTower(Protocol):
     """Token ids to context tokens."""
 
