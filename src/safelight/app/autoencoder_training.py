@@ -51,9 +51,9 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
     features = load_features(recipe.features, device) if recipe.features else None
     with seeded(recipe.loop.seed):
         task = AutoencoderTask(autoencoder, reconstruct, loss, features)
-    shown = recipe.data
+    shown = folder
     if recipe.held_out is not None:
-        shown = replace(shown, folders=(FolderConfig(recipe.held_out),))
+        shown = gather(replace(recipe.data, folders=(FolderConfig(recipe.held_out),)))
     pictures = PictureBatches(folder, recipe.data, recipe.loop.batch_size)
     if isinstance(autoencoder, VQAutoencoder) and recipe.base is None:
         pixels = pictures.batch(0).pixels
@@ -73,7 +73,7 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         recipe.output,
         device=device,
         resume=resume,
-        hooks=Hooks(reconstruction_preview(autoencoder, shown, device), export),
+        hooks=Hooks(reconstruction_preview(autoencoder, shown, recipe.data, device), export),
     )
 
 

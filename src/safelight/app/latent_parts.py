@@ -8,6 +8,7 @@ from safelight.app.recipe import LatentRecipe, TextConfig
 from safelight.app.running import open_autoencoder, own_memory, seeded
 from safelight.checkpoints.components import read_tokenizer
 from safelight.checkpoints.folder import Defaults, Folder, read_folder
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
 from safelight.errors import SafelightError
@@ -20,19 +21,24 @@ from safelight.models.vq import VQAutoencoder
 def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
     """The model to train: read from the recipe's `base`, or of its shapes around `autoencoder`.
 
-    Raises `SafelightError` if the recipe names both or neither, or if shapes do not fit each other.
+    Raises `SafelightError` if the recipe names neither, or if shapes do not fit each other.
     """
-    defaults = _defaults(recipe.defaults, recipe.data.size)
-    if recipe.base is not None and recipe.autoencoder is None:
+    if recipe.base is not None:
         if recipe.unet is not None:
-            raise SafelightError("[unet] cannot be chosen where base is gone on from.")
-        return replace(_base(recipe.base), defaults=defaults)
-    if recipe.autoencoder is not None and recipe.base is None:
-        return replace(_made(recipe, recipe.autoencoder, pictures), defaults=defaults)
-    raise SafelightError(
-        "A recipe needs either base (a model's folder to go on from), or autoencoder (an "
-        "autoencoder's folder) with [unet]."
-    )
+            raise SafelightError("[unet] cannot be chosen where a base is gone on from.")
+        model = _base(recipe.base)
+        if recipe.diffusion is not None:
+            model = replace(model, scheduler=recipe.diffusion)
+        if recipe.autoencoder is not None:
+            model = replace(model, autoencoder=open_autoencoder(recipe.autoencoder))
+    elif recipe.autoencoder is not None:
+        model = _made(recipe, recipe.autoencoder, pictures)
+    else:
+        raise SafelightError(
+            "A recipe needs base (a model's folder to go on from), or autoencoder (an "
+            "autoencoder's folder) with [unet]."
+        )
+    return replace(model, defaults=_defaults(recipe, model.defaults))
 
 
 def conditioner(model: Folder) -> TextConditioner:
@@ -81,11 +87,20 @@ def _made(recipe: LatentRecipe, folder: Path, pictures: PictureFolder) -> Folder
     config = replace(recipe.unet, sample_size=recipe.data.size // autoencoder.factor)
     with seeded(recipe.loop.seed):
         unet, tower = _build(config), ClipText(tower_config)
-    return Folder(unet, autoencoder, (tower,), (tokenizer,), recipe.diffusion)
+    return Folder(unet, autoencoder, (tower,), (tokenizer,), recipe.diffusion or SchedulerConfig())
 
 
-def _defaults(defaults: Defaults, size: int) -> Defaults:
-    return replace(defaults, width=defaults.width or size, height=defaults.height or size)
+def _defaults(recipe: LatentRecipe, former: Defaults) -> Defaults:
+    """What the recipe says, else what the base said; the size is that of the training."""
+    said, size = recipe.defaults, recipe.data.size
+    return Defaults(
+        sampler=said.sampler or former.sampler,
+        steps=said.steps or former.steps,
+        scale=former.scale if said.scale is None else said.scale,
+        width=said.width or size,
+        height=said.height or size,
+        prompts=said.prompts or former.prompts,
+    )
 
 
 def _tokenizer(config: TextConfig, pictures: PictureFolder) -> ClipTokenizer:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -100,7 +101,8 @@ def latents_of(
             return encoded, torch.zeros_like(encoded)
         return encoded.mean, (0.5 * encoded.logvar).exp()
 
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("encoding pictures")
         return cache_latents(
             folder,

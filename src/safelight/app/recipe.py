@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
+from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.config import Value, from_dict, near, override, parse_value, read_toml
@@ -91,12 +92,13 @@ class PreviewConfig:
 @dataclass(frozen=True)
 class LatentRecipe:
     """Trains a U-Net, and a text tower along with it, on the latents of the autoencoder in the
-    folder `autoencoder`; or goes on from the model in the folder `base`, with its autoencoder.
+    folder `autoencoder`; or goes on from the model in the folder `base`, with its own autoencoder
+    or with that one, which then should have learned from its.
 
-    Latents are kept in the folder `latents`, by default in the output. With `autoencoder` their
-    scale is measured, so that they have unit variance. `diffusion` says how much noise there is at
+    Latents are kept in the folder `latents`, by default in the output. Without a base their scale
+    is measured, so that they have unit variance. `diffusion` says how much noise there is at
     each time and what the network predicts, in the words of diffusers' scheduler_config.json;
-    `defaults` how the finished model is best used.
+    `defaults` how the finished model is best used. What these leave open is as in the base.
     """
 
     output: Path
@@ -107,7 +109,7 @@ class LatentRecipe:
     latents: Path | None = None
     unet: UNetConfig | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    diffusion: SchedulerConfig = field(default_factory=SchedulerConfig)
+    diffusion: SchedulerConfig | None = None
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     defaults: Defaults = field(default_factory=Defaults)
@@ -146,8 +148,15 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SafelightError(f"{path}: unknown kind {kind!r}. {near(str(kind), KINDS)}")
-    recipe = from_dict(KINDS[kind], values, "")
-    return cast(Recipe, _resolved(recipe, path.parent.absolute(), overridden, ""))
+    folder = path.parent.absolute()
+    features = values.get("features")
+    if isinstance(features, str) and features != EFFICIENTNET:
+        values["features"] = str((Path.cwd() if "features" in overridden else folder) / features)
+    try:
+        recipe = from_dict(KINDS[kind], values, "")
+    except ValueError as error:  # from a configuration whose parts do not fit each other
+        raise SafelightError(f"{path}: {error}") from error
+    return cast(Recipe, _resolved(recipe, folder, overridden, ""))
 
 
 def changes(old: Mapping[str, Value], new: Mapping[str, Value], at: str = "") -> list[str]:

@@ -12,7 +12,7 @@ from safelight.app.recipe import PreviewConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.data.batches import PictureBatches
 from safelight.data.config import DataConfig
-from safelight.data.folders import gather
+from safelight.data.folders import PictureFolder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.solvers import sample_ddim
@@ -26,10 +26,13 @@ _SEED = 0x5AFE  # a preview shows the same pictures in every run
 
 
 def reconstruction_preview(
-    autoencoder: Autoencoder | VQAutoencoder, config: DataConfig, device: torch.device
+    autoencoder: Autoencoder | VQAutoencoder,
+    folder: PictureFolder,
+    config: DataConfig,
+    device: torch.device,
 ) -> Callable[[int], Preview]:
     """Pictures above their reconstructions, and the mean PSNR in dB of at most 128 pictures."""
-    pixels = some_pixels(config, _MEASURED)
+    pixels = some_pixels(folder, config, _MEASURED)
 
     def preview(step: int) -> Preview:
         outputs = reconstruct(autoencoder, pixels, device)
@@ -80,10 +83,9 @@ def sample_preview(
     return preview
 
 
-def some_pixels(config: DataConfig, count: int) -> Float[Tensor, "b 3 h w"]:
+def some_pixels(folder: PictureFolder, config: DataConfig, count: int) -> Float[Tensor, "b 3 h w"]:
     """The same few pictures of a folder each time, cut at the centre and not mirrored."""
     still = replace(config, crop="center", zoom=1.0, flip=False, buckets=False, seed=_SEED)
-    folder = gather(still)
     batch = PictureBatches(folder, still, min(count, len(folder.items))).batch(0)
     assert batch.pixels is not None
     return batch.pixels
