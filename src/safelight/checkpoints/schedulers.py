@@ -1,6 +1,7 @@
 """diffusers' `scheduler_config.json`, to and from what our diffusion layer needs."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from safelight.checkpoints.tables.schedulers import (
     OPTIONAL,
     BetaSchedule,
     SchedulerClass,
-    Spacing,
 )
 from safelight.config import Value, from_dict, near, read_json, to_dict
 from safelight.diffusion.noise_schedule import (
@@ -30,6 +30,8 @@ from safelight.diffusion.noise_schedule import (
     scaled_linear_betas,
 )
 from safelight.diffusion.parameterization import Parameterization, by_name
+from safelight.diffusion.samplers import sampler_name
+from safelight.diffusion.sigmas import Spacing, exponential_sigmas, karras_sigmas, model_sigmas
 from safelight.errors import SafelightError
 
 
@@ -70,10 +72,11 @@ class SchedulerConfig:
         return name
 
     def with_sampler(self, name: str) -> "SchedulerConfig":
-        """The same noise schedule by another sampler, laid out as diffusers would lay it out."""
-        if name not in CLASS_OF_SAMPLER:
-            raise SafelightError(f"Unknown sampler {name!r}. {near(name, CLASS_OF_SAMPLER)}")
-        return replace(self, class_name=CLASS_OF_SAMPLER[name], unsupported=())
+        """The same noise schedule by another sampler, laid out as diffusers would lay it out.
+
+        Raises `SafelightError` for an unknown sampler, with the near ones.
+        """
+        return replace(self, class_name=CLASS_OF_SAMPLER[sampler_name(name)], unsupported=())
 
     def schedule(self) -> DiscreteSchedule:
         """The noise levels that the network knows."""
@@ -85,6 +88,49 @@ class SchedulerConfig:
     def parameterization(self) -> Parameterization:
         """What the network's output means."""
         return by_name(self.prediction_type)
+
+    def sigmas(self, steps: int) -> Float[Tensor, " n"]:
+        """The falling noise levels (steps + 1,), float64, that diffusers' class would stop at.
+
+        Raises `SafelightError` if there are more steps than the network knows times.
+        """
+        schedule, kind = self.schedule(), self._class
+        final = self._final_sigma(schedule)
+        even = model_sigmas(
+            schedule,
+            steps,
+            self.spacing,
+            steps_offset=self.steps_offset,
+            final_sigma=final,
+            whole_times=kind.whole_times,
+            end_included=kind.end_included,
+        )
+        if not self.use_karras_sigmas and not self.use_exponential_sigmas:
+            return even
+        low, high = (
+            (schedule.sigma_min, schedule.sigma_max)
+            if kind.whole_range
+            else (even[-2].item(), even[0].item())
+        )
+        curve = karras_sigmas if self.use_karras_sigmas else exponential_sigmas
+        return curve(steps, low, high, final_sigma=final)
+
+    def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
+        """What standard normal noise is multiplied by to be x at the first of `sigmas`.
+
+        Classes with x of unit variance start from `sqrt(sigma^2 + 1)`; so do the others where the
+        times do not reach the last one ("leading").
+        """
+        highest = sigmas[0].item()
+        padded = self._class.unit_variance or self.spacing == "leading"
+        return math.sqrt(highest**2 + 1) if padded else highest
+
+    def final_scale(self, sigmas: Float[Tensor, " n"]) -> float:
+        """What x at the last of `sigmas` is multiplied by to be what diffusers decodes: not 1 only
+        for a class with x of unit variance that stops above 0.
+        """
+        last = sigmas[-1].item()
+        return 1 / math.sqrt(last**2 + 1) if self._class.unit_variance else 1.0
 
     @property
     def spacing(self) -> Spacing:
@@ -104,10 +150,18 @@ class SchedulerConfig:
         return law(self.num_train_timesteps, self.beta_start, self.beta_end)
 
     def _between(self) -> Between:
-        if self._class.sampler == "dpmpp_2m":
-            return "nearest"
         curved = self.use_karras_sigmas or self.use_exponential_sigmas
-        return "log" if curved or self._class.unit_variance else "linear"
+        return "log" if curved and self._class.between == "linear" else self._class.between
+
+    def _final_sigma(self, schedule: DiscreteSchedule) -> float:
+        kind = self._class
+        to_zero = (
+            self.final_sigmas_type != "sigma_min"
+            if "final_sigmas_type" in kind.takes
+            else "set_alpha_to_one" not in kind.takes
+            or (kind.set_alpha_to_one if self.set_alpha_to_one is None else self.set_alpha_to_one)
+        )
+        return 0.0 if to_zero else schedule.sigma_min
 
 
 def read_scheduler(folder: Path, *, amended: bool = False) -> SchedulerConfig:

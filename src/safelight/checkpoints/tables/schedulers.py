@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safelight.config import Value
+from safelight.diffusion.noise_schedule import Between
+from safelight.diffusion.sigmas import Spacing
 
-Spacing = Literal["leading", "trailing", "linspace"]
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 Options = Mapping[str, tuple[Value, tuple[Value, ...]]]
@@ -27,6 +28,10 @@ class SchedulerClass:
     beta_schedule: BetaSchedule = "linear"
     set_alpha_to_one: bool = True
     unit_variance: bool = False  # its x is ours divided by sqrt(sigma^2 + 1)
+    whole_times: bool = True  # linspace's times are rounded
+    end_included: bool = False  # time 0 counts among the points that are spaced
+    whole_range: bool = False  # Karras' levels span the whole schedule, not the chosen times
+    between: Between = "linear"
     takes: tuple[str, ...] = ()  # those of the keys below that it knows
     options: Options = field(default_factory=dict[str, tuple[Value, tuple[Value, ...]]])
 
@@ -59,6 +64,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
     "EulerDiscreteScheduler": SchedulerClass(
         "euler",
+        whole_times=False,
         takes=(_ZERO_SNR, _FINAL, *_CURVES),
         options={
             "use_beta_sigmas": _OFF,
@@ -66,9 +72,12 @@ CLASSES: Mapping[str, SchedulerClass] = {
             "timestep_type": ("discrete", ("discrete",)),
         },
     ),
-    "EulerAncestralDiscreteScheduler": SchedulerClass("euler_a", takes=(_ZERO_SNR,)),
+    "EulerAncestralDiscreteScheduler": SchedulerClass(
+        "euler_a", whole_times=False, takes=(_ZERO_SNR,)
+    ),
     "HeunDiscreteScheduler": SchedulerClass(
         "heun",
+        whole_times=False,
         beta_start=0.00085,
         beta_end=0.012,
         takes=_CURVES,
@@ -77,6 +86,9 @@ CLASSES: Mapping[str, SchedulerClass] = {
     "DPMSolverMultistepScheduler": SchedulerClass(
         "dpmpp_2m",
         unit_variance=True,
+        end_included=True,
+        whole_range=True,
+        between="nearest",
         takes=(_ZERO_SNR, _FINAL, *_CURVES),
         options={
             "algorithm_type": ("dpmsolver++", ("dpmsolver++",)),
