@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from safelight.nn.attention import PictureAttention
 from safelight.nn.blocks import Downsample, Picture, ResBlock, Upsample
+from safelight.nn.recompute import recomputed
 
 _EPS = 1e-6
 
@@ -84,7 +84,7 @@ class Autoencoder(nn.Module):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """The decoder's last weight, whose gradients balance the adversarial loss."""
         return self.decoder.conv_out.weight
 
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
         """(b, 3, H, W) to (b, out_channels, h, w)."""
         h = self.conv_in(x)
         for block in (*self.down_blocks, self.mid_block):
-            h = _run(block, h, self.gradient_checkpointing)
+            h = recomputed(block, self.gradient_checkpointing)(h)
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
 
@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         """(b, latent_channels, h, w) to (b, 3, H, W)."""
         h = self.conv_in(z)
         for block in (self.mid_block, *self.up_blocks):
-            h = _run(block, h, self.gradient_checkpointing)
+            h = recomputed(block, self.gradient_checkpointing)(h)
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
 
@@ -241,10 +241,6 @@ class _Middle(nn.Module):
 
 def sliced(f: Callable[[Tensor], Tensor], x: Tensor, slicing: bool) -> Tensor:
     """`f(x)`, one image at a time if `slicing`, which bounds the memory that a batch takes."""
-    return torch.cat([f(one) for one in x.split(1)]) if slicing and len(x) > 1 else f(x)
-
-
-def _run(block: nn.Module, x: Tensor, recompute: bool) -> Tensor:
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(block, x, use_reentrant=False)
-    return block(x)
+    if not slicing or len(x) == 1:
+        return f(x)
+    return torch.cat([f(x[i : i + 1]) for i in range(len(x))])

@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from safelight.nn.attention import attend
+from safelight.nn.recompute import recomputed
 from safelight.types import TextFeatures
 
 Tokens = Float[Tensor, "b n d"]
@@ -43,7 +43,8 @@ class ClipTextConfig:
 
 
 class ClipText(nn.Module):
-    """Token ids (b, n) to tokens (b, n, hidden_size) and a pooled vector at the end-of-text token."""
+    """Token ids (b, n) to tokens (b, n, hidden_size) and a pooled vector at the end-of-text token.
+    """
 
     def __init__(self, config: ClipTextConfig):
         super().__init__()
@@ -64,10 +65,7 @@ class ClipText(nn.Module):
         chosen = x
         last = len(self.encoder.layers)
         for i, layer in enumerate(self.encoder.layers, start=1):
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = recomputed(layer, self.gradient_checkpointing)(x)
             if i == last - self.config.skip:
                 chosen = x
         normed = self.final_layer_norm(x)  # (b, n, d)
@@ -124,12 +122,8 @@ class _CausalAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tokens) -> Tokens:
-        q, k, v = (
-            rearrange(project(x), "b n (h d) -> b h n d", h=self.heads)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(rearrange(out, "b h n d -> b n (h d)"))
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return self.out_proj(attend(q, k, v, self.heads, causal=True))
 
 
 class _Perceptron(nn.Module):

@@ -6,13 +6,14 @@ OpenAI) lie beside this file.
 
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64
+from pydantic import BaseModel, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
@@ -82,16 +83,14 @@ class ClipTokenizer:
     @staticmethod
     def from_tokenizer_json(path: Path, *, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
         """Reads `tokenizer.json`, which is all that transformers 5 writes."""
-        model = read_json(path).get("model")
-        vocab, merges = (
-            (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
-        )
-        if not isinstance(vocab, dict) or not isinstance(merges, list):
+        try:
+            stored = _Stored.model_validate(read_json(path)).model
+        except ValidationError as error:
             raise SafelightError(
-                f"{path} does not hold a byte-pair tokenizer (no vocab or merges)."
-            )
-        lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]
-        return ClipTokenizer(_build(vocab, _pairs(lines, str(path))), length, pad)
+                f"{path} does not hold a byte-pair tokenizer (vocab and merges under model)."
+            ) from error
+        lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in stored.merges]
+        return ClipTokenizer(_build(stored.vocab, _pairs(lines, str(path))), length, pad)
 
     @staticmethod
     def bundled(*, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
@@ -121,8 +120,8 @@ class ClipTokenizer:
             show_progress=False,
         )
         learner.train_from_iterator(captions, trainer)
-        model = json.loads(learner.to_str())["model"]
-        pairs = [tuple(pair) for pair in model["merges"]]
+        model = _Stored.model_validate_json(learner.to_str()).model
+        pairs = _pairs([" ".join(pair) for pair in model.merges], "learned merges")
         tokens = dict.fromkeys(
             [*letters, *(letter + "</w>" for letter in letters), *map("".join, pairs)]
         )
@@ -131,9 +130,9 @@ class ClipTokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes the files of both generations of transformers into an existing folder."""
-        model = json.loads(self.tokenizer.to_str())["model"]
-        _write_json(folder / "vocab.json", model["vocab"])
-        merges = "".join(f"{' '.join(pair)}\n" for pair in model["merges"])
+        model = _Stored.model_validate_json(self.tokenizer.to_str()).model
+        _write_json(folder / "vocab.json", model.vocab)
+        merges = "".join(f"{' '.join(pair)}\n" for pair in model.merges)
         (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
         self.tokenizer.save(str(folder / "tokenizer.json"))
         _write_json(
@@ -206,11 +205,22 @@ def _pairs(lines: Sequence[str], source: str) -> list[tuple[str, str]]:
 
 
 def _byte_letters() -> list[str]:
-    """The 256 letters that stand for bytes, in the order of GPT-2's table (printable ones first)."""
+    """The 256 letters that stand for bytes, in the order of GPT-2's table: printable ones first."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
 
 
-def _write_json(path: Path, values: dict[str, object]) -> None:
+class _Model(BaseModel):
+    vocab: dict[str, int]
+    merges: list[tuple[str, str] | str]  # pairs, or "a b" in files of older versions
+
+
+class _Stored(BaseModel):
+    """The part of `tokenizer.json` that says what a byte-pair tokenizer is."""
+
+    model: _Model
+
+
+def _write_json(path: Path, values: Mapping[str, object]) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

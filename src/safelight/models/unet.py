@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from safelight.nn.attention import SpatialTransformer
 from safelight.nn.blocks import Downsample, Picture, ResBlock, Upsample
 from safelight.nn.embeddings import Embedding, OneHotEmbedding, sinusoidal
+from safelight.nn.recompute import recomputed
 from safelight.types import Conditioning
 
 Emb = Float[Tensor, "b d"]
@@ -104,6 +104,7 @@ class UNet(nn.Module):
         self.mid_block = _MidBlock(config) if config.mid_block else None
 
         self.up_blocks = nn.ModuleList()
+        self._up_layers = [layers + 1 for layers in reversed(config.layers_per_block)]
         before = channels[-1]
         for level in reversed(levels):
             after = channels[level]
@@ -132,21 +133,22 @@ class UNet(nn.Module):
             ValueError: a part of the conditioning is missing or has the wrong width.
         """
         emb = self.embed(t, cond)
+        recompute = self.gradient_checkpointing
         x = self.conv_in(x if cond.concat is None else torch.cat([x, cond.concat], dim=1))
-        skips = [x]
+        skips: list[Tensor] = [x]
         for block in self.down_blocks:
-            x, outputs = self._run(block, x, emb, cond)
+            x, outputs = recomputed(block, recompute)(x, emb, cond)
             skips += outputs
         if self.mid_block is not None:
-            x = self._run(self.mid_block, x, emb, cond)
+            x = recomputed(self.mid_block, recompute)(x, emb, cond)
         if cond.residuals:
             *added, middle = cond.residuals
             skips = [skip + more for skip, more in zip(skips, added, strict=True)]
             x = x + middle
-        for block in self.up_blocks:
-            taken, skips = skips[-len(block.resnets) :], skips[: -len(block.resnets)]
+        for block, layers in zip(self.up_blocks, self._up_layers, strict=True):
+            taken, skips = skips[-layers:], skips[:-layers]
             size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
-            x = self._run(block, x, emb, cond, taken, size)
+            x = recomputed(block, recompute)(x, emb, cond, taken, size)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Emb:
@@ -167,18 +169,13 @@ class UNet(nn.Module):
         ).to(self.conv_in.weight.dtype)
         if cond.vector is None:
             return self.time_embedding(features)
-        classes, added, guidance = cond.vector.split(widths, dim=1)
+        classes, added, guidance = cond.vector.tensor_split([widths[0], sum(widths[:2])], dim=1)
         emb = self.time_embedding(features, guidance if config.guidance_dim else None)
         if self.class_embedding is not None:
             emb = emb + self.class_embedding(classes)
         if self.add_embedding is not None:
             emb = emb + self.add_embedding(added)
         return emb
-
-    def _run(self, block: nn.Module, *inputs: object):
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
 
 
 class _DownBlock(nn.Module):

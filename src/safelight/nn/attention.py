@@ -9,8 +9,7 @@ Tokens = Float[Tensor, "b n d"]
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq.
-    1).
+    """Dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq. 1).
 
     `upcast` multiplies queries and keys in float32, which Stable Diffusion 2.1 needs in half
     precision.
@@ -22,42 +21,56 @@ class Attention(nn.Module):
         heads: int,
         context_dim: int | None = None,
         *,
-        bias: bool = False,
         upcast: bool = False,
     ):
         super().__init__()
         self.heads = heads
         self.upcast = upcast
-        self.to_q = nn.Linear(dim, dim, bias=bias)
-        self.to_k = nn.Linear(context_dim or dim, dim, bias=bias)
-        self.to_v = nn.Linear(context_dim or dim, dim, bias=bias)
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
+        self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
         self.to_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tokens, context: Float[Tensor, "b m e"] | None = None) -> Tokens:
         """(b, n, d), attending to (b, m, e), to (b, n, d)."""
         context = x if context is None else context
-        q, k, v = (
-            rearrange(tokens, "b n (h d) -> b h n d", h=self.heads)
-            for tokens in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
-        dtype = v.dtype
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
         if self.upcast:
-            q, k, v = q.float(), k.float(), v.float()
-        out = F.scaled_dot_product_attention(q, k, v).to(dtype)
-        return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+            return self.to_out(attend(q.float(), k.float(), v.float(), self.heads).to(v.dtype))
+        return self.to_out(attend(q, k, v, self.heads))
 
 
-class PictureAttention(Attention):
-    """Self-attention over the pixels of a picture with a norm and a skip: the autoencoders' block."""
+class PictureAttention(nn.Module):
+    """Self-attention over the pixels of a picture with a norm and a skip: the autoencoders' own."""
 
     def __init__(self, channels: int, *, groups: int, eps: float):
-        super().__init__(channels, heads=1, bias=True)
+        super().__init__()
         self.group_norm = nn.GroupNorm(groups, channels, eps)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """(b, c, h, w) to the same."""
-        tokens = super().forward(rearrange(self.group_norm(x), "b c h w -> b (h w) c"))
-        return x + rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[-2])
+        tokens = rearrange(self.group_norm(x), "b c h w -> b (h w) c")
+        q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        out = self.to_out(attend(q, k, v, heads=1))
+        return x + rearrange(out, "b (h w) c -> b c h w", h=x.shape[-2])
+
+
+def attend(
+    q: Tokens,
+    k: Float[Tensor, "b m d"],
+    v: Float[Tensor, "b m d"],
+    heads: int,
+    *,
+    causal: bool = False,
+) -> Tokens:
+    """Attention in `heads` equal slices of the width; `causal` hides the tokens that come later."""
+    q, k, v = (rearrange(tokens, "b n (h d) -> b h n d", h=heads) for tokens in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    return rearrange(out, "b h n d -> b n (h d)")
 
 
 class FeedForward(nn.Module):
