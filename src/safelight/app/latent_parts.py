@@ -14,7 +14,7 @@ from safelight.data.folders import PictureFolder
 from safelight.errors import SafelightError
 from safelight.models.clip import ClipText
 from safelight.models.tokenizer import EOS, ClipTokenizer
-from safelight.models.unet import UNet, UNetConfig
+from safelight.models.unet import UNet, UNetConfig, zero_residuals
 from safelight.models.vq import VQAutoencoder
 
 
@@ -112,9 +112,11 @@ def _tokenizer(config: TextConfig, pictures: PictureFolder) -> ClipTokenizer:
 
 def _build(config: UNetConfig) -> UNet:
     try:
-        return UNet(config)
+        unet = UNet(config)
     except ValueError as error:
         raise SafelightError(f"[unet] cannot be built: {error}") from error
+    zero_residuals(unet)
+    return unet
 
 
 def _check(name: str, value: int | None, expected: int, of: str) -> None:
