@@ -79,6 +79,9 @@ steps = 4
 batch_size = 4
 tensorboard = false
 preview_every = 4
+[preview]
+columns = 2
+steps = 2
 """
 
 

@@ -132,7 +132,8 @@ def train(
                 _save(state, config, folder, hooks)
             if last or _is_due(state.step, config.log_every):
                 report.values(state.step, window.close(folder, state.step) | {"lr": lr})
-            if state.step == config.steps or _is_due(state.step, config.preview_every):
+            finished = state.step == config.steps and config.preview_every > 0
+            if finished or _is_due(state.step, config.preview_every):
                 _preview(state, hooks, report)
         if stopped is not None:
             report.say(f"{stopped.name}: saved at step {state.step:,}; --resume continues.")
