@@ -3,12 +3,14 @@ near ones.
 """
 
 import dataclasses
+import datetime
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -56,10 +58,10 @@ def to_dict(config: object) -> dict[str, Value]:
 
 
 def read_json(path: Path) -> dict[str, Value]:
-    """A JSON object from a file; `SafelightError` if it is not one."""
+    """A JSON object from a file; `SafelightError` if it is not one, or cannot be read."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        values = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
         raise SafelightError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise SafelightError(f"{path} should hold a JSON object, not {type(values).__name__}.")
@@ -67,25 +69,29 @@ def read_json(path: Path) -> dict[str, Value]:
 
 
 def read_toml(path: Path) -> dict[str, Value]:
-    """A TOML table from a file; `SafelightError` if it is not valid."""
+    """A TOML table from a file; `SafelightError` if it is not valid, or cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(_read(path))
+    except (ValueError, RecursionError) as error:
         raise SafelightError(f"{path} is not valid TOML: {error}") from error
 
 
 def to_toml(values: Mapping[str, Value], prefix: str = "") -> str:
-    """Writes plain values as TOML; keys whose value is None are left out, tables come after
-    scalars.
+    """Writes plain values as TOML, tables after scalars.
+
+    TOML has no null: keys whose value is None are left out, so a configuration reads back as it was
+    only where None is the default. `prefix` is the name of the table that holds the values.
+
+    Raises `TypeError` for a None within a list.
     """
     lines: list[str] = []
     tables: list[str] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            name = f"{prefix}.{key}" if prefix else key
+            name = f"{prefix}.{_toml_key(key)}" if prefix else _toml_key(key)
             tables.append(f"\n[{name}]\n{to_toml(value, name)}")
         elif value is not None:
-            lines.append(f"{key} = {_toml(value)}\n")
+            lines.append(f"{_toml_key(key)} = {_toml(value)}\n")
     return "".join(lines) + "".join(tables)
 
 
@@ -96,25 +102,36 @@ def override(values: dict[str, Value], dotted: str, value: Value) -> None:
         child = values.setdefault(key, {})
         if not isinstance(child, dict):
             raise SafelightError(f"Cannot set {dotted!r}: {key!r} is a value, not a table.")
-        values = cast(dict[str, Value], child)
+        values = child
     values[last] = value
 
 
 def parse_value(text: str) -> Value:
-    """A command-line value read as TOML would read it, else as a bare string."""
+    """A command-line value read as TOML would read it, else (a date, too) as a bare string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    value = parsed["value"]
+    if len(parsed) > 1 or isinstance(value, (datetime.date, datetime.time)):
+        return text
+    return value
 
 
-def near(word: str, choices: typing.Iterable[str]) -> str:
-    """A sentence that names the choices nearest to a mistyped word, or all of them if none is near."""
+def near(word: str, choices: Iterable[str]) -> str:
+    """A sentence that names the choices nearest to a mistyped word, or all if none is near."""
     known = sorted(choices)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
     return f"Known: {', '.join(known)}."
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SafelightError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _at(where: str, key: str) -> str:
@@ -145,9 +162,12 @@ def _convert(hint: object, value: Value, where: str) -> object:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise SafelightError(f"{where} should be a table, got {value!r}.")
-        return from_dict(cast(type, hint), value, where)
+        return from_dict(cast(type[object], hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise SafelightError(f"{where} is a whole number beyond any float.") from error
     if hint is Path and isinstance(value, str):
         return Path(value)
     if (
@@ -203,10 +223,16 @@ def _toml(value: Value) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, Mapping):
-        items = (f"{key} = {_toml(v)}" for key, v in value.items() if v is not None)
+        items = (f"{_toml_key(key)} = {_toml(v)}" for key, v in value.items() if v is not None)
         return "{" + ", ".join(items) + "}"
     if isinstance(value, float) and value != value:
         return "nan"
+    if value is None:
+        raise TypeError("TOML cannot hold None within a list.")
     if isinstance(value, (str, bool, int)):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

@@ -54,7 +54,8 @@ def generator_for(seed: int, *keys: int) -> torch.Generator:
     """A CPU generator that is a pure function of a seed and some integers (a step, a stream).
 
     The keys are mixed by SplitMix64 (Steele et al. 2014), so neighbouring steps are unrelated and a
-    training resumed at step k draws what it would have drawn.
+    training resumed at step k draws what it would have drawn. Torch keeps 32 bits of a seed, so of
+    about 65,000 generators two are likely to be the same.
     """
     state = seed & _MASK
     for key in keys:

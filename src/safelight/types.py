@@ -123,7 +123,7 @@ def _equal_parts(tensor: Tensor, n: int) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Scalings:
-    """How a network's output becomes x0: `c_skip * x + c_out * network(c_in * x, t)` (EDM, eq. 7)."""
+    """How an output becomes x0: `c_skip * x + c_out * network(c_in * x, t)` (EDM, eq. 7)."""
 
     c_skip: Float[Tensor, " b"]
     c_out: Float[Tensor, " b"]

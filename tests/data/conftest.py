@@ -5,13 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
 
 MakePictures = Callable[..., Path]
-
-settings.register_profile("data", deadline=None)  # a busy machine is no failure
-settings.load_profile("data")
 
 
 @pytest.fixture

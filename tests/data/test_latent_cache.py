@@ -215,11 +215,11 @@ def test_latents_are_drawn_from_their_moments_and_scaled(
 ):
     config = config_for(make_pictures(1, (16, 16)))
     cache = cached(tmp_path / "cache", config, Encoder(deviation=0.5))
-    latents = LatentBatches(cache, 4000, shift=1.0, scale=3.0).batch(0).latents
+    latents = LatentBatches(cache, 1000, shift=1.0, scale=3.0).batch(0).latents
     assert latents is not None
     mean, std = cache.moments(0, (16, 16), False, 0).float()
-    assert torch.allclose(latents.mean(0), (mean - 1) * 3, atol=0.12)
-    assert torch.allclose(latents.std(0), std * 3, atol=0.08)
+    assert torch.allclose(latents.mean(0), (mean - 1) * 3, atol=0.25)
+    assert torch.allclose(latents.std(0), std * 3, atol=0.16)
 
 
 def test_every_view_is_seen(tmp_path: Path):

@@ -31,15 +31,15 @@ def test_each_member_comes_once_per_epoch(
             assert all(seen[group, member, epoch] == 1 for member in range(size))
 
 
-@given(group_sizes, st.integers(1, 17), st.integers(0, 99), st.permutations(range(30)))
+@given(group_sizes, st.integers(1, 17), st.integers(0, 99), st.permutations(range(12)))
 def test_a_batch_is_the_same_in_whatever_order_they_are_asked_for(
     sizes: list[int], batch_size: int, seed: int, steps: list[int]
 ):
     straight = BatchOrder(sizes, batch_size, seed)
-    expected = [straight.at(step) for step in range(30)]
+    expected = [straight.at(step) for step in range(12)]
     jumping = BatchOrder(sizes, batch_size, seed)
     assert {step: jumping.at(step) for step in steps} == dict(enumerate(expected))
-    assert BatchOrder(sizes, batch_size, seed).at(29) == expected[29]
+    assert BatchOrder(sizes, batch_size, seed).at(11) == expected[11]
 
 
 def test_groups_take_turns_in_proportion():

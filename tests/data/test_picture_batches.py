@@ -41,11 +41,11 @@ def same(one: Batch, other: Batch) -> bool:
     return one.captions == other.captions and torch.equal(pixels_of(one), pixels_of(other))
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**63),
-    batch_size=st.integers(1, 9),
-    steps=st.permutations(range(8)),
+    batch_size=st.integers(1, 6),
+    steps=st.permutations(range(5)),
     cache_bytes=st.sampled_from([0, 3000, 1 << 30]),
     buckets=st.booleans(),
 )
@@ -70,11 +70,11 @@ def test_a_batch_depends_on_seed_and_step_alone(
         caption_dropout=0.2,
     )
     straight = batches(config, batch_size)
-    expected = [straight.batch(step) for step in range(8)]
+    expected = [straight.batch(step) for step in range(5)]
     jumping = batches(replace(config, cache_bytes=cache_bytes), batch_size)
     for step in steps:
         assert same(jumping.batch(step), expected[step])
-    assert same(batches(config, batch_size).batch(7), expected[7])
+    assert same(batches(config, batch_size).batch(4), expected[4])
 
 
 def test_pixels_and_captions_belong_together(make_pictures: MakePictures):
