@@ -64,7 +64,7 @@ def orthogonalised(matrix: Float[Tensor, "m n"], iterations: int = 5) -> Float[T
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = matrix if wide else matrix.mT
-    x = x / (torch.linalg.vector_norm(x) + 1e-7)
+    x = x / (x.square().sum().sqrt() + 1e-7)
     for _ in range(iterations):
         gram: Tensor = x @ x.mT  # (m, m), m the shorter side
         x = a * x + (b * gram + c * gram @ gram) @ x
