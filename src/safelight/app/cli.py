@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a path or a disk that does not allow what was asked
+        print(
+            f"safelight: {error.filename or 'Input or output'}: {error.strerror}.", file=sys.stderr
+        )
+        return USER_ERROR
     return status if isinstance(status, int) else 0
 
 

@@ -28,6 +28,6 @@ class GeneratedImage:
 
 
 def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
-    """Pixels in [-1, 1] as an 8-bit picture, rounded to the nearest level."""
-    levels = ((pixels.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Pixels in [-1, 1] as an 8-bit picture, rounded to the nearest level, as diffusers does."""
+    levels = ((pixels.float().cpu() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())

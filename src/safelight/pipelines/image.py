@@ -14,7 +14,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.solvers import sampler_by_name
+from safelight.diffusion.samplers import sampler_by_name, sampler_name
 from safelight.errors import SafelightError
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.manifest import Manifest, pixel_digest
@@ -94,18 +94,15 @@ class ImagePipeline:
         settings = Settings(
             steps=_first(request.steps, defaults.steps, 50),
             scale=_first(request.scale, defaults.scale, 7.5),
-            sampler=request.sampler or defaults.sampler or self._folder.scheduler.sampler,
+            sampler=sampler_name(
+                request.sampler or defaults.sampler or self._folder.scheduler.sampler
+            ),
             width=_first(request.width, defaults.width, trained),
             height=_first(request.height, defaults.height, trained),
         )
         check_multiple("width", settings.width, factor)
         check_multiple("height", settings.height, factor)
-        scheduler = self._folder.scheduler.with_sampler(settings.sampler)
-        if settings.steps > scheduler.num_train_timesteps:
-            raise SafelightError(
-                f"steps should be at most {scheduler.num_train_timesteps}, the times this model "
-                f"was trained on; got {settings.steps}."
-            )
+        self._folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
         return settings
 
     def sample(
@@ -140,11 +137,12 @@ class ImagePipeline:
             uncond = self._text([negative] * len(prompts))
             z = sampler_by_name(settings.sampler)(
                 cfg(denoiser, cond, uncond, settings.scale),
-                scheduler.start(noise(shape, 0), sigmas),
+                noise(shape, 0) * scheduler.initial_scale(sigmas),
                 sigmas,
                 noise=noise,
                 on_step=on_step,
             )
+            z = z * scheduler.final_scale(sigmas)
             autoencoder = folder.autoencoder
             pixels = autoencoder.decode(autoencoder.unscale(z).to(self._dtype)).float()
         if not pixels.isfinite().all():

@@ -8,12 +8,18 @@ def models() -> None:
     and what the Hugging Face cache of this machine holds. Any other model folder is given by its
     path.
     """
+    from safelight.errors import SafelightError
     from safelight.pipelines.find import known_models
 
     rows = [
         (model.name, model.family, f"{model.size / 1e6:.1f} MB", str(model.folder))
         for model in known_models()
     ]
+    if not rows:
+        raise SafelightError(
+            "No model has a name here: none is bundled, SAFELIGHT_MODELS lists none, and the "
+            "Hugging Face cache holds none. Give a folder to --model."
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]

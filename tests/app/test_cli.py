@@ -1,0 +1,89 @@
+"""The command line as a process of its own, and what all commands share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safelight import __version__
+from safelight.app.cli import main
+
+COMMANDS = ("generate", "rerun", "show", "train", "eval", "models")
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "safelight.app.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_a_picture_by_a_process_of_its_own(model_folder, tmp_path):
+    options = ["-o", "apple.png", "--model", str(model_folder), "--device", "cpu"]
+    done = run("generate", "a red cube", *options, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "apple.png\n", "")
+    assert (tmp_path / "apple.png").is_file()
+
+
+def test_a_mistake_by_a_process_of_its_own(tmp_path):
+    done = run("generate", "a red cube", "--model", "none", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("safelight: No model 'none'.")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    command = f"{sys.executable} -m safelight.app.cli generate --help | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("Usage: safelight generate")
+    assert done.stderr == ""
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {command} " in shown for command in COMMANDS)
+    assert main([]) == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_each_of_its_options(command, capsys):
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: safelight {command}" in shown
+    assert "--no-" not in shown
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_an_unknown_command_names_the_near_one(capsys):
+    assert main(["generat", "x"]) == 2
+    assert 'Did you mean "generate"?' in capsys.readouterr().err
+
+
+def test_models_lists_names_families_and_folders(model_folder, monkeypatch, capsys):
+    monkeypatch.setenv("SAFELIGHT_MODELS", str(model_folder.parent))
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    assert main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    [tiny] = [line for line in lines if line[0] == "tiny"]
+    assert tiny[1] == "StableDiffusionPipeline"
+    assert tiny[3] == "MB"
+    assert Path(tiny[-1]) == model_folder
+
+
+def test_no_models_at_all_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SAFELIGHT_MODELS", "")
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
+    monkeypatch.setattr("safelight.pipelines.find.bundled", lambda: tmp_path)
+    assert main(["models"]) == 2
+    assert "No model has a name here" in capsys.readouterr().err
+
+
+def test_a_bug_shows_its_traceback(monkeypatch):
+    monkeypatch.setattr("safelight.pipelines.find.known_models", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["models"])

@@ -1,0 +1,171 @@
+"""`safelight rerun` and `safelight show`, in process."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from safelight.app.cli import main
+from safelight.pipelines.manifest import Manifest
+from safelight.pipelines.picture_files import read_manifest, write_picture
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def make(model_folder):
+    def run(name: str, *options: str, model: Path = model_folder) -> Manifest:
+        arguments = ["a red cube", "-o", name, "--seed", "11", "--device", "cpu"]
+        assert main(["generate", *arguments, *options, "--model", str(model)]) == 0
+        return read_manifest(Path(name))
+
+    return run
+
+
+def change(name: str, **values: object) -> None:
+    """Writes a picture again with another manifest."""
+    with Image.open(name) as image:
+        image.load()
+    write_picture(Path(name), image, dataclasses.replace(read_manifest(Path(name)), **values))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+@pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m"])
+def test_the_same_pixels(make, capsys, suffix, sampler):
+    name = f"x{suffix}"
+    then = make(name, "--sampler", sampler, "--negative", "mush", "--steps", "4", "--width", "36")
+    capsys.readouterr()
+    assert main(["rerun", name]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"x-rerun{suffix}\n"
+    assert "the same pixels" in captured.err
+    again = read_manifest(Path(f"x-rerun{suffix}"))
+    assert again == then
+    assert Path(f"x-rerun{suffix}").read_bytes() == Path(name).read_bytes()
+
+
+def test_one_of_several_comes_again_alone(make, capsys):
+    main(["generate", "a red cube", "-o", "a.png", "--count", "2", "--model", _model(make)])
+    assert main(["rerun", "a-1.png", "-o", "b.png"]) == 0
+    with Image.open("a-1.png") as one, Image.open("b.png") as two:
+        assert one.tobytes() == two.tobytes()
+
+
+def test_the_number_of_threads_is_that_of_the_manifest_and_then_as_before(make, monkeypatch):
+    make("x.png")
+    change("x.png", threads=3)
+    used: list[int] = []
+    set_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: (used.append(n), set_threads(n)))
+    before = torch.get_num_threads()
+    main(["rerun", "x.png"])
+    assert used == [3, before]
+    assert torch.get_num_threads() == before
+
+
+def test_other_weights_are_refused_and_nothing_is_written(make, here, capsys):
+    model = write_tiny_model(here / "model")
+    make("x.png", model=model)
+    write_tiny_model(model, seed=1)
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 2
+    message = capsys.readouterr().err
+    assert "are not those that made the picture" in message
+    for part in ("unet (", "vae (", "text_encoder (", "--other-weights"):
+        assert part in message
+    assert message.count("\n") == 1
+    assert not Path("x-rerun.png").exists()
+
+
+def test_other_weights_on_demand_are_said_to_make_other_pixels(make, here, capsys):
+    model = write_tiny_model(here / "model")
+    make("x.png", model=model)
+    write_tiny_model(model, seed=1)
+    capsys.readouterr()
+    assert main(["rerun", "x.png", "--other-weights"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "x-rerun.png\n"
+    assert "the pixels are not the same. Changed since: weights of text_encoder" in captured.err
+
+
+def test_a_model_that_has_moved(make, here, capsys):
+    model = write_tiny_model(here / "model")
+    make("x.png", model=model)
+    model.rename(here / "moved")
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 2
+    assert "No model" in capsys.readouterr().err
+    assert main(["rerun", "x.png", "--model", "moved"]) == 0
+
+
+def test_a_changed_version_is_named_when_pixels_differ(make, capsys):
+    make("x.png")
+    change("x.png", pixels="0" * 64, versions={"safelight": "0.0.1", "torch": torch.__version__})
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 1
+    assert "Changed since: safelight 0.0.1 -> " in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here_gives_way_to_the_processor(make, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    make("x.png")
+    change("x.png", device="cuda", machine="a GPU", pixels="0" * 64)
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 1
+    assert "device cuda -> cpu; machine a GPU -> " in capsys.readouterr().err
+
+
+def test_show_prints_the_manifest(make, capsys):
+    then = make("x.jpg")
+    capsys.readouterr()
+    assert main(["show", "x.jpg"]) == 0
+    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(then)
+
+
+@pytest.mark.parametrize("command", ["show", "rerun"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.png", "none.png does not exist"),
+        ("folder", "folder is a folder; give the picture file"),
+        ("text.png", "is not a picture that can be read"),
+        ("cut.png", "cut.png is not a whole picture"),
+        ("plain.png", "carries no safelight manifest"),
+    ],
+)
+def test_files_that_tell_nothing(make, here, capsys, command, name, message):
+    Path("folder").mkdir()
+    Path("text.png").write_text("text")
+    make("cut.png")
+    Path("cut.png").write_bytes(Path("cut.png").read_bytes()[:-900])
+    Image.new("RGB", (8, 8)).save("plain.png")
+    before = sorted(here.iterdir())
+    capsys.readouterr()
+    assert main([command, name]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("x.gif", "Cannot tell the format"), ("no/x.png", "does not exist")]
+)
+def test_a_bad_output_is_told_before_the_model_is_read(make, capsys, monkeypatch, output, message):
+    make("x.png")
+    monkeypatch.setattr("safelight.app.remaking.load", lambda *a, **k: pytest.fail("was read"))
+    assert main(["rerun", "x.png", "-o", output]) == 2
+    assert message in capsys.readouterr().err
+
+
+def _model(make) -> str:
+    return make("model.png").model

@@ -1,0 +1,185 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import safelight
+from safelight.checkpoints.folder import write_folder
+from safelight.errors import SafelightError
+from safelight.models.unet import UNet
+from safelight.pipelines.generated import to_image
+from safelight.pipelines.manifest import pixel_digest
+from safelight.pipelines.picture_files import read_manifest
+from safelight.pipelines.request import Request
+from tiny_model import FACTOR, LENGTH, SIZE, tiny_folder, write_tiny_model
+
+PROMPT = "a red cube"
+
+
+@pytest.fixture(scope="module")
+def pipeline(model_folder):
+    return safelight.load(model_folder, device="cpu")
+
+
+def test_picture_i_of_several_is_that_of_its_own_seed_bit_for_bit(pipeline):
+    together = pipeline.generate(PROMPT, seed=5, count=3)
+    for place, picture in enumerate(together):
+        [alone] = pipeline.generate(PROMPT, seed=5 + place)
+        assert alone.image.tobytes() == picture.image.tobytes()
+        assert picture.manifest.seed == 5 + place
+        assert (picture.manifest.place, picture.manifest.count) == (place, 3)
+    assert len({picture.image.tobytes() for picture in together}) == 3
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_a", "ddim", "heun", "dpmpp_2m", "plms"])
+def test_a_batch_changes_no_more_than_rounding_whatever_the_place(pipeline, sampler):
+    settings = pipeline.settle(Request("", steps=4, sampler=sampler))
+    prompts, seeds = [PROMPT, "a blue ball", "two red apples"], [3, 9, 3]
+    batch = pipeline.sample(prompts, seeds, settings)
+    for i, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        alone = pipeline.sample([prompt], [seed], settings)
+        torch.testing.assert_close(batch[i : i + 1], alone, atol=2e-5, rtol=0)
+
+
+def test_the_same_request_gives_the_same_bits_in_a_new_pipeline(pipeline, model_folder):
+    again = safelight.load(str(model_folder), device="cpu")
+    for sampler in ("euler_a", "dpmpp_2m"):
+        [one], [two] = (p.generate(PROMPT, sampler=sampler, seed=1) for p in (pipeline, again))
+        assert one.manifest.pixels == two.manifest.pixels
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"prompt": "a blue ball"},
+        {"negative": "two red apples"},
+        {"scale": 5.0},
+        {"scale": 1.0},
+        {"steps": 4},
+        {"sampler": "heun"},
+        {"width": SIZE + FACTOR},
+    ],
+)
+def test_every_part_of_a_request_matters(pipeline, change):
+    [plain] = pipeline.each(Request(PROMPT))
+    [changed] = pipeline.each(dataclasses.replace(Request(PROMPT), **change))
+    assert plain.image.tobytes() != changed.image.tobytes()
+
+
+def test_the_models_defaults_fill_the_gaps(pipeline):
+    settings = pipeline.settle(Request(PROMPT))
+    assert (settings.steps, settings.scale, settings.sampler) == (3, 2.0, "euler")
+    assert (settings.width, settings.height) == (SIZE, SIZE)
+    assert pipeline.settle(Request(PROMPT, scale=0.0)).scale == 0.0
+
+
+def test_without_defaults_they_are_those_of_diffusers(tmp_path):
+    write_folder(tmp_path / "m", tiny_folder())
+    (tmp_path / "m" / "safelight.json").unlink()
+    settings = safelight.load(tmp_path / "m", device="cpu").settle(Request(PROMPT))
+    assert (settings.steps, settings.scale, settings.sampler) == (50, 7.5, "ddim")
+    assert (settings.width, settings.height) == (SIZE, SIZE)
+
+
+def test_sizes_are_what_was_asked_for(pipeline):
+    [picture] = pipeline.generate(PROMPT, width=SIZE + FACTOR, height=3 * FACTOR, steps=2)
+    assert picture.image.size == (SIZE + FACTOR, 3 * FACTOR)
+    assert (picture.manifest.width, picture.manifest.height) == (SIZE + FACTOR, 3 * FACTOR)
+
+
+def test_each_gives_a_picture_before_the_next_is_begun(pipeline):
+    steps: list[int] = []
+    pictures = pipeline.each(
+        Request(PROMPT, count=2, steps=4), lambda step, sigma, x, denoised: steps.append(step)
+    )
+    next(pictures)
+    assert steps == [0, 1, 2, 3]
+    next(pictures)
+    assert steps == [0, 1, 2, 3] * 2
+
+
+def test_the_manifest_in_the_file_makes_the_picture_again(pipeline, model_folder, tmp_path):
+    [picture] = pipeline.generate(PROMPT, seed=4, negative="mush", steps=2, scale=3.0)
+    picture.save(tmp_path / "x.png")
+    manifest = read_manifest(tmp_path / "x.png")
+    assert manifest == picture.manifest
+    assert manifest.pixels == pixel_digest(picture.image)
+    assert manifest.model == str(model_folder)
+    assert manifest.weights.keys() == {"unet", "vae", "text_encoder"}
+    assert manifest.versions == {"safelight": safelight.__version__, "torch": torch.__version__}
+    assert (manifest.precision, manifest.device) == ("float32", "cpu")
+    assert manifest.threads == torch.get_num_threads()
+
+
+def test_other_weights_have_another_hash(pipeline, tmp_path):
+    other = safelight.load(write_tiny_model(tmp_path / "other", seed=1), device="cpu")
+    for name, digest in pipeline.weights.items():
+        assert other.weights[name] != digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler": "eulr"}, "Unknown sampler 'eulr'. Did you mean 'euler'"),
+        ({"width": 33}, "width should be a multiple of 4 for this model, got 33; nearest: 32 and"),
+        ({"height": 2}, "nearest: 4"),
+        ({"steps": 0}, "steps should be 1 or more"),
+        ({"steps": 1001}, "Expected 1 to 1000 steps, got 1001"),
+        ({"seed": 2**64}, "seed should lie between"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(pipeline, change, message):
+    with pytest.raises(SafelightError, match=message):
+        pipeline.each(dataclasses.replace(Request(PROMPT), **change))
+
+
+def test_running_out_of_memory_is_one_line(pipeline):
+    with pytest.raises(SafelightError, match="Not enough memory for 4000000 x 4000000 pixels"):
+        pipeline.generate(PROMPT, width=4_000_000, height=4_000_000)
+
+
+def test_what_a_long_prompt_loses(pipeline):
+    assert pipeline.unread(PROMPT) == ""
+    short = " ".join(["cube"] * (LENGTH - 2))
+    assert pipeline.unread(short) == ""
+    assert pipeline.unread(f"{short} ball apple") == "ball apple"
+
+
+def test_a_picture_that_is_not_a_number_is_refused(tmp_path):
+    folder = tiny_folder()
+    torch.nn.init.constant_(folder.autoencoder.decoder.conv_out.bias, float("nan"))
+    write_folder(tmp_path / "nan", folder)
+    with pytest.raises(SafelightError, match="not-a-number"):
+        safelight.load(tmp_path / "nan", device="cpu").generate(PROMPT)
+
+
+def test_a_model_that_takes_more_than_text_is_refused(tmp_path):
+    folder = tiny_folder()
+    config = dataclasses.replace(folder.unet.config, in_channels=9)
+    inpainting = dataclasses.replace(
+        folder, unet=UNet(config), pipeline_class="StableDiffusionInpaintPipeline"
+    )
+    write_folder(tmp_path / "inpainting", inpainting)
+    with pytest.raises(SafelightError, match="channels beside the latent"):
+        safelight.load(tmp_path / "inpainting", device="cpu")
+
+
+def test_an_unknown_device_is_refused(model_folder):
+    with pytest.raises(SafelightError, match="no device 'tpu'; it has cpu"):
+        safelight.load(model_folder, device="tpu")
+
+
+def test_low_precision_is_near(pipeline, model_folder):
+    low = safelight.load(model_folder, dtype=torch.bfloat16, device="cpu")
+    [near], [plain] = (p.generate(PROMPT, seed=2) for p in (low, pipeline))
+    assert near.manifest.precision == "bfloat16"
+    difference = np.abs(np.asarray(near.image, float) - np.asarray(plain.image, float))
+    assert 0 < difference.mean() < 8
+
+
+def test_pixels_become_the_nearest_level():
+    pixels = torch.tensor([-1.5, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.0, 1.0, 2.0])
+    image = to_image(pixels.reshape(1, 1, -1).expand(3, 1, -1))
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 0, 1, 128, 255, 255]
