@@ -59,13 +59,20 @@ class Muon(torch.optim.AdamW):
 def orthogonalised(matrix: Float[Tensor, "m n"], iterations: int = 5) -> Float[Tensor, "m n"]:
     """The nearest semi-orthogonal matrix, roughly: singular values in about [0.7, 1.2].
 
-    A quintic Newton-Schulz iteration (Jordan et al. 2024), which needs products alone.
+    A quintic Newton-Schulz iteration `x <- p(x x^T) x` (Jordan et al. 2024). As every x is a
+    polynomial of the first Gram matrix times the first x, only that matrix of the shorter side is
+    iterated, and x is multiplied once, at the end.
     """
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = matrix if wide else matrix.mT
     x = x / (x.square().sum().sqrt() + 1e-7)
+    gram: Tensor = x @ x.mT  # (m, m), m the shorter side
+    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    product = identity
     for _ in range(iterations):
-        gram: Tensor = x @ x.mT  # (m, m), m the shorter side
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        factor = a * identity + b * gram + c * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor  # they commute
+    x = product @ x
     return x if wide else x.mT
