@@ -40,7 +40,7 @@ warmup = 2
 steps = 12
 batch_size = 4
 tensorboard = false
-preview_every = 0
+preview_every = 12
 """
 LATENT = """
 kind = "latent"
@@ -108,7 +108,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_recipes_end_in_a_model_that_makes_pictures(workshop: Path):
     (made,) = load(workshop / "unet/model", device="cpu").generate("ball", seed=3)
     assert made.image.size == (16, 16)
-    assert (workshop / "unet/previews/step_0000004.png").is_file()
+    with Image.open(workshop / "unet/previews/step_0000004.png") as preview:
+        assert preview.size == (2 * 16, 2 * 16)  # two prompts, without and with guidance
+    with Image.open(workshop / "autoencoder/previews/step_0000012.png") as preview:
+        assert preview.size == (8 * 16, 2 * 16)  # eight pictures above their reconstructions
+    log = (workshop / "autoencoder/log.jsonl").read_text().splitlines()
+    assert any("psnr" in json.loads(line) for line in log)
 
 
 def test_the_model_holds_the_averages_and_scales_its_latents_to_unit_variance(workshop: Path):

@@ -65,7 +65,7 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
             write_autoencoder(model / "vae", autoencoder)
 
     keep_recipe(recipe, resume=resume)
-    return train(
+    outcome = train(
         task,
         batches_from(pictures.batch),
         recipe.loop,
@@ -75,6 +75,10 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         resume=resume,
         hooks=Hooks(reconstruction_preview(autoencoder, shown, recipe.data, device), export),
     )
+    lost = pictures.skipped
+    if lost:
+        say(f"{len(lost):,} pictures could not be decoded: {lost[0].path}: {lost[0].reason}, ...")
+    return outcome
 
 
 def _autoencoder(recipe: AutoencoderRecipe | VQRecipe) -> Autoencoder | VQAutoencoder:

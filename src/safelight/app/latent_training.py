@@ -48,6 +48,9 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     cache = latents_of(
         autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
     )
+    lost = cache.pictures.skipped[len(pictures.skipped) :]
+    if lost:
+        say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
     if recipe.base is None:
         set_scale(autoencoder, *measure_scale(cache.sample()))
         say(f"Latents scaled by {autoencoder.config.scaling_factor:.4f} to unit variance.")

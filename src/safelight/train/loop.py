@@ -18,7 +18,8 @@ from safelight.train.optim import OPTIMISERS, OptimConfig, lr_at, prepare
 from safelight.train.progress import Report, reporting
 from safelight.train.signals import listening
 from safelight.train.state import TrainState, checkpoints
-from safelight.train.task import Draws, Loss, Phase, Task, batch_part
+from safelight.train.task import Draws, Phase, Task, batch_part
+from safelight.train.window import Window
 from safelight.types import Batch
 
 
@@ -116,7 +117,7 @@ def train(
         listening() as wish,
         reporting(folder, config.steps, state.step, tensorboard=config.tensorboard) as report,
     ):
-        window = _Window()
+        window = Window()
         while state.step < config.steps and stopped is None:
             lr = lr_at(optim, state.step, config.steps)
             began = time.monotonic()
@@ -169,7 +170,7 @@ def _step(
     config: LoopConfig,
     optim: OptimConfig,
     lr: float,
-    window: "_Window",
+    window: Window,
 ) -> None:
     """One change of the weights, by one batch worked off in `optim.accumulate` parts."""
     total = len(batch.captions)
@@ -199,56 +200,6 @@ def _step(
     state.step += 1
     window.steps += 1
     window.images += total
-
-
-class _Window:
-    """Sums since the last line of the log, kept on the device until the line is written."""
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self.steps = self.images = 0
-        self.seconds = 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._watched: Tensor | None = None
-
-    def add(self, loss: Loss, share: float) -> None:
-        """Takes note of one part's loss."""
-        for name, value in loss.parts.items():
-            self._sum(name, value.detach().float() * share)
-        self._watch(loss.total.detach())
-
-    def add_norm(self, phase: str, norm: Tensor) -> None:
-        """Takes note of the length of a phase's gradients."""
-        self._sum("grad_norm" if phase == "main" else f"grad_norm_{phase}", norm.detach())
-        self._watch(norm.detach())
-
-    def check(self, folder: Path, step: int) -> None:
-        """Raises `SafelightError` if a loss or gradient was not finite."""
-        if self._watched is None or bool(self._watched.isfinite()):
-            return
-        saved = checkpoints(folder / "checkpoints")
-        good = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
-        raise SafelightError(
-            f"The loss is no longer a finite number, seen at step {step:,}; {good}. "
-            "Try a lower optim.lr, a longer optim.warmup, or optim.precision = 'float32'."
-        )
-
-    def close(self, folder: Path, step: int) -> dict[str, float]:
-        """The means and the speed since the last line; a new window begins."""
-        self.check(folder, step)
-        means = {name: float(value) / self.steps for name, value in self._sums.items()}
-        means["images_per_s"] = self.images / max(self.seconds, 1e-9)
-        self._clear()
-        return means
-
-    def _sum(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def _watch(self, value: Tensor) -> None:
-        value = value.float() * 0  # stays 0 unless infinite or not a number
-        self._watched = value if self._watched is None else self._watched + value
 
 
 def _save(state: TrainState, config: LoopConfig, folder: Path, hooks: Hooks) -> None:
