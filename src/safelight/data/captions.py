@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from safelight.config import Value
+from safelight.data.pictures import SUFFIXES
 from safelight.errors import SafelightError
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
@@ -48,11 +49,12 @@ def read_metadata(path: Path) -> dict[Path, Row]:
     return rows
 
 
-def mentioned_files(rows: Mapping[Path, Row], folder: Path) -> Iterator[Path]:
-    """Every path that a column beside `file_name` might mean: depth, segmentation and so on."""
+def mentioned_pictures(rows: Mapping[Path, Row], folder: Path) -> Iterator[Path]:
+    """Pictures that a column beside `file_name` names: depth, segmentation and so on."""
     for row in rows.values():
         for text in _texts_within(list(row.extras.values())):
-            yield Path(os.path.normpath(folder / text))
+            if text.lower().endswith(_SUFFIXES):
+                yield Path(os.path.normpath(folder / text))
 
 
 def caption_beside(picture: Path) -> str | None:
@@ -82,6 +84,7 @@ def caption_from_name(picture: Path, root: Path) -> str:
     return ""
 
 
+_SUFFIXES = tuple(SUFFIXES)
 _CAMERA = re.compile(
     r"(img|imgp|image|dsc|dscn|dscf|pxl|mvimg|gopr|dji|wp|pic|pict|photo|picture|screenshot|"
     r"dcim|camera|camera roll|untitled|unnamed|download|whatsapp image.*|signal)",

@@ -13,7 +13,7 @@ from safelight.data.captions import (
     Row,
     caption_beside,
     caption_from_name,
-    mentioned_files,
+    mentioned_pictures,
     read_metadata,
 )
 from safelight.data.config import DataConfig
@@ -136,7 +136,7 @@ def _metadata(paths: Iterable[Path]) -> tuple[dict[Path, Row], set[Path]]:
     apart: set[Path] = set()
     for path in paths:
         rows = read_metadata(path)
-        apart.update(mentioned_files(rows, path.parent))
+        apart.update(mentioned_pictures(rows, path.parent))
         for picture, row in rows.items():
             listed[picture] = listed[picture].joined(row) if picture in listed else row
     return listed, apart
