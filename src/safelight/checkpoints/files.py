@@ -64,6 +64,7 @@ def read_weights(
     Raises `SafelightError` as `find_weights` and `read_state` do, and if a shard lacks what the
     index promises.
     """
+    variant = _only_variant(folder, stem) if variant is None else variant
     state: State = {}
     for path in find_weights(folder, stem, variant):
         for name, tensor in read_state(path, device).items():
@@ -88,34 +89,11 @@ def find_weights(folder: Path, stem: str, variant: str | None = None) -> tuple[P
     Raises `SafelightError` that lists what the folder holds if there are none, if only a variant
     of another name is there, or if a shard is missing.
     """
+    variant = _only_variant(folder, stem) if variant is None else variant
     for path in _candidates(folder, stem, variant):
         if path.is_file():
-            if not _is_index(path):
-                return (path,)
-            shards = tuple(folder / name for name in sorted(set(_weight_map(path).values())))
-            absent = [shard.name for shard in shards if not shard.is_file()]
-            if absent:
-                raise SafelightError(
-                    f"{path} names shards that are not there: {', '.join(absent)}."
-                )
-            return shards
-    found = variants(folder, stem)
-    if variant is None and len(found) == 1:
-        return find_weights(folder, stem, found[0])
-    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
-    if found:
-        names = ", ".join(found)
-        raise SafelightError(f"{folder} has no {wanted}; variants that are there: {names}.")
-    pickled = [
-        p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".ckpt", ".pt", ".pth"}
-    ]
-    if pickled:
-        raise SafelightError(
-            f"{folder} has no {wanted}, only pickled weights ({', '.join(pickled)}), "
-            "which are not opened; get the safetensors files of this model."
-        )
-    present = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
-    raise SafelightError(f"{folder} has no {wanted}; it holds {present}.")
+            return _shards_of(path) if _is_index(path) else (path,)
+    raise SafelightError(_absence(folder, stem, variant))
 
 
 def variants(folder: Path, stem: str) -> tuple[str, ...]:
@@ -228,6 +206,38 @@ class _File(Protocol):
 
 def _open(path: Path, device: torch.device | str) -> AbstractContextManager[_File]:
     return cast(AbstractContextManager[_File], safe_open(path, framework="pt", device=str(device)))
+
+
+def _shards_of(index: Path) -> tuple[Path, ...]:
+    shards = tuple(index.parent / name for name in sorted(set(_weight_map(index).values())))
+    absent = [shard.name for shard in shards if not shard.is_file()]
+    if absent:
+        raise SafelightError(f"{index} names shards that are not there: {', '.join(absent)}.")
+    return shards
+
+
+def _absence(folder: Path, stem: str, variant: str | None) -> str:
+    wanted = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors"
+    found = variants(folder, stem)
+    if found:
+        return f"{folder} has no {wanted}; variants that are there: {', '.join(found)}."
+    pickled = [
+        p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".ckpt", ".pt", ".pth"}
+    ]
+    if pickled:
+        return (
+            f"{folder} has no {wanted}, only pickled weights ({', '.join(pickled)}), "
+            "which are not opened; get the safetensors files of this model."
+        )
+    present = ", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing"
+    return f"{folder} has no {wanted}; it holds {present}."
+
+
+def _only_variant(folder: Path, stem: str) -> str | None:
+    """The name of the only variant, if the plain files are not there."""
+    plain = any(path.is_file() for path in _candidates(folder, stem, None))
+    found = variants(folder, stem)
+    return found[0] if not plain and len(found) == 1 else None
 
 
 def _candidates(folder: Path, stem: str, variant: str | None) -> Sequence[Path]:
