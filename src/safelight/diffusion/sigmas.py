@@ -5,11 +5,12 @@ Every layout gives (steps + 1,) float64 levels; the last is `final_sigma`, 0 by 
 
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.diffusion.noise_schedule import DiscreteSchedule
+from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
 from safelight.errors import SafelightError
 
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -34,25 +35,47 @@ def model_sigmas(
 
     Raises `SafelightError` if there are more steps than times.
     """
-    count = len(schedule)
-    if not 1 <= steps <= count - end_included:
-        raise SafelightError(f"Expected 1 to {count - end_included} steps, got {steps}.")
-    points = steps + end_included
-    if spacing == "trailing":
-        times = (count - torch.arange(steps, dtype=torch.float64) * (count / steps)).round() - 1
-    elif spacing == "leading":
-        times = torch.arange(points, dtype=torch.float64) * (count // points) + steps_offset
-        times = times.flip(0)[:steps]
-    else:
-        times = torch.linspace(0, count - 1, points, dtype=torch.float64)
-        times = (times.round() if whole_times else times).flip(0)[:steps]
+    times = _times(len(schedule), steps, spacing, steps_offset, whole_times, end_included)
     return _ended(schedule.t_to_sigma(times), final_sigma)
+
+
+def ddim_landings(
+    schedule: DiscreteSchedule,
+    steps: int,
+    spacing: Spacing = "leading",
+    *,
+    steps_offset: int = 0,
+    final_sigma: float = 0.0,
+) -> Float[Tensor, " n"]:
+    """Where each of diffusers' DDIM steps lands (steps,): always `num_times // steps` below its own
+    time, and at `final_sigma` below time 0.
+
+    That is the next level with "leading", and with "trailing" where the steps divide the times;
+    else it is beside it, and `sample_ddim` needs these for diffusers' picture.
+    """
+    times = _times(len(schedule), steps, spacing, steps_offset, True, False)
+    landings = times - len(schedule) // steps
+    sigmas = schedule.t_to_sigma(landings)
+    return torch.where(landings < 0, torch.full_like(sigmas, final_sigma), sigmas)
+
+
+def flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
+    """The levels of diffusers' `FlowMatchEulerDiscreteScheduler`: u evenly from 1 down to the
+    shifted 1 / num, then shifted again, which is how Stable Diffusion 3 samples (Esser et al. 2024,
+    eq. 23); then 0.
+    """
+    _check_steps(steps, schedule.num)
+    least = schedule.sigma_min / (1 + schedule.sigma_min)
+    u = torch.linspace(1, least, steps, dtype=torch.float64)
+    sigmas = schedule.shift * schedule.t_to_sigma(schedule.num * u)
+    return _ended(sigmas.clamp(max=schedule.sigma_max), 0.0)
 
 
 def karras_sigmas(
     steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:
     """Levels evenly spaced in `sigma^(1 / rho)` (Karras et al. 2022, eq. 5)."""
+    _check_steps(steps)
     ramp = torch.linspace(
         sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64
     )
@@ -63,9 +86,43 @@ def exponential_sigmas(
     steps: int, sigma_min: float, sigma_max: float, *, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:
     """Levels evenly spaced in log sigma."""
+    _check_steps(steps)
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log()
     ramp = torch.linspace(ends[0].item(), ends[1].item(), steps, dtype=torch.float64)
     return _ended(ramp.exp(), final_sigma)
+
+
+def _times(
+    count: int,
+    steps: int,
+    spacing: Spacing,
+    steps_offset: int,
+    whole_times: bool,
+    end_included: bool,
+) -> Float[Tensor, " n"]:
+    # In numpy, because its last digits decide which way diffusers rounds a time that ends in .5.
+    # Differs from diffusers where arange gives it one time too many, -1, which no network knows.
+    _check_steps(steps, count - end_included)
+    points = steps + end_included
+    if spacing == "trailing":
+        times = np.arange(count, 0, -count / steps)[:steps].round() - 1
+    elif spacing == "leading":
+        times = (np.arange(points) * (count // points))[::-1][:steps] + steps_offset
+    else:
+        times = np.linspace(0, count - 1, points)
+        times = (times.round() if whole_times else times)[::-1][:steps]
+    if times[0] > count - 1:
+        raise SafelightError(
+            f"{steps} steps with an offset of {steps_offset} reach beyond the last of the model's "
+            f"{count} times; take fewer steps."
+        )
+    return torch.from_numpy(times.astype(np.float64))
+
+
+def _check_steps(steps: int, most: int | None = None) -> None:
+    if steps < 1 or (most is not None and steps > most):
+        wanted = "at least 1 step" if most is None else f"1 to {most} steps"
+        raise SafelightError(f"Expected {wanted}, got {steps}.")
 
 
 def _ended(sigmas: Float[Tensor, " n"], final_sigma: float) -> Float[Tensor, " m"]:

@@ -6,6 +6,7 @@ noise; draw 0 is the initial x. Steps are written between x and x0, never over a
 large numbers, so that float32 holds at any sigma.
 """
 
+import math
 from itertools import pairwise
 
 import torch
@@ -37,14 +38,23 @@ def sample_ddim(
     noise: Noise,
     on_step: OnStep | None = None,
     eta: float = 0.0,
+    landings: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """DDIM (Song et al. 2021, eq. 12 and 16): `eta` 0 is deterministic, 1 draws as DDPM does."""
+    """DDIM (Song et al. 2021, eq. 12 and 16): `eta` 0 is deterministic, 1 draws as DDPM does.
+
+    `landings` (n,) are the levels that the steps truly go to, where these are not the next of
+    `sigmas`: diffusers then takes x, at unit variance, as if it were at the next (see
+    `sigmas.ddim_landings`).
+    """
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
-        down, up = split_noise(sigma, target, eta)
+        landing = target if landings is None else landings[i].item()
+        down, up = split_noise(sigma, landing, eta)
         x = toward(denoised, x, down / sigma)
         if up > 0:
             x = x + up * noise(x.shape, i + 1)
+        if landing != target:
+            x = x * math.sqrt((1 + target**2) / (1 + landing**2))
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x

@@ -1,4 +1,7 @@
-"""Samplers that remember earlier steps: DPM-Solver++ 2M and PLMS, as pure functions."""
+"""Samplers that remember earlier steps: DPM-Solver++ 2M and PLMS, as pure functions.
+
+They take and give what those of `safelight.diffusion.solvers` do.
+"""
 
 import math
 
@@ -23,23 +26,26 @@ def sample_dpmpp_2m(
     *,
     noise: Noise,
     on_step: OnStep | None = None,
+    lower_order_final: bool = True,
 ) -> Float[Tensor, "b c h w"]:
-    """DPM-Solver++ of order 2, one call a step (Lu et al. 2022, arXiv 2211.01095, algorithm 2);
-    of order 1 where it starts and where it reaches 0.
+    """DPM-Solver++ of order 2, one call a step (Lu et al. 2022, arXiv 2211.01095, algorithm 2):
+    `lambda` is -ln(sigma).
+
+    The first step is of order 1, and so is the last if it reaches 0, or if there are fewer than 15
+    and `lower_order_final`, as in diffusers' `DPMSolverMultistepScheduler`.
     """
-    former: tuple[Tensor, float] | None = None  # the last x0, and the last step in log sigma
+    former: tuple[Tensor, float] | None = None  # the last x0, and the last step in lambda
+    last = len(sigmas) - 2
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
-        if target == 0:
-            x = denoised
-        else:
-            h = math.log(sigma / target)
-            guess = denoised
-            if former is not None:
-                last, last_h = former
-                guess = denoised + (denoised - last) * (h / (2 * last_h))
-            x = toward(guess, x, target / sigma)
-            former = denoised, h
+        h = math.log(sigma / target) if target > 0 else math.inf
+        settle = i == last and (target == 0 or (lower_order_final and last < 14))
+        ahead = denoised  # x0 in the middle of the step
+        if former is not None and not settle:
+            former_denoised, former_h = former
+            ahead = denoised + h / (2 * former_h) * (denoised - former_denoised)
+        x = toward(ahead, x, target / sigma)
+        former = denoised, h
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x
@@ -52,24 +58,43 @@ def sample_plms(
     *,
     noise: Noise,
     on_step: OnStep | None = None,
+    velocity: bool = False,
 ) -> Float[Tensor, "b c h w"]:
     """Pseudo linear multistep of order 4 (Liu et al. 2022, arXiv 2202.09778, eq. 12), whose first
-    step is Heun's: one more call than there are steps. `PNDMScheduler` with `skip_prk_steps`.
+    step is Heun's: one more call than there are steps. diffusers' `PNDMScheduler` with
+    `skip_prk_steps`.
+
+    What is extrapolated from earlier steps is the noise, or with `velocity` the network's v, as
+    diffusers does for v-prediction. Differs from diffusers where its layout of times is uneven
+    (linspace, and trailing where the steps do not divide the times), because there its steps do not
+    land on the level that the next one starts from.
     """
-    slopes: list[Tensor] = []  # d x / d sigma, which is the predicted noise, the newest first
+    outputs: list[Tensor] = []  # the newest first
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
-        slope = (x - denoised) / sigma
-        slopes = [slope, *slopes[:3]]
+        output = _velocity(x, denoised, sigma) if velocity else (x - denoised) / sigma
+        outputs = [output, *outputs[:3]]
         if i == 0 and len(sigmas) > 2:
-            ahead = x + (target - sigma) * slope
-            mean = (slope + (ahead - denoise(ahead, level(x, target))) / target) / 2
+            ahead = toward(denoised, x, target / sigma)
+            again = denoise(ahead, level(x, target))
+            second = _velocity(ahead, again, target) if velocity else (ahead - again) / target
+            mean = (output + second) / 2
         else:
-            weights = _ADAMS_BASHFORTH[len(slopes) - 1]
+            weights = _ADAMS_BASHFORTH[len(outputs) - 1]
             mean = sum(
-                (w * s for w, s in zip(weights[1:], slopes[1:], strict=True)), weights[0] * slope
+                (w * o for w, o in zip(weights[1:], outputs[1:], strict=True)), weights[0] * output
             )
-        x = x + (target - sigma) * mean
+        guess = _x0_of_velocity(x, mean, sigma) if velocity else x - sigma * mean
+        x = toward(guess, x, target / sigma)
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x
+
+
+def _velocity(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    # v = (c_skip * x - x0) / -c_out; see safelight.diffusion.parameterization.v
+    return (x / (1 + sigma**2) - denoised) * (math.sqrt(1 + sigma**2) / sigma)
+
+
+def _x0_of_velocity(x: Tensor, v: Tensor, sigma: float) -> Tensor:
+    return x / (1 + sigma**2) - v * (sigma / math.sqrt(1 + sigma**2))
