@@ -59,8 +59,8 @@ def _base(folder: Path) -> Folder:
     vector = (config.class_dim, config.added_dim, config.guidance_dim)
     if config.in_channels != config.out_channels or any(width is not None for width in vector):
         raise SafelightError(
-            f"{folder} holds a {model.pipeline_class} whose U-Net takes more than latents and text; "
-            "such models cannot be gone on from."
+            f"{folder} holds a {model.pipeline_class} whose U-Net takes more than latents and "
+            "text; such models cannot be gone on from."
         )
     for module in (model.unet, model.autoencoder, *model.text_towers):
         own_memory(module)
