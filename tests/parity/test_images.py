@@ -22,7 +22,6 @@ from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.samplers import sampler_by_name
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.rng import SeededNoise
 
@@ -125,7 +124,7 @@ def _ours(folder, scale=4.0, size=(SIZE, SIZE), steps=STEPS):
     sigmas, noise = scheduler.sigmas(steps), SeededNoise([SEED])
     shape = (1, 4, size[0] // autoencoder.factor, size[1] // autoencoder.factor)
     x = noise(shape, 0) * scheduler.initial_scale(sigmas)
-    x = sampler_by_name(scheduler.sampler)(denoise, x, sigmas, noise=noise)
+    x = scheduler.solver(steps)(denoise, x, sigmas, noise=noise)
     pixels = autoencoder.decode(autoencoder.unscale(x * scheduler.final_scale(sigmas)))
     return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
@@ -137,13 +136,13 @@ def _agree(ours, theirs, tolerance=1 / 255):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "prediction"),
-    # v by PLMS differs: PNDMScheduler extrapolates v itself, whose meaning changes with time
-    [(sampler, "epsilon") for sampler in SCHEDULERS]
-    + [(sampler, "v_prediction") for sampler in ("ddim", "euler", "dpmpp_2m")],
+    ("sampler", "options"),
+    [(sampler, {"prediction_type": "epsilon"}) for sampler in SCHEDULERS]
+    + [(sampler, {"prediction_type": "v_prediction"}) for sampler in ("ddim", "plms", "dpmpp_2m")]
+    + [("ddim", {"timestep_spacing": "linspace"})],
 )
-def test_a_picture_agrees_with_each_sampler(parts, sampler, prediction, tmp_path):
-    options = BETAS | OWN.get(sampler, {}) | {"prediction_type": prediction}
+def test_a_picture_agrees_with_each_sampler(parts, sampler, options, tmp_path):
+    options = BETAS | OWN.get(sampler, {}) | options
     pipeline = _pipeline(parts, SCHEDULERS[sampler](**options))
     pipeline.save_pretrained(tmp_path)
     folder = read_folder(tmp_path)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +31,16 @@ from safelight.diffusion.noise_schedule import (
     scaled_linear_betas,
 )
 from safelight.diffusion.parameterization import Parameterization, by_name
-from safelight.diffusion.samplers import sampler_name
-from safelight.diffusion.sigmas import Spacing, exponential_sigmas, karras_sigmas, model_sigmas
+from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
+from safelight.diffusion.sigmas import (
+    Spacing,
+    ddim_landings,
+    exponential_sigmas,
+    karras_sigmas,
+    model_sigmas,
+)
+from safelight.diffusion.solvers import sample_ddim
+from safelight.diffusion.solvers_multistep import sample_plms
 from safelight.errors import SafelightError
 
 
@@ -114,6 +123,26 @@ class SchedulerConfig:
         )
         curve = karras_sigmas if self.use_karras_sigmas else exponential_sigmas
         return curve(steps, low, high, final_sigma=final)
+
+    def solver(self, steps: int) -> Sampler:
+        """The sampler for `sigmas(steps)`, with what diffusers' class does unlike its paper.
+
+        Raises `SafelightError` if the model's sampler is none of ours.
+        """
+        name = self.sampler
+        if name == "plms":
+            return partial(sample_plms, velocity=self.prediction_type == "v_prediction")
+        if name != "ddim":
+            return SAMPLERS[name]
+        schedule = self.schedule()
+        landings = ddim_landings(
+            schedule,
+            steps,
+            self.spacing,
+            steps_offset=self.steps_offset,
+            final_sigma=self._final_sigma(schedule),
+        )
+        return partial(sample_ddim, landings=landings)
 
     def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
         """What standard normal noise is multiplied by to be x at the first of `sigmas`.
