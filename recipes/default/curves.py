@@ -1,4 +1,4 @@
-"""The curves of both trainings: `python curves.py` writes docs/samples/curves.png from their logs."""
+"""The curves of both trainings, from their logs: `python curves.py` writes samples/curves.png."""
 
 import argparse
 import json
