@@ -18,6 +18,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+import safelight
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
@@ -183,3 +184,13 @@ def test_diffusers_makes_the_same_picture_of_what_we_write(parts, shift, tmp_pat
     assert isinstance(pipeline.scheduler, DDIMScheduler)
     _agree(_ours(folder), _theirs(pipeline))
     _agree(_ours(read_folder(tmp_path / "b")), _theirs(pipeline))
+
+
+def test_the_whole_pipeline_makes_diffusers_picture(parts, tmp_path):
+    options = BETAS | {"timestep_spacing": "trailing"}
+    theirs = _pipeline(parts, DDIMScheduler(**options, clip_sample=False))
+    theirs.save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu")
+    made = ours.generate(PROMPT, negative=NEGATIVE, steps=STEPS, scale=4.0, seed=SEED)[0].image
+    wanted = np.round(_theirs(theirs)[0] * 255)
+    assert np.abs(np.asarray(made, dtype=np.float32) - wanted).max() <= 1

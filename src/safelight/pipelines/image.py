@@ -14,7 +14,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.samplers import sampler_by_name, sampler_name
+from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.manifest import Manifest, pixel_digest
@@ -135,7 +135,7 @@ class ImagePipeline:
         with torch.inference_mode(), _one_line_when_out_of_memory(settings):
             cond = self._text(prompts)
             uncond = self._text([negative] * len(prompts))
-            z = sampler_by_name(settings.sampler)(
+            z = scheduler.solver(settings.steps)(
                 cfg(denoiser, cond, uncond, settings.scale),
                 noise(shape, 0) * scheduler.initial_scale(sigmas),
                 sigmas,
