@@ -43,8 +43,7 @@ class ClipTextConfig:
 
 
 class ClipText(nn.Module):
-    """Token ids (b, n) to tokens (b, n, hidden_size) and a pooled vector at the end-of-text token.
-    """
+    """Token ids (b, n) to tokens (b, n, hidden_size) and a pooled vector at the end of text."""
 
     def __init__(self, config: ClipTextConfig):
         super().__init__()

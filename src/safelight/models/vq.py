@@ -56,8 +56,7 @@ class Quantized:
 
 
 class VQAutoencoder(nn.Module):
-    """Pictures (b, 3, h, w) in [-1, 1] to latents (b, codebook_dim, h/factor, w/factor) and back.
-    """
+    """Pictures (b, 3, h, w) in [-1, 1] to latents (b, codebook_dim, h/f, w/f) and back."""
 
     def __init__(self, config: VQConfig):
         super().__init__()
@@ -103,8 +102,7 @@ class VQAutoencoder(nn.Module):
     def decode(
         self, z: Float[Tensor, "b d h w"], *, quantize: bool = True
     ) -> Float[Tensor, "b c_out H W"]:
-        """Pictures, about in [-1, 1], from unscaled latents, which are quantised first by default.
-        """
+        """Pictures, about in [-1, 1], from unscaled latents, which are quantised first if asked."""
         z = self.quantize(z).z if quantize else z
         return sliced(lambda x: self.decoder(self.post_quant_conv(x)), z, self.slicing)
 

@@ -74,7 +74,6 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Picture, size: tuple[int, int] | None = None) -> Picture:
-        """(b, c, h, w) to (b, c, 2h, 2w), or to `size` where the skip it will meet has an odd one.
-        """
+        """(b, c, h, w) to (b, c, 2h, 2w), or to `size` where the skip it meets has an odd one."""
         size = size or (x.shape[-2] * 2, x.shape[-1] * 2)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
