@@ -39,7 +39,7 @@ class Embedding(nn.Module):
     def forward(
         self, features: Float[Tensor, "b v"], cond: Float[Tensor, "b w"] | None = None
     ) -> Float[Tensor, "b d"]:
-        """Embeds `features` after adding the projected `cond` (LCM's guidance, arXiv 2310.04378)."""
+        """Embeds `features` plus the projected `cond` (LCM's guidance, arXiv 2310.04378)."""
         if self.cond_proj is not None and cond is not None:
             features = features + self.cond_proj(cond)
         return self.linear_2(F.silu(self.linear_1(features)))
