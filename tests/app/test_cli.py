@@ -87,3 +87,23 @@ def test_a_bug_shows_its_traceback(monkeypatch):
     monkeypatch.setattr("safelight.pipelines.find.known_models", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["models"])
+
+
+def test_train_hands_on_what_it_was_given(monkeypatch, tmp_path):
+    given: list[object] = []
+
+    def train_source(
+        source: Path, overrides: tuple[str, ...], *, resume: bool, output: Path | None
+    ) -> int:
+        given.extend([source, tuple(overrides), resume, output])
+        return 143
+
+    monkeypatch.setattr("safelight.app.training.train_source", train_source)
+    arguments = ["r.toml", "--set", "optim.lr=1e-4", "--set", "data.size=64", "--resume", "-o", "x"]
+    assert main(["train", *arguments]) == 143
+    assert given == [Path("r.toml"), ("optim.lr=1e-4", "data.size=64"), True, Path("x")]
+
+
+def test_a_recipe_that_is_not_there(capsys):
+    assert main(["train", "none.toml"]) == 2
+    assert "none.toml" in capsys.readouterr().err

@@ -15,19 +15,47 @@ INTERRUPTED = 130
 app = App(
     name="safelight",
     help="Latent diffusion: make pictures, and train the models that make them.",
+    help_format="plaintext",  # markdown would cost a third of the start time
     version=__version__,
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
+# Each command's module and function, and its help, whose first line the list of commands shows.
 _COMMANDS = {
-    "generate": ("generate:generate", "Make pictures from a prompt."),
-    "rerun": ("rerun:rerun", "Make a picture again, with the same pixels."),
-    "show": ("show:show", "Print what made a picture."),
-    "train": ("train:train", "Train a model on a folder of pictures, or by a recipe."),
+    "generate": (
+        "generate:generate",
+        """Make pictures from a prompt.
+
+Prints the path of each picture once it is written. A picture carries what is
+needed to make it again: see safelight show and safelight rerun.""",
+    ),
+    "rerun": (
+        "rerun:rerun",
+        """Make a picture again, with the same pixels.
+
+Reads from the file what made the picture, checks that the model's weights are
+the same ones, and says whether the pixels are; the status is 1 if not.""",
+    ),
+    "show": ("show:show", "Print what made a picture, as JSON."),
+    "train": (
+        "train:train",
+        """Train a model on a folder of pictures, or by a recipe.
+
+For a folder a recipe is chosen by its pictures and by this machine, printed
+with the expected time and memory, and written beside the result. What was
+stopped, by Ctrl-C too, goes on with --resume where it was.""",
+    ),
     "eval": ("evaluate:evaluate", "Measure a model."),
-    "models": ("models:models", "List the models that --model finds by name."),
+    "models": (
+        "models:models",
+        """List the models that --model finds by name.
+
+These are the bundled one, the folders below those that the environment variable
+SAFELIGHT_MODELS lists, and what the Hugging Face cache of this machine holds.
+Any other model is given by its folder.""",
+    ),
 }
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(f"safelight.app.commands.{_path}", name=_name, help=_help)

@@ -13,7 +13,7 @@ def generate(
     /,
     *,
     output: Annotated[str | None, Parameter(name=("--output", "-o"))] = None,
-    negative: str = "",
+    negative: Annotated[str, Parameter(show_default=False)] = "",
     steps: int | None = None,
     scale: float | None = None,
     sampler: str | None = None,
@@ -28,29 +28,31 @@ def generate(
 ) -> None:
     """Make pictures from a prompt.
 
-    Prints the path of each picture once it is written. Each picture carries what is needed to make
-    it again: see `safelight show` and `safelight rerun`.
-
     Parameters
     ----------
     prompt
         What the picture should show.
     output
-        A picture file (.png, .webp, .jpg) or a folder that exists. Several pictures are numbered in
-        the order asked for: apple.png becomes apple-0.png, apple-1.png and so on. In a folder, and
-        without this option in the current one, names are made of the prompt and the seed. A file
+        A picture file (.png, .webp, .jpg) or a folder that
+        exists. Several pictures are numbered in the order asked
+        for: apple.png becomes apple-0.png, apple-1.png and so
+        on. In a folder, and without this option in the current
+        one, names are made of the prompt and the seed. A file
         that was there is replaced.
     negative
         What the picture should not show.
     steps
-        Steps of the sampler. More take longer and are finer. [default: the model's]
+        Steps of the sampler. More take longer and are finer.
+        [default: the model's]
     scale
-        How strictly the prompt is followed (classifier-free guidance; 1 is none). [default: the
-        model's]
+        How strictly the prompt is followed (classifier-free
+        guidance; 1 is none). [default: the model's]
     sampler
-        The sampler, such as euler, ddim or dpmpp_2m. [default: the model's]
+        The sampler, such as euler, ddim or dpmpp_2m. [default:
+        the model's]
     seed
-        Chooses the noise, as in diffusers. Picture i of several uses seed + i.
+        Chooses the noise, as in diffusers. Picture i of several
+        uses seed + i.
     width
         Pixels. [default: the model's]
     height
@@ -58,10 +60,11 @@ def generate(
     count
         How many pictures of each prompt.
     prompts
-        A text file with one prompt a line instead of PROMPT; empty lines and lines that begin with
-        # are passed over.
+        A text file with one prompt a line instead of PROMPT;
+        empty lines and lines that begin with # are passed over.
     model
-        A folder in diffusers' layout, or a name from `safelight models`.
+        A folder in diffusers' layout, or a name from safelight
+        models.
     device
         cpu, cuda, or auto: cuda where there is one.
     precision

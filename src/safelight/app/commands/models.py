@@ -2,12 +2,7 @@
 
 
 def models() -> None:
-    """List the models that --model finds by name.
-
-    The bundled one, the folders below those that the environment variable SAFELIGHT_MODELS lists,
-    and what the Hugging Face cache of this machine holds. Any other model folder is given by its
-    path.
-    """
+    """List the models that --model finds by name."""
     from safelight.errors import SafelightError
     from safelight.pipelines.find import known_models
 

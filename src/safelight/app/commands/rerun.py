@@ -15,23 +15,23 @@ def rerun(
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     model: str | None = None,
-    other_weights: Annotated[bool, Parameter(negative=())] = False,
+    other_weights: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
     """Make a picture again, with the same pixels.
-
-    Reads what made the picture from the file, checks that the model's weights are the same ones,
-    and says whether the pixels are. The status is 1 if they are not.
 
     Parameters
     ----------
     file
         A picture that safelight made.
     output
-        Where the new picture goes. [default: beside the file, apple.png becomes apple-rerun.png]
+        Where the new picture goes. [default: beside the file,
+        apple.png becomes apple-rerun.png]
     model
-        The model's folder or name, where it is not the one that the file names.
+        The model's folder or name, where it is not the one that
+        the file names.
     other_weights
-        Go on if the weights are not those that made the picture.
+        Go on if the weights are not those that made the
+        picture.
     """
     from safelight.app.outputs import check_folder
     from safelight.pipelines.picture_files import picture_suffix, read_manifest

@@ -10,26 +10,25 @@ def train(
     source: Path,
     /,
     *,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    resume: Annotated[bool, Parameter(negative=())] = False,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)] = (),
+    resume: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
 ) -> int:
     """Train a model on a folder of pictures, or by a recipe.
 
-    For a folder a recipe is chosen by its pictures and by this machine, printed with the expected
-    time and memory, and written beside the result. A training that was stopped, by Ctrl-C too, goes
-    on with --resume where it was, to the bit.
-
     Parameters
     ----------
     source
-        A recipe (.toml), or a folder of pictures with captions: see docs/train.md.
+        A recipe (.toml), or a folder of pictures with captions:
+        see docs/train.md.
     set_
-        Changes one value of the recipe, such as --set optim.lr=1e-4; may be given often.
+        Changes one value of the recipe, such as --set
+        optim.lr=1e-4; may be given often.
     resume
         Go on with a training that was stopped.
     output
-        The folder for the result. [default: the recipe's, or runs/ and the folder's name]
+        The folder for the result. [default: the recipe's, or
+        runs/ and the folder's name]
     """
     from safelight.app.training import train_source
 
