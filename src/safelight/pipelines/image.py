@@ -152,6 +152,14 @@ class ImagePipeline:
             )
         return pixels.clamp(-1, 1)
 
+    def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1] through the autoencoder, there and back."""
+        autoencoder = self._folder.autoencoder
+        with torch.inference_mode():
+            encoded = autoencoder.encode(pixels.to(self._device, self._dtype))
+            z = encoded if isinstance(encoded, Tensor) else encoded.mode()
+            return autoencoder.decode(z).float().clamp(-1, 1).cpu()
+
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text tower to read; empty if it is not."""
         tokenizer = self._text.tokenizer
