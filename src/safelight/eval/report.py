@@ -1,0 +1,183 @@
+"""The figures of an evaluation: as dataclasses, as JSON, and as Markdown tables."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safelight.checkpoints.atomic import write_text
+from safelight.config import to_dict
+from safelight.eval.judges import Rate
+
+Rates = Mapping[str, Rate]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far generated pictures, and other real ones as many, are from the reference pictures."""
+
+    frechet: float
+    frechet_real: float
+    kernel: float
+    kernel_real: float
+    pictures: int
+    reference: int
+
+    @property
+    def frechet_ratio(self) -> float:
+        """How many times as far as real pictures, by Fréchet distance."""
+        return self.frechet / self.frechet_real if self.frechet_real else math.inf
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The autoencoder's reconstruction of real pictures: mean PSNR in dB, mean SSIM."""
+
+    psnr: float
+    ssim: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Following:
+    """How well pictures show what was asked, beside the real pictures of the same prompts."""
+
+    prompts: int
+    generated: Rates
+    real: Rates
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """The figures at one value of what a sweep varies; `right` is of the judge's main aspect."""
+
+    value: float
+    frechet: float
+    kernel: float
+    right: Rate | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One setting varied, the others as in the rest of the report, over the same prompts."""
+
+    varies: str
+    aspect: str | None
+    pictures: int
+    points: tuple[SweepPoint, ...]
+
+
+@dataclass(frozen=True)
+class SubjectReport:
+    """The figures of one kind of picture."""
+
+    name: str
+    distances: Distances
+    fidelity: Fidelity | None = None
+    seen: Following | None = None
+    held_out: Following | None = None
+    sweeps: tuple[Sweep, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of a model, and how they were got."""
+
+    model: str
+    features: str
+    sampler: str
+    steps: int
+    scale: float
+    seed: int
+    seconds: float
+    subjects: tuple[SubjectReport, ...]
+    weights: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
+    """Writes `report.json`, `report.md` and, for each sweep, a plot into a folder, and says which.
+
+    Needs matplotlib if there are sweeps.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers, words = folder / "report.json", folder / "report.md"
+    write_text(numbers, json.dumps(to_dict(report), indent=2, allow_nan=True) + "\n")
+    plots: list[Path] = []
+    for varied in dict.fromkeys(s.varies for subject in report.subjects for s in subject.sweeps):
+        from safelight.eval.plots import plot_sweeps
+
+        plots.append(folder / f"{varied}.png")
+        plot_sweeps(report, varied, plots[-1])
+    write_text(words, to_markdown(report, [plot.name for plot in plots]))
+    return (numbers, words, *plots)
+
+
+def to_markdown(report: Report, plots: Sequence[str] = ()) -> str:
+    """The report as Markdown: one section for each kind of picture, real pictures beside each
+    figure.
+    """
+    parts = [
+        f"# Measured: {report.model}",
+        f"{report.sampler}, {report.steps} steps, guidance scale {report.scale:g}, seed "
+        f"{report.seed}; features of {report.features}; {report.seconds:.0f} s.",
+    ]
+    for subject in report.subjects:
+        parts += [f"## {subject.name}", *_subject(subject)]
+    parts += [f"![By {Path(plot).stem}]({plot})" for plot in plots]
+    return "\n\n".join(parts) + "\n"
+
+
+def _subject(subject: SubjectReport) -> Iterable[str]:
+    far = subject.distances
+    yield _table(
+        ("distance to held-out real pictures", "generated", "real", "ratio"),
+        [
+            (
+                f"Fréchet ({far.pictures} against {far.reference})",
+                f"{far.frechet:.1f}",
+                f"{far.frechet_real:.1f}",
+                f"{far.frechet_ratio:.2f}",
+            ),
+            ("kernel × 1000", f"{1e3 * far.kernel:.2f}", f"{1e3 * far.kernel_real:.2f}", ""),
+        ],
+    )
+    if subject.fidelity is not None:
+        yield (
+            f"Autoencoder on {subject.fidelity.pictures} held-out pictures: PSNR "
+            f"{subject.fidelity.psnr:.2f} dB, SSIM {subject.fidelity.ssim:.3f}."
+        )
+    followings = [("seen", subject.seen), ("held out", subject.held_out)]
+    rows = [
+        (f"{kind}: {aspect}", _rate(rate), _rate(following.real.get(aspect)))
+        for kind, following in followings
+        if following is not None
+        for aspect, rate in following.generated.items()
+    ]
+    if rows:
+        yield _table(("right", "generated", "real"), rows)
+    for sweep in subject.sweeps:
+        yield _table(
+            (sweep.varies, "Fréchet", "kernel × 1000", sweep.aspect or ""),
+            [
+                (
+                    f"{point.value:g}",
+                    f"{point.frechet:.1f}",
+                    f"{1e3 * point.kernel:.2f}",
+                    _rate(point.right),
+                )
+                for point in sweep.points
+            ],
+        )
+
+
+def _rate(rate: Rate | None) -> str:
+    if rate is None or not rate.of:
+        return ""
+    low, high = rate.interval
+    return f"{100 * rate.part:.1f} % ({100 * low:.0f} to {100 * high:.0f}, n = {rate.of})"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
