@@ -32,6 +32,15 @@ def test_import_brings_nothing_but_itself():
     assert packages - sys.stdlib_module_names == {"safelight"}
 
 
+def test_making_a_picture_leaves_torchs_compiler_alone(model_folder, tmp_path):
+    arguments = ["generate", "a red cube", "--model", str(model_folder), "-o", f"{tmp_path}/x.png"]
+    loaded = run(
+        f"from safelight.app.cli import main; main({arguments}); import sys; print(*sys.modules)"
+    )
+    assert "torch.nn" in loaded
+    assert "torch._dynamo" not in loaded
+
+
 def test_help_costs_a_small_multiple_of_a_bare_interpreter():
     def least_seconds(code: str) -> float:
         """Processor time, which other programs on the machine hardly change."""

@@ -1,13 +1,14 @@
 """The parts of a model folder one by one: each a subfolder with `config.json` and weights."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.detect import describe_folder
@@ -139,13 +140,32 @@ def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
 def _read(folder: Path, stem: str, build: Callable[[], M], table: Table, reading: Reading) -> M:
     state = read_weights(folder, stem, reading.variant, reading.device)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             module = build()
     except ValueError as error:
         raise SafelightError(f"{folder}/config.json cannot be built: {error}") from error
     what = f"the {type(module).__name__} of its config.json"
     load_into(module, state, table, what=what, source=str(folder), dtype=reading.dtype)
     return module.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the initial values of weights that are read straight after.
+
+    On the meta device they have no values, yet drawing them imports torch's compiler: seconds.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _write(

@@ -48,10 +48,12 @@ def find_model(name: str) -> Path:
     snapshot = _cached_snapshot(name)
     if snapshot is not None:
         return snapshot
+    known = [model.name for model in known_models()]
+    hint = near(name, known) if known else "No model has a name here."
     library = ", ".join(map(str, _library())) or "not set"
     raise SafelightError(
         f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS "
-        f"({library}) and in {_hub_cache()}. {near(name, [model.name for model in known_models()])}"
+        f"({library}) and in {_hub_cache()}. {hint}"
     )
 
 

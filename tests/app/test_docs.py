@@ -1,0 +1,41 @@
+"""The pages keep up with the code."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from safelight.app.cli import main
+from safelight.app.commands.generate import generate
+from safelight.diffusion.samplers import SAMPLERS
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_every_sampler_has_its_row():
+    page = (ROOT / "docs" / "generate.md").read_text()
+    section = page[page.index("## Samplers") :]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(rows) == sorted(SAMPLERS)
+
+
+def test_every_option_of_generate_has_its_row():
+    page = (ROOT / "docs" / "generate.md").read_text()
+    options = [name for name in inspect.signature(generate).parameters if name != "prompt"]
+    assert [name for name in options if f"`--{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_error_lines_in_the_pages_are_the_real_ones(model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "generate.md").read_text()
+    for option, line in re.findall(r'"a cat" (--sampler \w+|-o \S+)\n(.+)', page):
+        assert main(["generate", "a cat", *option.split(), "--model", str(model_folder)]) == 2
+        assert capsys.readouterr().err.strip() == line
