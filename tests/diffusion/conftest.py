@@ -26,7 +26,7 @@ def mixture_denoise(means: Tensor, stds: Tensor, weights: Tensor):
     return denoise
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mixture():
     """Three Gaussians in the plane, of unlike width and weight."""
     return mixture_denoise(
@@ -41,7 +41,7 @@ def noise():
     return SeededNoise([11, 12])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def silent():
     """Noise that a deterministic sampler must not ask for."""
 

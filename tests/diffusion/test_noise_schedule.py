@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safelight.diffusion.noise_schedule import (
@@ -93,6 +93,7 @@ def test_beyond_the_table_t_stays_at_its_end():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
+@settings(max_examples=40, deadline=None)
 @given(fraction=st.floats(0.001, 0.999))
 def test_sigma_and_t_invert_each_other(name, fraction):
     schedule = SCHEDULES[name]
