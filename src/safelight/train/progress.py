@@ -33,6 +33,8 @@ class Report:
         self._bar = _bar(self._console)
         self._task = self._bar.add_task("", total=steps, completed=first, values="")
         self._started = time.monotonic()
+        if self._console.is_terminal:
+            self._bar.start()
 
     def values(self, step: int, values: Mapping[str, float]) -> None:
         """Logs numbers after `step` steps."""
@@ -43,9 +45,13 @@ class Report:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         told = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._bar.update(self._task, completed=step, values=told)
         if not self._console.is_terminal:
             print(f"step {step:,}/{self._steps:,}  {told}  {self._left(step)}", flush=True)
+        elif "loss" in values:  # the bar has room for what matters most
+            speed = f"{values.get('images_per_s', 0):.3g} images/s"
+            self._bar.update(self._task, values=f"loss {values['loss']:.4g}  {speed}")
+        else:
+            self.say(f"step {step:,}: {told}")
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
@@ -68,6 +74,14 @@ class Report:
         else:
             print(line, flush=True)
 
+    def close(self) -> None:
+        """Ends the bar and closes the files."""
+        if self._console.is_terminal:
+            self._bar.stop()
+        self._log.close()
+        if self._board is not None:
+            self._board.close()
+
     def _left(self, step: int) -> str:
         rate = (time.monotonic() - self._started) / max(step - self._first, 1)
         minutes = rate * (self._steps - step) / 60
@@ -82,17 +96,10 @@ def reporting(folder: Path, steps: int, first: int, *, tensorboard: bool) -> Gen
     folder.mkdir(parents=True, exist_ok=True)
     _cut_log(folder / LOG_NAME, first)
     report = Report(folder, steps, first, tensorboard=tensorboard)
-    terminal = report._console.is_terminal  # pyright: ignore[reportPrivateUsage]
-    if terminal:
-        report._bar.start()  # pyright: ignore[reportPrivateUsage]
     try:
         yield report
     finally:
-        if terminal:
-            report._bar.stop()  # pyright: ignore[reportPrivateUsage]
-        report._log.close()  # pyright: ignore[reportPrivateUsage]
-        if report._board is not None:  # pyright: ignore[reportPrivateUsage]
-            report._board.close()  # pyright: ignore[reportPrivateUsage]
+        report.close()
 
 
 @runtime_checkable
@@ -116,7 +123,7 @@ def _board(folder: Path, first: int) -> _Board | None:
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
