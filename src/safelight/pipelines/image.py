@@ -30,16 +30,20 @@ class ImagePipeline:
 
     Attributes:
         name: what it was loaded as.
-        weights: each component's SHA-256.
+        folder: its networks, text side, scheduler and defaults.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
         self.name = name
-        self.weights = folder.hashes
-        self._folder = folder
+        self.folder = folder
         self._text = _text_conditioner(folder, name)
         self._dtype = dtype
         self._device = device
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Each component's SHA-256, computed at the first use."""
+        return self.folder.hashes
 
     def generate(
         self,
@@ -88,21 +92,21 @@ class ImagePipeline:
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
         request.check()
-        defaults, unet = self._folder.defaults, self._folder.unet.config
-        factor = self._folder.autoencoder.factor
+        defaults, unet = self.folder.defaults, self.folder.unet.config
+        factor = self.folder.autoencoder.factor
         trained = (unet.sample_size or 64) * factor
         settings = Settings(
             steps=_first(request.steps, defaults.steps, 50),
             scale=_first(request.scale, defaults.scale, 7.5),
             sampler=sampler_name(
-                request.sampler or defaults.sampler or self._folder.scheduler.sampler
+                request.sampler or defaults.sampler or self.folder.scheduler.sampler
             ),
             width=_first(request.width, defaults.width, trained),
             height=_first(request.height, defaults.height, trained),
         )
         check_multiple("width", settings.width, factor)
         check_multiple("height", settings.height, factor)
-        self._folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
+        self.folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
         return settings
 
     def sample(
@@ -120,7 +124,7 @@ class ImagePipeline:
         up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        folder = self._folder
+        folder = self.folder
         scheduler = folder.scheduler.with_sampler(settings.sampler)
         factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
         shape = (len(seeds), channels, settings.height // factor, settings.width // factor)
@@ -154,7 +158,7 @@ class ImagePipeline:
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
-        autoencoder = self._folder.autoencoder
+        autoencoder = self.folder.autoencoder
         with torch.inference_mode():
             encoded = autoencoder.encode(pixels.to(self._device, self._dtype))
             z = encoded if isinstance(encoded, Tensor) else encoded.mode()

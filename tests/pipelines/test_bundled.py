@@ -1,0 +1,52 @@
+"""The model in the package: there, small, and an ordinary one to diffusers."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+import safelight
+from safelight.pipelines.find import bundled
+from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.request import Request
+
+PROMPT = "a 3d emoji of a red apple"
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> ImagePipeline:
+    return safelight.load(device="cpu")
+
+
+def test_it_fits_into_a_package():
+    size = sum(path.stat().st_size for path in bundled().rglob("*") if path.is_file())
+    assert 1_000_000 < size <= 40_000_000
+
+
+def test_it_says_how_it_is_best_used(pipeline):
+    settings = pipeline.settle(Request(PROMPT))
+    assert settings.steps <= 50
+    assert 1 < settings.scale < 10
+    assert settings.width == settings.height >= 64
+
+
+def test_its_pictures_follow_the_seed_and_the_prompt(pipeline):
+    request = Request(PROMPT, steps=4, count=2)
+    one, two = pipeline.each(request)
+    [other] = pipeline.generate("a 3d emoji of a blue heart", steps=4)
+    arrays = [np.asarray(picture.image, float) for picture in (one, two, other)]
+    assert all(array.std() > 10 for array in arrays)
+    assert np.abs(arrays[0] - arrays[1]).mean() > 1
+    assert np.abs(arrays[0] - arrays[2]).mean() > 1
+
+
+def test_diffusers_opens_it_and_makes_the_same_picture(pipeline):
+    peer = StableDiffusionPipeline.from_pretrained(bundled(), torch_dtype=torch.float32)
+    peer.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(3)
+    theirs = peer(PROMPT, num_inference_steps=5, guidance_scale=3.0, generator=generator)
+    [ours] = pipeline.generate(
+        PROMPT, steps=5, scale=3.0, seed=3, sampler=pipeline.folder.scheduler.sampler
+    )
+    difference = np.asarray(ours.image, int) - np.asarray(theirs.images[0], int)
+    assert np.abs(difference).max() <= 1
