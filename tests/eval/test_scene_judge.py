@@ -94,7 +94,7 @@ def test_boxes_are_parts_of_the_picture_and_the_largest_comes_first(judge: Scene
         }
         assert found[0].area >= found[1].area
         box = next(thing.box for thing in found if thing.colour == "red")
-        np.testing.assert_allclose(np.array(box) * 32, (4, 4, 9, 16), atol=1.5)
+        np.testing.assert_allclose(np.array(box) * 32, (4, 4, 9, 16), atol=2.5)
 
 
 def test_labels_point_to_the_centre_of_each_object():
@@ -117,12 +117,12 @@ def test_labels_point_to_the_centre_of_each_object():
 def test_an_object_cut_in_two_stays_one_and_touching_ones_are_two():
     ids = torch.zeros(1, 32, 32, dtype=torch.int64)
     ids[0, 4:14, 2:26] = 1
-    ids[0, 2:20, 12:16] = 2  # before the first, which it cuts in two
-    ids[0, 14:26, 18:28] = 3  # touches the first
+    ids[0, 2:30, 12:16] = 2  # before the first, which it cuts in two
+    ids[0, 14:24, 16:28] = 3  # touches both
     labels = make_labels(ids, [[0, 0, 0]], [[0, 0, 0]])
     masks = instances(ids[0] > 0, labels.offset[0])
-    found = sorted((mask.nonzero().tolist() for mask in masks), key=len)
-    expected = sorted(((ids[0] == i).nonzero().tolist() for i in (1, 2, 3)), key=len)
+    found = sorted(mask.nonzero().tolist() for mask in masks)
+    expected = sorted((ids[0] == i).nonzero().tolist() for i in (1, 2, 3))
     assert found == expected
     assert instances(torch.zeros(8, 8, dtype=torch.bool), torch.zeros(2, 8, 8)) == []
 
