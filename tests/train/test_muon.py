@@ -9,19 +9,33 @@ from safelight.train.optim import OptimConfig, muon
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
-def test_singular_values_come_near_one(shape: tuple[int, int]):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
-    values = torch.linalg.svdvals(orthogonalised(matrix))
-    assert values.min() > 0.5
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
+def test_singular_values_come_near_one(shape: tuple[int, int], size: float):
+    generator = torch.Generator().manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+    matrix = size * (u * torch.logspace(0, -1.8, min(shape))) @ v
+    values = torch.linalg.svdvals(orthogonalised(matrix[None]))
+    assert values.min() > 0.7
     assert values.max() < 1.3
+
+
+def test_nothing_stays_nothing():
+    assert orthogonalised(torch.zeros(2, 8, 8)).abs().max() == 0
 
 
 def test_singular_vectors_stay():
     matrix = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    inner = u.T @ orthogonalised(matrix) @ v.T
+    inner = u.T @ orthogonalised(matrix[None])[0] @ v.T
     off_diagonal = inner - inner.diag().diag()
     assert off_diagonal.abs().max() < 1e-3
+
+
+def test_matrices_of_one_shape_go_together_without_mixing():
+    matrices = torch.randn(3, 12, 20, generator=torch.Generator().manual_seed(0))
+    matrices *= torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+    alone = torch.cat([orthogonalised(matrix[None]) for matrix in matrices])
+    torch.testing.assert_close(orthogonalised(matrices), alone)
 
 
 def test_steps_are_as_long_as_adamws():
