@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from safelight.eval.evaluation import (
 )
 from safelight.eval.judges import Rate, Verdict
 from safelight.eval.pictures import PictureSet, read_pictures
-from safelight.eval.report import Report, to_markdown, write_report
+from safelight.eval.report import Distances, Report, to_markdown, write_report
 
 HUES = {"red": (1.0, -1.0, -1.0), "green": (-1.0, 1.0, -1.0), "blue": (-1.0, -1.0, 1.0)}
 CONFIG = EvaluationConfig(
@@ -75,18 +76,25 @@ def report() -> Report:
     features = FeatureNetwork("means", _features, size=None)
     painter = Painter()
     made: list[tuple[str, int]] = []
+    rebuilt: list[int] = []
+
+    def reconstruct(pixels: torch.Tensor) -> torch.Tensor:
+        rebuilt.append(len(pixels))
+        return pixels * 0.9
+
     report = run_evaluation(
         painter,
         [subject],
         features,
         CONFIG,
         model="painter",
-        reconstruct=lambda pixels: pixels * 0.9,
+        reconstruct=reconstruct,
         on_pictures=lambda what, count: made.append((what, count)),
     )
     assert painter.seeds[:12] == list(range(5, 17))
     assert sum(count for _, count in made) == pictures_to_make([subject], CONFIG)
     assert made[0] == ("hues: seen prompts", 4)
+    assert rebuilt == [4, 4, 4, 3]  # in batches, as pictures are made
     return report
 
 
@@ -101,6 +109,7 @@ def test_figures_are_what_the_painter_deserves(report: Report):
     assert (subject.distances.pictures, subject.distances.reference) == (12, 15)
     assert subject.fidelity is not None
     assert subject.fidelity.psnr > 20
+    assert subject.fidelity.pictures == 15
 
 
 def test_sweeps_vary_one_setting_and_see_its_effect(report: Report):
@@ -120,8 +129,11 @@ def test_files_hold_the_report(report: Report, tmp_path: Path):
     held = json.loads(numbers.read_text())
     assert held["subjects"][0]["seen"]["generated"]["colour"] == {"right": 12, "of": 12}
     assert held["sampler"] == "euler"
+    distances = held["subjects"][0]["distances"]
+    assert distances["frechet_ratio"] == distances["frechet"] / distances["frechet_real"]
     text = words.read_text()
-    assert "| seen: colour | 100.0 % (76 to 100, n = 12) |" in text
+    hundred = "100.0 % (76 to 100, n = 12)"
+    assert f"| seen: colour | {hundred} | {hundred} | 100 % |" in text
     assert [plot.name for plot in plots] == ["scale.png", "steps.png"]
     for plot in plots:
         assert f"]({plot.name})" in text
@@ -129,6 +141,26 @@ def test_files_hold_the_report(report: Report, tmp_path: Path):
             assert image.format == "PNG"
             image.load()
             assert min(image.size) > 300
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kernel_real", "ratio", "told"),
+    [
+        (0.006, 0.002, 3.0, "3.00"),
+        (0.006, 0.0, None, "n/a"),
+        (0.006, -0.001, None, "n/a"),
+        (-0.001, 0.002, None, "n/a"),
+    ],
+)
+def test_kernel_distances_have_a_ratio_where_noise_leaves_one(
+    report: Report, kernel: float, kernel_real: float, ratio: float | None, told: str
+):
+    far = Distances(2.0, 1.0, kernel, kernel_real, 10, 10)
+    assert far.kernel_ratio == (None if ratio is None else pytest.approx(ratio))
+    subject = replace(report.subjects[0], distances=far)
+    text = to_markdown(replace(report, subjects=(subject,)))
+    [row] = [line for line in text.splitlines() if line.startswith("| kernel × 1000 | ")]
+    assert row.endswith(f" | {told} |")
 
 
 def test_a_subject_without_a_judge_has_distances_alone():
@@ -156,3 +188,19 @@ def test_pictures_are_read_as_training_cuts_them(tmp_path: Path):
     )
     assert len(read_pictures(tmp_path, 10, most=1).items) == 1
     assert found.sample(5).prompts == found.prompts
+
+
+def test_a_picture_with_a_damaged_body_gives_its_place_to_another(tmp_path: Path):
+    noise = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8).numpy()
+    for name in "abcd":
+        Image.fromarray(noise).save(tmp_path / f"{name}.png")
+    whole = (tmp_path / "b.png").read_bytes()
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(64) + whole[middle + 64 :]
+    (tmp_path / "b.png").write_bytes(damaged)
+    found = read_pictures(tmp_path, 10)
+    assert [item.path.name for item in found.items] == ["a.png", "c.png", "d.png"]
+    assert [skipped.path.name for skipped in found.skipped] == ["b.png"]
+    assert "damaged" in found.skipped[0].reason
+    for seed in range(4):  # whichever are drawn first
+        assert len(read_pictures(tmp_path, 10, most=3, seed=seed).items) == 3

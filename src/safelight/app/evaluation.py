@@ -1,70 +1,49 @@
 """Measures a model as an evaluation file says: which pictures, which judges, which settings."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from safelight import __version__
+from safelight.app.evaluation_file import (
+    EvaluationFile,
+    SubjectConfig,
+    check_packages,
+    read_evaluation,
+)
+from safelight.app.evaluation_progress import counting_pictures
+from safelight.app.outputs import check_new_folder
 from safelight.checkpoints.features import EFFICIENTNET, load_features
-from safelight.config import from_dict, read_toml
 from safelight.errors import SafelightError
+from safelight.eval.caption_ranker import AMONG
+from safelight.eval.distances import LEAST_PICTURES
 from safelight.eval.evaluation import (
     EvaluationConfig,
     FeatureNetwork,
     Generate,
     Subject,
+    pictures_to_make,
     run_evaluation,
 )
 from safelight.eval.judge_files import load_caption_ranker, load_scene_judge
 from safelight.eval.judges import CaptionVerdicts, Judge, SceneVerdicts
+from safelight.eval.kept import KeptPictures
 from safelight.eval.pictures import PictureSet, read_pictures
+from safelight.eval.quality import WINDOW
 from safelight.eval.report import write_report
+from safelight.eval.scene_truth import read_truth
 from safelight.models.features import EfficientNetLite0
 from safelight.models.inception import InceptionFid
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load
-from safelight.pipelines.request import Request
+from safelight.pipelines.request import Request, Settings
 
-
-@dataclass(frozen=True)
-class SubjectConfig:
-    """One kind of picture: folders of real pictures, of which at most `most` are used.
-
-    The model is asked for the first captions of `seen` and `held_out`. Distances are measured from
-    `reference`; `others`, real pictures too, show what distance is reachable. `judge` is a folder
-    that says whether what was asked is there, "scenes" or "captions" says of which kind. With
-    `solids` only pictures with objects in their row count.
-    """
-
-    name: str
-    seen: Path
-    reference: Path
-    others: Path
-    held_out: Path | None = None
-    judge: Path | None = None
-    judge_kind: Literal["scenes", "captions"] = "captions"
-    solids: bool = False
-    most: int = 200
-    most_held_out: int = 200
-
-
-@dataclass(frozen=True)
-class EvaluationFile:
-    """An evaluation: what is measured, at which size in pixels; None is the model's own choice."""
-
-    subjects: tuple[SubjectConfig, ...]
-    size: int = 64
-    sampler: str | None = None
-    steps: int | None = None
-    scale: float | None = None
-    seed: int = 0
-    batch_size: int = 32
-    sweep_prompts: int = 100
-    sweep_scales: tuple[float, ...] = (1, 2, 3, 4, 5, 6, 8, 10)
-    sweep_steps: tuple[int, ...] = (4, 6, 8, 10, 15, 20, 30, 50)
+MADE = "made"
+"""The folder of an evaluation's output that keeps the pictures made for it."""
 
 
 def evaluate(
@@ -73,75 +52,135 @@ def evaluate(
     """Measures a model and writes `report.json`, `report.md` and plots; gives their paths.
 
     Distances look through EfficientNet-Lite0, or through FID's InceptionV3 where its weights are
-    given. Raises `SafelightError` for a mistake in the file, or pictures, judges or weights that
+    given. The pictures made are kept in the output's folder `made`, so that an evaluation that was
+    stopped goes on, and one of an unchanged model makes none.
+
+    Raises `SafelightError`, before the first picture is made, for a mistake in the file, a package
+    that is not installed, an output that cannot be written, or pictures, judges or weights that
     cannot be read.
     """
-    if not path.is_file():
-        raise SafelightError(f"No evaluation file {path}; expected a TOML file.")
-    wanted = from_dict(EvaluationFile, read_toml(path), str(path))
-    folder = path.parent.absolute()
-    subjects = [_subject(subject, wanted.size, folder) for subject in wanted.subjects]
+    wanted = read_evaluation(path)
+    check_packages(wanted)
+    check_new_folder(output)
     pipeline = load(model)
-    settings = pipeline.settle(
-        Request("", steps=wanted.steps, scale=wanted.scale, sampler=wanted.sampler)
+    settings = _settle(pipeline, wanted)
+    features = _features(inception_weights)
+    subjects = [_subject(c, settings.width, path.parent.absolute()) for c in wanted.subjects]
+    config = EvaluationConfig(
+        settings.sampler,
+        settings.steps,
+        settings.scale,
+        wanted.seed,
+        wanted.batch_size,
+        wanted.sweep_prompts,
+        wanted.sweep_scales,
+        wanted.sweep_steps,
     )
-    report = run_evaluation(
-        _generate(pipeline, wanted.size),
-        subjects,
-        _features(inception_weights),
-        EvaluationConfig(
-            settings.sampler,
-            settings.steps,
-            settings.scale,
-            wanted.seed,
-            wanted.batch_size,
-            wanted.sweep_prompts,
-            wanted.sweep_scales,
-            wanted.sweep_steps,
-        ),
-        model=model,
-        reconstruct=pipeline.reconstruct,
-    )
-    return write_report(replace(report, weights=pipeline.weights), output)
+    made_by = {
+        "weights": pipeline.weights,
+        "size": [settings.width, settings.height],
+        "safelight": __version__,
+    }
+    kept = KeptPictures(_generate(pipeline, settings), output / MADE, made_by)
+    with counting_pictures(pictures_to_make(subjects, config)) as on_pictures:
+        report = run_evaluation(
+            kept,
+            subjects,
+            features,
+            config,
+            model=model,
+            reconstruct=pipeline.reconstruct,
+            on_pictures=on_pictures,
+        )
+    report = replace(report, weights=pipeline.weights, size=settings.width)
+    written = write_report(report, output)
+    kept.forget_others()
+    return written
 
 
-def _generate(pipeline: ImagePipeline, size: int) -> Generate:
+def _settle(pipeline: ImagePipeline, wanted: EvaluationFile) -> Settings:
+    """How pictures are made where nothing is varied; raises for what cannot be varied, too."""
+    size = wanted.size or pipeline.settle(Request("")).width
+    if size < WINDOW:
+        raise SafelightError(f"size should be {WINDOW} pixels or more, got {size}.")
+    request = Request(
+        "", "", wanted.steps, wanted.scale, wanted.sampler, wanted.seed, width=size, height=size
+    )
+    for scale in wanted.sweep_scales:
+        pipeline.settle(replace(request, scale=scale))
+    for steps in wanted.sweep_steps:
+        pipeline.settle(replace(request, steps=steps))
+    return pipeline.settle(request)
+
+
+def _generate(pipeline: ImagePipeline, settings: Settings) -> Generate:
     def generate(
         prompts: Sequence[str], seeds: Sequence[int], steps: int, scale: float, sampler: str
     ) -> Tensor:
-        request = Request(
-            "", steps=steps, scale=float(scale), sampler=sampler, width=size, height=size
-        )
-        return pipeline.sample(prompts, seeds, pipeline.settle(request))
+        varied = replace(settings, steps=steps, scale=float(scale), sampler=sampler)
+        return pipeline.sample(prompts, seeds, varied)
 
     return generate
 
 
 def _subject(config: SubjectConfig, size: int, folder: Path) -> Subject:
-    def read(path: Path, most: int) -> PictureSet:
-        return read_pictures(
-            folder / path,
-            size,
-            keep=lambda item: not config.solids or bool(item.extras.get("objects")),
-            most=most,
-        )
+    def read(path: Path, most: int, least: int = LEAST_PICTURES) -> PictureSet:
+        return _read(config, folder / path, size, most, least)
 
     seen = read(config.seen, config.most)
-    held_out = None if config.held_out is None else read(config.held_out, config.most_held_out)
-    captions = [*seen.prompts, *(held_out.prompts if held_out else ())]
+    held_out = None
+    if config.held_out is not None:
+        held_out = read(config.held_out, config.most_held_out, 1)
+    sets = [seen] if held_out is None else [seen, held_out]
     return Subject(
         config.name,
         seen,
         reference=read(config.reference, config.most),
         others=read(config.others, config.most),
         held_out=held_out,
-        judge=None if config.judge is None else _judge(config, folder / config.judge, captions),
+        judge=None if config.judge is None else _judge(config, folder / config.judge, sets),
     )
 
 
-def _judge(config: SubjectConfig, folder: Path, captions: Sequence[str]) -> Judge:
+def _read(config: SubjectConfig, folder: Path, size: int, most: int, least: int) -> PictureSet:
+    """The pictures of a folder that count; says on standard error which could not be read."""
+    pictures = read_pictures(
+        folder,
+        size,
+        keep=lambda item: not config.solids or bool(item.extras.get("objects")),
+        most=most,
+    )
+    if pictures.skipped:
+        first = pictures.skipped[0]
+        print(
+            f"safelight: {folder}: {len(pictures.skipped):,} files skipped, the first "
+            f"{first.path}: {first.reason}.",
+            file=sys.stderr,
+        )
+    if len(pictures.items) < least:
+        kind = (
+            " with objects in its metadata, which solids = true asks for" if config.solids else ""
+        )
+        raise SafelightError(
+            f"{config.name}: needs {least} pictures or more{kind}; {folder} has "
+            f"{len(pictures.items)}."
+        )
+    return pictures
+
+
+def _judge(config: SubjectConfig, folder: Path, sets: Sequence[PictureSet]) -> Judge:
     if config.judge_kind == "scenes":
+        for pictures in sets:
+            for item in pictures.items:
+                read_truth(item.captions[0], item.extras)  # now, not when all pictures are made
         return SceneVerdicts(load_scene_judge(folder))
+    captions = [prompt for pictures in sets for prompt in pictures.prompts]
+    different = len(set(captions))
+    if different < AMONG:
+        raise SafelightError(
+            f"{config.name}: a picture's caption is ranked among {AMONG}, and the chosen pictures "
+            f"have {different} different ones; give more pictures, or raise most and most_held_out."
+        )
     return CaptionVerdicts(load_caption_ranker(folder), captions)
 
 

@@ -43,6 +43,14 @@ def check_folder(folder: Path) -> None:
         raise SafelightError(f"The folder {folder} cannot be written; choose another output.")
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raises `SafelightError` unless the folder, which may have to be made, can be written into."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    check_folder(there)
+
+
 def _numbered(target: Path, requests: Sequence[Request]) -> list[list[Path]]:
     total = sum(request.count for request in requests)
     if total == 1:

@@ -16,6 +16,9 @@ OtherRows = Float[Tensor, "m d"]
 INPUT_SIZE = 224
 """The side to which pictures are brought, so that figures compare between picture sizes."""
 
+LEAST_PICTURES = 4
+"""The fewest pictures on each side of a distance."""
+
 
 @dataclass(frozen=True)
 class KernelDistance:
@@ -121,8 +124,8 @@ def _off_diagonal_sum(kernel: Tensor) -> Tensor:
 
 
 def _check_rows(features: Tensor, others: Tensor) -> None:
-    if min(len(features), len(others)) < 4:
+    if min(len(features), len(others)) < LEAST_PICTURES:
         raise ValueError(
-            f"A distance needs at least 4 pictures on each side, got {len(features)} and "
-            f"{len(others)}."
+            f"A distance needs at least {LEAST_PICTURES} pictures on each side, got "
+            f"{len(features)} and {len(others)}."
         )

@@ -193,7 +193,9 @@ def _measure(
             pictures=len(far),
             reference=len(reference),
         ),
-        fidelity=None if reconstruct is None else _fidelity(subject.reference.pixels, reconstruct),
+        fidelity=None
+        if reconstruct is None
+        else _fidelity(subject.reference.pixels, reconstruct, config.batch_size),
         seen=_following(subject.judge, subject.seen, made),
         held_out=held_out,
         sweeps=tuple(
@@ -214,10 +216,16 @@ def _following(judge: Judge | None, asked: PictureSet, made: Pixels) -> Followin
     )
 
 
-def _fidelity(pixels: Pixels, reconstruct: Callable[[Tensor], Tensor]) -> Fidelity:
-    output = reconstruct(pixels)
+def _fidelity(pixels: Pixels, reconstruct: Callable[[Tensor], Tensor], batch_size: int) -> Fidelity:
+    psnrs: list[Tensor] = []
+    ssims: list[Tensor] = []
+    for first in range(0, len(pixels), batch_size):
+        batch = pixels[first : first + batch_size]
+        output = reconstruct(batch)
+        psnrs.append(psnr(output, batch))
+        ssims.append(ssim(output, batch))
     return Fidelity(
-        psnr=float(psnr(output, pixels).mean()),
-        ssim=float(ssim(output, pixels).mean()),
+        psnr=float(torch.cat(psnrs).mean()),
+        ssim=float(torch.cat(ssims).mean()),
         pictures=len(pixels),
     )

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from safelight.data.buckets import View, cut
 from safelight.data.config import WHITE, Colour
-from safelight.data.folders import PictureItem, scan
-from safelight.data.pictures import decode, stack_pixels
+from safelight.data.folders import PictureItem, Skipped, scan
+from safelight.data.pictures import UnreadablePictureError, decode, stack_pixels
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures in [-1, 1] of one size, and where each comes from."""
+    """Pictures in [-1, 1] of one size, where each comes from, and the files that were left out."""
 
     pixels: Float[Tensor, "n 3 h w"]
     items: tuple[PictureItem, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -50,14 +51,27 @@ def read_pictures(
     """Reads the pictures of a folder, cut at the centre to size x size as training cuts them.
 
     `keep` chooses among them before they are read, and at most `most` of the rest are drawn by
-    `seed`. Raises `SafelightError` as `scan` does.
+    `seed`. A damaged picture is left out, and another is drawn in its place. Raises
+    `SafelightError` as `scan` does.
     """
-    items = [item for item in scan(folder).items if keep(item)]
+    found = scan(folder)
+    items = [item for item in found.items if keep(item)]
+    order = list(range(len(items)))
     if most is not None and most < len(items):
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randperm(len(items), generator=generator)[:most]
-        items = [items[place] for place in sorted(int(place) for place in drawn)]
+        order = [int(place) for place in torch.randperm(len(items), generator=generator)]
     bucket = (size, size)
-    rows = [cut(np.array(decode(item.path, bucket)), bucket, View(), background) for item in items]
-    pixels = stack_pixels(rows) if rows else torch.zeros(0, 3, size, size)
-    return PictureSet(pixels, tuple(items))
+    rows: dict[int, np.ndarray] = {}
+    skipped = list(found.skipped)
+    for place in order:
+        if len(rows) == most:
+            break
+        try:
+            picture = decode(items[place].path, bucket)
+        except UnreadablePictureError as error:
+            skipped.append(Skipped(error.path, error.reason))
+            continue
+        rows[place] = cut(np.array(picture), bucket, View(), background)
+    places = sorted(rows)
+    pixels = stack_pixels([rows[p] for p in places]) if rows else torch.zeros(0, 3, size, size)
+    return PictureSet(pixels, tuple(items[place] for place in places), tuple(skipped))

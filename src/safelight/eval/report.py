@@ -1,13 +1,12 @@
 """The figures of an evaluation: as dataclasses, as JSON, and as Markdown tables."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from safelight.checkpoints.atomic import write_text
-from safelight.config import to_dict
+from safelight.config import Value, to_dict
 from safelight.eval.judges import Rate
 
 Rates = Mapping[str, Rate]
@@ -25,9 +24,14 @@ class Distances:
     reference: int
 
     @property
-    def frechet_ratio(self) -> float:
-        """How many times as far as real pictures, by Fréchet distance."""
-        return self.frechet / self.frechet_real if self.frechet_real else math.inf
+    def frechet_ratio(self) -> float | None:
+        """How many times as far as real pictures, by Fréchet distance; None if those are at 0."""
+        return _ratio(self.frechet, self.frechet_real)
+
+    @property
+    def kernel_ratio(self) -> float | None:
+        """The same by kernel distance, which is unbiased: None where noise takes it below 0."""
+        return _ratio(self.kernel, self.kernel_real)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Report:
     seed: int
     seconds: float
     subjects: tuple[SubjectReport, ...]
+    size: int | None = None  # pixels
     weights: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -102,7 +107,7 @@ def write_report(report: Report, folder: Path) -> tuple[Path, ...]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers, words = folder / "report.json", folder / "report.md"
-    write_text(numbers, json.dumps(to_dict(report), indent=2, allow_nan=True) + "\n")
+    write_text(numbers, json.dumps(_with_ratios(report), indent=2, allow_nan=True) + "\n")
     plots: list[Path] = []
     for varied in dict.fromkeys(s.varies for subject in report.subjects for s in subject.sweeps):
         from safelight.eval.plots import plot_sweeps
@@ -117,9 +122,10 @@ def to_markdown(report: Report, plots: Sequence[str] = ()) -> str:
     """The report as Markdown: one section for each kind of picture, real pictures beside each
     figure.
     """
+    size = "" if report.size is None else f"{report.size} x {report.size} pixels; "
     parts = [
         f"# Measured: {report.model}",
-        f"{report.sampler}, {report.steps} steps, guidance scale {report.scale:g}, seed "
+        f"{size}{report.sampler}, {report.steps} steps, guidance scale {report.scale:g}, seed "
         f"{report.seed}; features of {report.features}; {report.seconds:.0f} s.",
     ]
     for subject in report.subjects:
@@ -137,9 +143,14 @@ def _subject(subject: SubjectReport) -> Iterable[str]:
                 f"Fréchet ({far.pictures} against {far.reference})",
                 f"{far.frechet:.1f}",
                 f"{far.frechet_real:.1f}",
-                f"{far.frechet_ratio:.2f}",
+                _times(far.frechet_ratio),
             ),
-            ("kernel × 1000", f"{1e3 * far.kernel:.2f}", f"{1e3 * far.kernel_real:.2f}", ""),
+            (
+                "kernel × 1000",
+                f"{1e3 * far.kernel:.2f}",
+                f"{1e3 * far.kernel_real:.2f}",
+                _times(far.kernel_ratio),
+            ),
         ],
     )
     if subject.fidelity is not None:
@@ -149,13 +160,18 @@ def _subject(subject: SubjectReport) -> Iterable[str]:
         )
     followings = [("seen", subject.seen), ("held out", subject.held_out)]
     rows = [
-        (f"{kind}: {aspect}", _rate(rate), _rate(following.real.get(aspect)))
+        (
+            f"{kind}: {aspect}",
+            _rate(rate),
+            _rate(following.real.get(aspect)),
+            _part_of(rate, following.real.get(aspect)),
+        )
         for kind, following in followings
         if following is not None
         for aspect, rate in following.generated.items()
     ]
     if rows:
-        yield _table(("right", "generated", "real"), rows)
+        yield _table(("right", "generated", "real", "generated of real"), rows)
     for sweep in subject.sweeps:
         yield _table(
             (sweep.varies, "Fréchet", "kernel × 1000", sweep.aspect or ""),
@@ -176,6 +192,31 @@ def _rate(rate: Rate | None) -> str:
         return ""
     low, high = rate.interval
     return f"{100 * rate.part:.1f} % ({100 * low:.0f} to {100 * high:.0f}, n = {rate.of})"
+
+
+def _part_of(rate: Rate, real: Rate | None) -> str:
+    """How much of what the judge finds in real pictures it finds in generated ones."""
+    if real is None or not (real.right and rate.of):
+        return ""
+    return f"{100 * rate.part / real.part:.0f} %"
+
+
+def _times(ratio: float | None) -> str:
+    return "n/a" if ratio is None else f"{ratio:.2f}"
+
+
+def _ratio(distance: float, real: float) -> float | None:
+    return distance / real if distance >= 0 and real > 0 else None
+
+
+def _with_ratios(report: Report) -> dict[str, Value]:
+    """The report's plain values, and in each subject's distances their ratios to real ones."""
+    subjects: list[Value] = []
+    for subject in report.subjects:
+        far = subject.distances
+        ratios = {"frechet_ratio": far.frechet_ratio, "kernel_ratio": far.kernel_ratio}
+        subjects.append({**to_dict(subject), "distances": {**to_dict(far), **ratios}})
+    return {**to_dict(report), "subjects": subjects}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -24,7 +24,9 @@ def evaluate(
     model
         A model's name or folder.
     output
-        The folder for report.json, report.md and plots.
+        The folder for report.json, report.md and plots. It also
+        keeps the pictures made, so that the same command goes
+        on with what was stopped.
     inception_weights
         FID's InceptionV3, for distances that compare with others';
         without it they look through EfficientNet-Lite0.
