@@ -1,5 +1,6 @@
 """Multi-head attention, gated feed-forward, and the transformers that hold them over pictures."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -11,8 +12,8 @@ Tokens = Float[Tensor, "b n d"]
 class Attention(nn.Module):
     """Dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq. 1).
 
-    `upcast` multiplies queries and keys in float32, which Stable Diffusion 2.1 needs in half
-    precision.
+    `upcast` attends in float32, under autocast too, which Stable Diffusion 2.1 needs in half
+    precision: its products of queries and keys overflow float16.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class Attention(nn.Module):
         """(b, n, d), attending to (b, m, e), to (b, n, d)."""
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        if self.upcast:
-            return self.to_out(attend(q.float(), k.float(), v.float(), self.heads).to(v.dtype))
-        return self.to_out(attend(q, k, v, self.heads))
+        if not self.upcast:
+            return self.to_out(attend(q, k, v, self.heads))
+        with torch.autocast(q.device.type, enabled=False):
+            attended = attend(q.float(), k.float(), v.float(), self.heads)
+        return self.to_out(attended.to(v.dtype))
 
 
 class PictureAttention(nn.Module):
