@@ -1,5 +1,7 @@
 """Autoencoders: shapes, distributions, slicing, quantisation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -124,3 +126,38 @@ def test_the_codebook_loss_pulls_rows_and_latents_together():
     assert z.grad is not None
     assert vq.codebook.weight.grad is not None
     torch.testing.assert_close(z.grad, (0.25 * 2 * (z - rows) / z.numel()).detach())
+
+
+@pytest.mark.parametrize("config", [KL, VQ], ids=["kl", "vq"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": (False,)}, "attention has 1 entries for"),
+        ({"attention": (False,) * 4}, "attention has 4 entries for"),
+        ({"block_out_channels": ()}, "block_out_channels is empty"),
+        ({"norm_num_groups": 3}, "has 8, which norm_num_groups = 3 does not divide"),
+        ({"norm_num_groups": 0}, "norm_num_groups should be 1 or more"),
+        ({"layers_per_block": 0}, "layers_per_block should be 1 or more"),
+        ({"latent_channels": -1}, "latent_channels should be 1 or more"),
+        ({"scaling_factor": 0.0}, "scaling_factor should not be 0"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(config, **changes)
+
+
+def test_a_codebook_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="codebook_size should be 1 or more, got 0"):
+        replace(VQ, codebook_size=0)
+
+
+def test_slicing_bounds_the_distances_to_the_codebook(monkeypatch):
+    rows: list[int] = []
+    measure = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: rows.append(len(a)) or measure(a, b))
+    vq, z = VQAutoencoder(VQ), torch.randn(3, 3, 4, 4)
+    vq.decode(z)
+    vq.slicing = True
+    vq.decode(z)
+    assert rows == [3 * 16, 16, 16, 16]

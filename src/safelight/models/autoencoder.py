@@ -24,7 +24,7 @@ class AutoencoderConfig:
     coarsest.
 
     Latents are used as `(z - shift_factor) * scaling_factor`, so that they have about unit
-    variance.
+    variance. Raises `ValueError` if its parts do not fit each other.
     """
 
     in_channels: int = 3
@@ -40,6 +40,33 @@ class AutoencoderConfig:
     sample_size: int | None = 512  # picture height and width it was trained at
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
+
+    def __post_init__(self):
+        levels = len(self.block_out_channels)
+        if not levels:
+            raise ValueError("block_out_channels is empty; give each level's channels.")
+        if len(self.attention) != levels:
+            raise ValueError(
+                f"attention has {len(self.attention)} entries for {levels} levels of "
+                "block_out_channels; give one a level."
+            )
+        for name in (
+            "in_channels",
+            "out_channels",
+            "latent_channels",
+            "layers_per_block",
+            "norm_num_groups",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be 1 or more, got {getattr(self, name)}.")
+        for channels in self.block_out_channels:
+            if channels < 1 or channels % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels has {channels}, which norm_num_groups = "
+                    f"{self.norm_num_groups} does not divide."
+                )
+        if self.scaling_factor == 0:
+            raise ValueError("scaling_factor should not be 0, which would erase every latent.")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ class VQConfig:
     scaling_factor: float = 1.0
     beta: float = 0.25  # weight of the commitment loss
 
+    def __post_init__(self):
+        self._coders()  # which checks what both have
+        for name in ("codebook_size", "codebook_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} should be 1 or more, got {getattr(self, name)}.")
+
     def _coders(self) -> AutoencoderConfig:
         return AutoencoderConfig(
             in_channels=self.in_channels,
@@ -43,6 +49,7 @@ class VQConfig:
             attention=self.attention,
             mid_attention=self.mid_attention,
             norm_num_groups=self.norm_num_groups,
+            scaling_factor=self.scaling_factor,
         )
 
 
@@ -103,8 +110,12 @@ class VQAutoencoder(nn.Module):
         self, z: Float[Tensor, "b d h w"], *, quantize: bool = True
     ) -> Float[Tensor, "b c_out H W"]:
         """Pictures, about in [-1, 1], from unscaled latents, which are quantised first if asked."""
-        z = self.quantize(z).z if quantize else z
-        return sliced(lambda x: self.decoder(self.post_quant_conv(x)), z, self.slicing)
+
+        def pixels(z: Tensor) -> Tensor:
+            z = self.quantize(z).z if quantize else z
+            return self.decoder(self.post_quant_conv(z))
+
+        return sliced(pixels, z, self.slicing)
 
     def scale(self, z: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         """Unscaled latents to those the U-Net sees."""

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safelight.checkpoints.rules import Rule, Table
-from safelight.checkpoints.tables.configs import Neutral, read_config, square, write_config
+from safelight.checkpoints.tables.configs import (
+    Neutral,
+    fitting,
+    read_config,
+    square,
+    write_config,
+)
 from safelight.config import Value
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
@@ -86,21 +92,22 @@ def autoencoder_config_from_diffusers(
 ) -> AutoencoderConfig:
     """Translates an `AutoencoderKL` configuration; `SafelightError` if it is of another kind."""
     theirs = read_config(_DiffusersKL, values, _NEUTRAL_KL, source)
-    return AutoencoderConfig(
-        in_channels=theirs.in_channels,
-        out_channels=theirs.out_channels,
-        latent_channels=theirs.latent_channels,
-        block_out_channels=theirs.block_out_channels,
-        layers_per_block=theirs.layers_per_block,
-        attention=_attention(theirs, source),
-        mid_attention=theirs.mid_block_add_attention,
-        norm_num_groups=theirs.norm_num_groups,
-        quant_conv=theirs.use_quant_conv,
-        post_quant_conv=theirs.use_post_quant_conv,
-        sample_size=square(theirs.sample_size),
-        scaling_factor=theirs.scaling_factor,
-        shift_factor=theirs.shift_factor or 0.0,
-    )
+    with fitting(source):
+        return AutoencoderConfig(
+            in_channels=theirs.in_channels,
+            out_channels=theirs.out_channels,
+            latent_channels=theirs.latent_channels,
+            block_out_channels=theirs.block_out_channels,
+            layers_per_block=theirs.layers_per_block,
+            attention=_attention(theirs, source),
+            mid_attention=theirs.mid_block_add_attention,
+            norm_num_groups=theirs.norm_num_groups,
+            quant_conv=theirs.use_quant_conv,
+            post_quant_conv=theirs.use_post_quant_conv,
+            sample_size=square(theirs.sample_size),
+            scaling_factor=theirs.scaling_factor,
+            shift_factor=theirs.shift_factor or 0.0,
+        )
 
 
 def autoencoder_config_to_diffusers(config: AutoencoderConfig) -> dict[str, Value]:
@@ -129,20 +136,21 @@ def vq_config_from_diffusers(
 ) -> VQConfig:
     """Translates a `VQModel` configuration; `SafelightError` if it is of another kind."""
     theirs = read_config(_DiffusersVQ, values, _NEUTRAL_VQ, source)
-    return VQConfig(
-        in_channels=theirs.in_channels,
-        out_channels=theirs.out_channels,
-        latent_channels=theirs.latent_channels,
-        codebook_size=theirs.num_vq_embeddings,
-        codebook_dim=theirs.vq_embed_dim or theirs.latent_channels,
-        block_out_channels=theirs.block_out_channels,
-        layers_per_block=theirs.layers_per_block,
-        attention=_attention(theirs, source),
-        mid_attention=theirs.mid_block_add_attention,
-        norm_num_groups=theirs.norm_num_groups,
-        sample_size=square(theirs.sample_size),
-        scaling_factor=theirs.scaling_factor,
-    )
+    with fitting(source):
+        return VQConfig(
+            in_channels=theirs.in_channels,
+            out_channels=theirs.out_channels,
+            latent_channels=theirs.latent_channels,
+            codebook_size=theirs.num_vq_embeddings,
+            codebook_dim=theirs.vq_embed_dim or theirs.latent_channels,
+            block_out_channels=theirs.block_out_channels,
+            layers_per_block=theirs.layers_per_block,
+            attention=_attention(theirs, source),
+            mid_attention=theirs.mid_block_add_attention,
+            norm_num_groups=theirs.norm_num_groups,
+            sample_size=square(theirs.sample_size),
+            scaling_factor=theirs.scaling_factor,
+        )
 
 
 def vq_config_to_diffusers(config: VQConfig) -> dict[str, Value]:

@@ -1,7 +1,9 @@
 """Reading others' `config.json` strictly: what we do not build must have its neutral value."""
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from safelight.config import Value, from_dict, to_dict
@@ -16,12 +18,26 @@ Neutral = Mapping[str, tuple[Value, ...]]
 """Keys that we do not build, each with the values at which it makes no difference; the first of
 them is written."""
 
+_AVERAGING = frozenset(
+    {
+        "decay",
+        "inv_gamma",
+        "min_decay",
+        "optimization_step",
+        "power",
+        "update_after_step",
+        "use_ema_warmup",
+    }
+)
+"""What diffusers' moving averages leave in the configuration of the model that they averaged."""
+
 
 def read_config(cls: type[C], values: Mapping[str, Value], neutral: Neutral, source: str) -> C:
     """Builds `cls`, whose fields are named as the keys, from a configuration file's values.
 
-    Keys that start with `_` are bookkeeping; unknown keys that are null or false are of versions
-    that came later and make no difference.
+    A known key that is null has its default, unless null means something for it. Keys that start
+    with `_` are bookkeeping, and so are those of moving averages; unknown keys that are null or
+    false are of versions that came later and make no difference.
 
     Raises `SafelightError` for any other unknown key, a key of `neutral` with a value that is not
     neutral, or a value of the wrong type.
@@ -35,9 +51,32 @@ def read_config(cls: type[C], values: Mapping[str, Value], neutral: Neutral, sou
                     f"{source} has {key} = {value!r}, which is not supported "
                     f"(expected {' or '.join(map(repr, neutral[key]))})."
                 )
-        elif key in known or not (key.startswith("_") or value is None or value is False):
+        elif key in known:
             taken[key] = value
-    return from_dict(cls, taken, source)
+        elif not (key.startswith("_") or key in _AVERAGING or value is None or value is False):
+            taken[key] = value  # to be refused
+    return from_dict(cls, without_nulls(cls, taken), source)
+
+
+def without_nulls(cls: type[object], values: Mapping[str, Value]) -> dict[str, Value]:
+    """Values without the nulls of those fields of `cls` that cannot be None: these have their
+    defaults.
+    """
+    hints = typing.get_type_hints(cls)
+    return {
+        key: value
+        for key, value in values.items()
+        if value is not None or key not in hints or type(None) in typing.get_args(hints[key])
+    }
+
+
+@contextmanager
+def fitting(source: str) -> Generator[None]:
+    """Turns the `ValueError` of a configuration whose parts do not fit into `SafelightError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise SafelightError(f"{source} cannot be built: {error}") from error
 
 
 def write_config(class_name: str, config: object, neutral: Neutral) -> dict[str, Value]:
