@@ -13,6 +13,7 @@ from safelight.checkpoints.folder import Defaults, read_folder, write_folder
 from safelight.checkpoints.shift import without_shift
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.clip import ClipText
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder, VQConfig
 
@@ -176,6 +177,34 @@ def test_a_missing_file_is_named(folder, gone, said):
     _refused(folder, said)
 
 
+def test_a_text_tower_of_clips_vocabulary_may_bring_no_tokenizer(model, tmp_path):
+    small = model.text_towers[0].config
+    for act, pad in (("quick_gelu", "<|endoftext|>"), ("gelu", "!")):
+        config = replace(small, vocab_size=49408, eos_token_id=49407, hidden_act=act)
+        whole = replace(model, text_towers=(ClipText(config),))
+        write_folder(tmp_path / act, whole)
+        shutil.rmtree(tmp_path / act / "tokenizer")
+        tokenizer = read_folder(tmp_path / act).tokenizers[0]
+        assert (tokenizer.vocab_size, tokenizer.length, tokenizer.pad) == (49408, 16, pad)
+        assert tokenizer.encode(["a cat"])[0, :4].tolist() == [49406, 320, 2368, 49407]
+
+
+def test_another_tower_needs_its_tokenizer(folder):
+    shutil.rmtree(folder / "tokenizer")
+    _refused(folder, "tokenizer_config.json", "not there")
+
+
+def test_a_tokenizer_that_is_not_the_towers_is_one_line(model, tmp_path):
+    size = model.tokenizers[0].vocab_size
+    for change, said in (
+        ({"vocab_size": size - 1}, f"token ids up to {size - 1}, but its text tower's vocab_size"),
+        ({"max_position_embeddings": 12}, "model_max_length = 16, but its text tower's max_posi"),
+    ):
+        tower = ClipText(replace(model.text_towers[0].config, **change))
+        write_folder(tmp_path / "model", replace(model, text_towers=(tower,)))
+        _refused(tmp_path / "model", said)
+
+
 def test_a_tokenizer_without_either_generations_files_is_said(folder):
     (folder / "tokenizer/tokenizer.json").unlink()
     (folder / "tokenizer/merges.txt").unlink()
@@ -189,6 +218,7 @@ def test_a_tokenizer_without_either_generations_files_is_said(folder):
         ("unet", {"_class_name": "UNet3DConditionModel"}, "expected UNet2DConditionModel"),
         ("unet", {"norm_num_groups": 7}, "cannot be built"),
         ("vae", {"latent_channels": 5}, "misshapen"),
+        ("vae", {"norm_num_groups": 7}, "cannot be built"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "expected AutoencoderKL or VQModel"),
         ("text_encoder", {"num_hidden_layers": 3}, "missing: text_model.encoder.layers.2"),
         ("text_encoder", {"num_hidden_layers": 1}, "left over: text_model.encoder.layers.1"),

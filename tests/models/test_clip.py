@@ -131,3 +131,55 @@ def test_prompts_become_context():
     assert cond.context is not None
     assert cond.context.shape == (2, 8, 16)
     assert not torch.allclose(cond.context[0], cond.context[1])
+
+
+def _files(folder: Path, vocabulary: str, merges: bytes) -> tuple[Path, Path]:
+    (folder / "vocab.json").write_text(vocabulary)
+    (folder / "merges.txt").write_bytes(merges)
+    return folder / "vocab.json", folder / "merges.txt"
+
+
+@pytest.mark.parametrize(
+    ("token", "merges", "message"),
+    [
+        ('"ab": 3', b"a c\n", "the merge 'a c' needs 'c'"),
+        ('"c": 3', b"a c\n", "the merge 'a c' needs 'ac'"),
+        ('"c": 3', b"\xff\xfe a\n", "cannot be read as UTF-8"),
+        ('"c": -3', b"", "token 'c' has the impossible id -3"),
+        ('"c": 5000000000', b"", "impossible id 5000000000"),
+    ],
+)
+def test_broken_files_are_one_line(tmp_path: Path, token: str, merges: bytes, message: str):
+    vocabulary = f'{{"a": 0, "{BOS}": 1, "{EOS}": 2, {token}}}'
+    with pytest.raises(SafelightError, match=message) as error:
+        ClipTokenizer.from_files(*_files(tmp_path, vocabulary, merges))
+    assert "\n" not in str(error.value)
+    assert str(tmp_path / "merges.txt") in str(error.value)
+
+
+def test_a_tokenizer_json_of_merges_without_tokens_is_one_line(tmp_path: Path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(
+        f'{{"model": {{"vocab": {{"a": 0, "{BOS}": 1, "{EOS}": 2}}, "merges": ["a a"]}}}}'
+    )
+    with pytest.raises(SafelightError, match="the merge 'a a' needs 'aa'"):
+        ClipTokenizer.from_tokenizer_json(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "message"),
+    [
+        (513, 8, "vocab_size should be 514 or more"),
+        (100, 8, "got 100"),
+        (520, 2, "length should be 3"),
+    ],
+)
+def test_a_vocabulary_too_small_is_one_line(size: int, length: int, message: str):
+    with pytest.raises(SafelightError, match=message):
+        ClipTokenizer.train(["a red cube"], vocab_size=size, length=length)
+
+
+def test_the_least_vocabulary_holds_every_byte():
+    tokenizer = ClipTokenizer.train(["a red cube"], vocab_size=514, length=8)
+    assert tokenizer.vocab_size == 514
+    assert tokenizer.last_id == 513

@@ -35,7 +35,7 @@ from safelight.checkpoints.tables.unet import (
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
-from safelight.models.clip import ClipText
+from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
@@ -43,6 +43,7 @@ from safelight.models.vq import VQAutoencoder
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
 MAX_SHARD_BYTES = 10 * 1000**3
+_CLIP_VOCABULARY = 49408  # tokens of the public vocabulary
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -95,8 +96,34 @@ def read_text_tower(
     return _read(folder, TRANSFORMERS_STEM, lambda: ClipText(config), CLIP_TEXT, reading)
 
 
-def read_tokenizer(folder: Path) -> ClipTokenizer:
-    """The tokenizer in `folder`: `tokenizer.json`, else `vocab.json` with `merges.txt`."""
+def read_tokenizer(folder: Path, tower: ClipTextConfig | None = None) -> ClipTokenizer:
+    """The tokenizer in `folder`: `tokenizer.json`, else `vocab.json` with `merges.txt`; where none
+    of these is there, and `tower` has a row for each token of CLIP's, the public vocabulary.
+
+    Raises `SafelightError` for files that are not a tokenizer's, or not one for `tower`.
+    """
+    files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
+    there = any((folder / name).is_file() for name in files)
+    if not there and tower is not None and tower.vocab_size == _CLIP_VOCABULARY:
+        # OpenCLIP's towers, which have the exact gelu, were trained with id 0 as padding
+        pad = "!" if tower.hidden_act == "gelu" else EOS
+        return ClipTokenizer.bundled(length=tower.max_position_embeddings, pad=pad)
+    tokenizer = _read_tokenizer(folder)
+    if tower is not None and tokenizer.last_id >= tower.vocab_size:
+        raise SafelightError(
+            f"{folder} has token ids up to {tokenizer.last_id}, but its text tower's vocab_size is "
+            f"{tower.vocab_size}; expected the tokenizer that the tower was trained with."
+        )
+    if tower is not None and tokenizer.length > tower.max_position_embeddings:
+        raise SafelightError(
+            f"{folder} has model_max_length = {tokenizer.length}, but its text tower's "
+            f"max_position_embeddings is {tower.max_position_embeddings}; expected no more than "
+            "that."
+        )
+    return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> ClipTokenizer:
     values = read_json(_required(folder, "tokenizer_config.json"))
     length = values.get("model_max_length", 77)
     if not isinstance(length, int) or not 1 < length <= 65536:

@@ -113,14 +113,18 @@ def read_folder(
     xl = "text_encoder_2" in components
     pairs = [(tower, tokenizer) for tower, tokenizer in _TEXT if tower in components]
     defaults = path / DEFAULTS
+    towers = tuple(
+        read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
+        for tower, _ in pairs
+    )
     folder = Folder(
         unet=read_unet(path / "unet", reading),
         autoencoder=read_autoencoder(path / "vae", reading),
-        text_towers=tuple(
-            read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
-            for tower, _ in pairs
+        text_towers=towers,
+        tokenizers=tuple(
+            read_tokenizer(path / tokenizer, tower.config)
+            for (_, tokenizer), tower in zip(pairs, towers, strict=True)
         ),
-        tokenizers=tuple(read_tokenizer(path / tokenizer) for _, tokenizer in pairs),
         scheduler=read_scheduler(path / "scheduler", amended=pipeline_class in _AMENDING),
         pipeline_class=pipeline_class,
         defaults=from_dict(Defaults, read_json(defaults), DEFAULTS)

@@ -67,6 +67,11 @@ class ClipTokenizer:
         """How many ids there are."""
         return self.tokenizer.get_vocab_size()
 
+    @property
+    def last_id(self) -> int:
+        """The highest id."""
+        return max(self.tokenizer.get_vocab().values())
+
     @staticmethod
     def from_files(
         vocabulary: Path, merges: Path, *, length: int = 77, pad: str = EOS
@@ -77,8 +82,12 @@ class ClipTokenizer:
             if not isinstance(index, int):
                 raise SafelightError(f"{vocabulary}: token {token!r} should map to an integer.")
             vocab[token] = index
-        lines = merges.read_text(encoding="utf-8").splitlines()
-        return ClipTokenizer(_build(vocab, _pairs(lines, str(merges))), length, pad)
+        try:
+            lines = merges.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SafelightError(f"{merges} cannot be read as UTF-8 text: {error}.") from error
+        pairs = _pairs(lines, str(merges))
+        return ClipTokenizer(_build(vocab, pairs, source=str(merges)), length, pad)
 
     @staticmethod
     def from_tokenizer_json(path: Path, *, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
@@ -90,7 +99,8 @@ class ClipTokenizer:
                 f"{path} does not hold a byte-pair tokenizer (vocab and merges under model)."
             ) from error
         lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in stored.merges]
-        return ClipTokenizer(_build(stored.vocab, _pairs(lines, str(path))), length, pad)
+        pairs = _pairs(lines, str(path))
+        return ClipTokenizer(_build(stored.vocab, pairs, source=str(path)), length, pad)
 
     @staticmethod
     def bundled(*, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
@@ -110,8 +120,19 @@ class ClipTokenizer:
 
     @staticmethod
     def train(captions: Iterable[str], vocab_size: int, length: int) -> "ClipTokenizer":
-        """Learns a vocabulary of at most `vocab_size` tokens (512 bytes and 2 marks among them)."""
+        """Learns a vocabulary of at most `vocab_size` tokens (512 bytes and 2 marks among them).
+
+        Raises `SafelightError` if there is no room for these, or for the marks in `length`.
+        """
         letters = _byte_letters()
+        least = 2 * len(letters) + 2
+        if vocab_size < least:
+            raise SafelightError(
+                f"vocab_size should be {least} or more (each byte twice, and two marks), "
+                f"got {vocab_size}."
+            )
+        if length < 3:
+            raise SafelightError(f"length should be 3 tokens or more, got {length}.")
         learner = _build({}, [], special=False)
         trainer = BpeTrainer(
             vocab_size=vocab_size - 2 - len(letters),
@@ -156,13 +177,27 @@ class ClipTokenizer:
 
 
 def _build(
-    vocab: dict[str, int], merges: list[tuple[str, str]], *, special: bool = True
+    vocab: dict[str, int],
+    merges: list[tuple[str, str]],
+    *,
+    special: bool = True,
+    source: str = "vocabulary",
 ) -> Tokenizer:
     """The whole tokenizer around a vocabulary, as transformers' fast CLIP tokenizer is put
     together.
     """
     if special and not {BOS, EOS} <= vocab.keys():
-        raise SafelightError(f"The tokenizer's vocabulary lacks {BOS!r} or {EOS!r}.")
+        raise SafelightError(f"{source}: the tokenizer's vocabulary lacks {BOS!r} or {EOS!r}.")
+    for token, index in vocab.items():
+        if not 0 <= index < 2**31:
+            raise SafelightError(f"{source}: token {token!r} has the impossible id {index}.")
+    for pair in merges:
+        for token in (*pair, "".join(pair)):
+            if token not in vocab:
+                raise SafelightError(
+                    f"{source}: the merge {' '.join(pair)!r} needs {token!r}, which the vocabulary "
+                    "lacks; its files are of two tokenizers, or cut short."
+                )
     tokenizer = Tokenizer(
         models.BPE(
             vocab=vocab,
