@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from safelight.checkpoints.rules import Rule, Table
+from safelight.checkpoints.tables.configs import without_nulls
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.models.clip import ClipTextConfig
@@ -54,12 +55,14 @@ def clip_config_from_transformers(
 ) -> ClipTextConfig:
     """Translates a text tower's configuration; `skip` and `final_norm` are the pipeline's to say.
 
-    Keys of transformers that do not concern the network are passed over.
+    Keys of transformers that do not concern the network are passed over; one that is null has its
+    default.
 
     Raises `SafelightError` if it is of another kind.
     """
     known = {field.name for field in fields(_Transformers)}
-    theirs = from_dict(_Transformers, {k: v for k, v in values.items() if k in known}, source)
+    taken = {key: value for key, value in values.items() if key in known}
+    theirs = from_dict(_Transformers, without_nulls(_Transformers, taken), source)
     if theirs.num_attention_heads < 1 or theirs.hidden_size % theirs.num_attention_heads:
         raise SafelightError(
             f"{source}: {theirs.hidden_size} channels do not split into "
