@@ -20,7 +20,7 @@ from safelight.checkpoints.folder import read_folder
 from safelight.config import read_toml
 from safelight.errors import SafelightError
 from safelight.pipelines.load import load
-from safelight.train.state import checkpoints
+from safelight.train.checkpoint import checkpoints
 
 AUTOENCODER = """
 kind = "autoencoder"

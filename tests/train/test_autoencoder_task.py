@@ -1,11 +1,12 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from train_toys import batch
 
-from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from safelight.models.vq import VQAutoencoder, VQConfig
 from safelight.train import losses
 from safelight.train.autoencoder_task import (
@@ -167,3 +168,62 @@ def test_a_feature_network_stays_as_it_is_and_steers_the_autoencoder():
     loss.total.backward()
     assert network.last_layer.grad is not None
     assert network.last_layer.grad.abs().sum() > 0
+
+
+def test_in_bfloat16_the_divergence_and_the_draw_are_still_in_float32():
+    network, config = autoencoder(), AutoencoderLossConfig()
+    pixels = batch(0, 4).pixels
+    assert pixels is not None
+    drawn: list[torch.Tensor] = []
+    decode = network.decode
+    network.decode = lambda z: drawn.append(z) or decode(z)  # type: ignore[method-assign]
+    result = reconstruct_kl(network, config, torch.bfloat16)(pixels, draws(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = network.encode(pixels)
+    assert encoded.mean.dtype is torch.bfloat16
+    exact = Gaussian(encoded.mean.double(), encoded.logvar.double())
+    assert drawn[0].dtype is result.parts["kl"].dtype is torch.float32
+    noise = draws(0).normal(encoded.mean.shape, 0)
+    torch.testing.assert_close(
+        drawn[0].double(), exact.sample(noise.double()), rtol=1e-6, atol=1e-6
+    )
+    assert result.parts["kl"].item() == pytest.approx(
+        (exact.kl().mean() / pixels[0].numel()).item(), rel=1e-6
+    )
+
+
+def test_a_step_in_bfloat16_changes_float32_weights_about_as_one_in_float32(tmp_path: Path):
+    changes: dict[str, torch.Tensor] = {}
+    for precision, dtype in (("float32", None), ("bfloat16", torch.bfloat16)):
+        network, config = autoencoder(), AutoencoderLossConfig(adversary=ADVERSARY)
+        before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+        seen: list[torch.dtype] = []
+        network.decoder.conv_in.register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.append(output.dtype)
+        )
+        toy = AutoencoderTask(network, reconstruct_kl(network, config, dtype), config, None)
+        loop = LoopConfig(steps=5, batch_size=4, preview_every=0, tensorboard=False)
+        optim = OptimConfig(lr=1e-3, warmup=0, precision=precision)
+        train(toy, pictures, loop, optim, tmp_path / precision, device=CPU)
+        assert set(seen) == {dtype or torch.float32}
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
+        changes[precision] = (
+            torch.cat([p.detach().flatten() for p in network.parameters()]) - before
+        )
+    likeness = torch.cosine_similarity(changes["float32"], changes["bfloat16"], dim=0)
+    assert 0.9 < likeness < 1 - 1e-6  # alike, but not the same
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: AutoencoderLossConfig(kl=-1.0), r"loss\.kl should be at least 0, got -1\.0"),
+        (lambda: AutoencoderLossConfig(gradient_scales=0), r"loss\.gradient_scales"),
+        (lambda: AdversaryConfig(start=-1), r"adversary\.start should be at least 0, got -1"),
+        (lambda: AdversaryConfig(channels=0), r"adversary\.channels should be a multiple of 8"),
+        (lambda: AdversaryConfig(lr_scale=-0.5), r"adversary\.lr_scale"),
+    ],
+)
+def test_weights_out_of_range_are_named(make: Callable[[], object], told: str):
+    with pytest.raises(SafelightError, match=told):
+        make()

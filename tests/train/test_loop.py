@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from train_toys import Denoising, assert_same, batch, run
 
 from safelight.checkpoints.files import read_state
 from safelight.errors import SafelightError
+from safelight.train.checkpoint import checkpoints
 from safelight.train.loop import Hooks, LoopConfig, Preview, train
 from safelight.train.optim import OptimConfig
-from safelight.train.progress import LOG_NAME
-from safelight.train.state import checkpoints
+from safelight.train.progress import LOG_NAME, reporting
 
 
 def log(folder: Path) -> list[dict[str, float]]:
@@ -166,3 +167,81 @@ def test_tensorboard_is_written_where_it_is_installed(tmp_path: Path):
     pytest.importorskip("tensorboard")
     run(Denoising(), tmp_path, steps=2, tensorboard=True)
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_checkpoint_on_another_basis_is_refused_in_one_line(tmp_path: Path):
+    basis = {"autoencoder": "a" * 64, "unet": {"attention_heads": [2, 4], "channels": [8]}}
+    run(Denoising(), tmp_path, steps=2, basis=basis)
+    run(Denoising(), tmp_path, steps=3, basis=basis, resume=True)
+    other = {"autoencoder": "b" * 64, "unet": {"attention_heads": (4, 2), "channels": (8,)}}
+    with pytest.raises(SafelightError) as error:
+        run(Denoising(), tmp_path, steps=4, basis=other, resume=True)
+    told = str(error.value)
+    assert "autoencoder was aaaaaaaaaaaa, is bbbbbbbbbbbb" in told
+    assert "unet.attention_heads was [2, 4], is [4, 2]" in told
+    assert "channels" not in told
+    assert "another output folder" in told
+    assert "\n" not in told
+
+
+def test_a_checkpoint_from_before_there_were_bases_is_gone_on_from(tmp_path: Path):
+    run(Denoising(), tmp_path, steps=2)
+    facts = checkpoints(tmp_path / "checkpoints")[-1] / "state.json"
+    plain = json.loads(facts.read_text())
+    del plain["basis"]
+    facts.write_text(json.dumps(plain))
+    assert run(Denoising(), tmp_path, steps=3, basis={"unet": "x"}, resume=True).step == 3
+
+
+@pytest.mark.parametrize("broken", ["weights.safetensors", "state.json"])
+def test_a_broken_checkpoint_is_told_of_and_the_one_before_continued(
+    tmp_path: Path, broken: str, capsys: pytest.CaptureFixture[str]
+):
+    run(Denoising(), tmp_path / "whole", steps=5)
+    run(Denoising(), tmp_path / "parts", steps=4, save_every=2)
+    path = checkpoints(tmp_path / "parts/checkpoints")[-1] / broken
+    path.write_bytes(path.read_bytes()[:20])
+    capsys.readouterr()
+    run(Denoising(), tmp_path / "parts", steps=3, keep=1, resume=True)
+    assert "Going on from step 2 instead." in capsys.readouterr().out
+    names = [path.name for path in checkpoints(tmp_path / "parts/checkpoints")]
+    assert names == ["step_0000003"]  # not the broken one, newer as it is
+    run(Denoising(), tmp_path / "parts", steps=5, resume=True)
+    for name in ("weights", "averages", "optimisers"):
+        assert_same(saved(tmp_path / "whole", name), saved(tmp_path / "parts", name))
+
+
+def test_if_no_checkpoint_can_be_read_the_error_is_that_of_the_newest(tmp_path: Path):
+    run(Denoising(), tmp_path, steps=2, save_every=1)
+    for path in checkpoints(tmp_path / "checkpoints"):
+        (path / "averages.safetensors").unlink()
+    with pytest.raises(SafelightError, match=r"step_0000002"):
+        run(Denoising(), tmp_path, steps=4, resume=True)
+
+
+def test_a_preview_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def half(picture: Image.Image, path: Path, *_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with (
+        reporting(tmp_path, 2, 0, tensorboard=False) as report,
+        pytest.raises(OSError, match="No space"),
+    ):
+        report.picture(1, torch.zeros(3, 4, 4))
+    assert list((tmp_path / "previews").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"steps": 0}, r"loop\.steps should be at least 1, got 0"),
+        ({"save_every": -1}, r"loop\.save_every should be at least 0, got -1"),
+        ({"preview_every": -1}, r"loop\.preview_every"),
+        ({"ema": 1.0}, r"loop\.ema"),
+    ],
+)
+def test_loop_values_out_of_range_are_named(values: dict[str, float], told: str):
+    with pytest.raises(SafelightError, match=told):
+        LoopConfig(**values)

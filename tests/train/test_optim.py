@@ -55,8 +55,33 @@ def test_prepare_lays_kernels_out_channels_last():
     assert module.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_mistakes_are_named():
-    with pytest.raises(SafelightError, match=r"optim\.lr"):
-        OptimConfig(lr=0.0)
-    with pytest.raises(SafelightError, match=r"optim\.accumulate"):
-        OptimConfig(accumulate=0)
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"lr": 0.0}, r"optim\.lr should be above 0, got 0\.0"),
+        ({"lr": float("nan")}, r"optim\.lr"),
+        ({"accumulate": 0}, r"optim\.accumulate should be at least 1, got 0"),
+        ({"warmup": -1}, r"optim\.warmup should be at least 0, got -1"),
+        ({"final_lr": -0.1}, r"optim\.final_lr"),
+        ({"weight_decay": -0.1}, r"optim\.weight_decay"),
+        ({"clip": -1.0}, r"optim\.clip"),
+        ({"clip": float("nan")}, r"optim\.clip"),
+        ({"betas": (1.0, 0.9)}, r"optim\.betas should be in \[0, 1\), got \[1\.0, 0\.9\]"),
+        ({"betas": (0.9, -0.1)}, r"optim\.betas"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, float], told: str):
+    with pytest.raises(SafelightError, match=told):
+        OptimConfig(**values)
+
+
+def test_compile_is_passed_on_to_whatever_has_a_forward(monkeypatch: pytest.MonkeyPatch):
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    whole, parts = nn.Sequential(nn.Linear(2, 2)), nn.Module()
+    parts.encoder, parts.decoder = nn.Linear(2, 2), nn.Linear(2, 2)
+    prepare(whole, OptimConfig(compile=False), torch.device("cpu"))
+    assert compiled == []
+    for module in (whole, parts):
+        prepare(module, OptimConfig(compile=True), torch.device("cpu"))
+    assert compiled == [whole, parts.encoder, parts.decoder]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from safelight import rng
+from safelight.train.checkpoint import Basis
 from safelight.train.loop import LoopConfig, Outcome, train
 from safelight.train.optim import OptimConfig
 from safelight.train.task import Draws, Loss, Phase
@@ -62,6 +63,7 @@ def run(
     *,
     resume: bool = False,
     optim: OptimConfig | None = None,
+    basis: Basis | None = None,
     **loop: int | float | bool,
 ) -> Outcome:
     settings = {"steps": 6, "batch_size": 8, "tensorboard": False, "preview_every": 0} | loop
@@ -73,6 +75,7 @@ def run(
         folder,
         device=torch.device("cpu"),
         resume=resume,
+        basis=basis,
     )
 
 

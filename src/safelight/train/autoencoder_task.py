@@ -13,7 +13,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.models.autoencoder import Autoencoder
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder, Gaussian
 from safelight.models.vq import VQAutoencoder
 from safelight.train import losses
 from safelight.train.discriminator import AdversaryConfig, PatchDiscriminator, frozen_call
@@ -37,6 +38,14 @@ class AutoencoderLossConfig:
     kl: float = 1e-6
     codebook: float = 1.0
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
+
+    def __post_init__(self):
+        leasts = {"l1": 0, "perceptual": 0, "gradient": 0, "kl": 0, "codebook": 0}
+        for name, least in {**leasts, "gradient_scales": 1}.items():
+            if not getattr(self, name) >= least:
+                raise SafelightError(
+                    f"loss.{name} should be at least {least}, got {getattr(self, name)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,9 @@ def reconstruct_kl(
 
     def reconstruct(pixels: Pixels, draws: Draws) -> Reconstruction:
         with _autocast(pixels.device, dtype):
-            posterior = autoencoder.encode(pixels)
+            encoded = autoencoder.encode(pixels)
+            # exponents and sums over a latent are beyond bfloat16's eight bits
+            posterior = Gaussian(encoded.mean.float(), encoded.logvar.float())
             noise = draws.normal(posterior.mean.shape, stream=0)
             output = autoencoder.decode(posterior.sample(noise))
         divergence = losses.kl(posterior, pixels)

@@ -26,7 +26,12 @@ class AdversaryConfig:
     lr_scale: float = 1.0
 
     def __post_init__(self):
-        if self.channels % _GROUPS:
+        for name in ("weight", "start", "layers", "lr_scale"):
+            if not getattr(self, name) >= 0:
+                raise SafelightError(
+                    f"adversary.{name} should be at least 0, got {getattr(self, name)}."
+                )
+        if self.channels < 1 or self.channels % _GROUPS:
             raise SafelightError(
                 f"adversary.channels should be a multiple of {_GROUPS}, got {self.channels}."
             )

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from safelight.errors import SafelightError
+from safelight.train.checkpoint import FOLDER, Basis, to_go_on_from
 from safelight.train.ema import Averages
 from safelight.train.optim import OPTIMISERS, OptimConfig, lr_at, prepare
 from safelight.train.progress import Report, reporting
 from safelight.train.signals import listening
-from safelight.train.state import TrainState, checkpoints
+from safelight.train.state import TrainState
 from safelight.train.task import Draws, Phase, Task, batch_part
 from safelight.train.window import Window
 from safelight.types import Batch
@@ -41,10 +42,12 @@ class LoopConfig:
     tensorboard: bool = True
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "log_every", "keep"):
-            if getattr(self, name) < 1:
+        leasts = {"steps": 1, "batch_size": 1, "log_every": 1, "keep": 1}
+        leasts |= {"save_every": 0, "preview_every": 0}
+        for name, least in leasts.items():
+            if getattr(self, name) < least:
                 raise SafelightError(
-                    f"loop.{name} should be at least 1, got {getattr(self, name)}."
+                    f"loop.{name} should be at least {least}, got {getattr(self, name)}."
                 )
         if not 0 <= self.ema < 1:
             raise SafelightError(f"loop.ema should be in [0, 1), got {self.ema}.")
@@ -89,27 +92,22 @@ def train(
     device: torch.device,
     resume: bool = False,
     hooks: Hooks | None = None,
+    basis: Basis | None = None,
 ) -> Outcome:
     """Trains until `config.steps` steps are done or a signal comes, and leaves checkpoints, log and
     previews in `folder`.
 
-    With `resume` the newest checkpoint there is continued to the bit, or a new training begun if
-    there is none. SIGINT and SIGTERM save a checkpoint and end the training.
+    With `resume` the newest checkpoint that can be read is continued to the bit, or a new training
+    begun if there is none. Checkpoints keep `basis`, and are continued on the same one only. SIGINT
+    and SIGTERM save a checkpoint and end the training.
 
     Raises `SafelightError` if `folder` holds checkpoints and `resume` is not asked for, if they are
-    of another network, or if a loss or gradient is no longer finite: the last checkpoint, which is
-    good, stays.
+    of another network or basis, or if a loss or gradient is no longer finite: the last checkpoint,
+    which is good, stays.
     """
     hooks = hooks or Hooks()
-    state = _start(task, config, optim, device)
-    saved = checkpoints(folder / "checkpoints")
-    if saved and not resume:
-        raise SafelightError(
-            f"{folder} holds a training at step {saved[-1].name.removeprefix('step_')}; "
-            "continue it with --resume, or choose another output folder."
-        )
-    if saved:
-        state.load(saved[-1])
+    state = _start(task, config, optim, device, basis or {})
+    warnings = _resume(state, folder, resume=resume)
     left_off = state.step
     batches = batches_from(state.step)
     stopped: Signals | None = None
@@ -117,6 +115,8 @@ def train(
         listening() as wish,
         reporting(folder, config.steps, state.step, tensorboard=config.tensorboard) as report,
     ):
+        for warning in warnings:
+            report.say(warning)
         window = Window()
         while state.step < config.steps and stopped is None:
             lr = lr_at(optim, state.step, config.steps)
@@ -143,7 +143,9 @@ def train(
     return Outcome(state.step, state.seconds, stopped)
 
 
-def _start(task: Task, config: LoopConfig, optim: OptimConfig, device: torch.device) -> TrainState:
+def _start(
+    task: Task, config: LoopConfig, optim: OptimConfig, device: torch.device, basis: Basis
+) -> TrainState:
     for phase in task.phases.values():
         for module in phase.modules.values():
             prepare(module, optim, device)
@@ -160,7 +162,15 @@ def _start(task: Task, config: LoopConfig, optim: OptimConfig, device: torch.dev
         if phase.averaged
         for name, module in phase.modules.items()
     }
-    return TrainState(task.phases, optimisers, Averages(averaged, config.ema), device)
+    return TrainState(task.phases, optimisers, Averages(averaged, config.ema), device, basis)
+
+
+def _resume(state: TrainState, folder: Path, *, resume: bool) -> list[str]:
+    """Makes a state what the newest good checkpoint is, if any; what the user should know of it."""
+    saved, warnings = to_go_on_from(folder, resume=resume)
+    if saved is not None:
+        state.load(saved)
+    return warnings
 
 
 def _step(
@@ -203,7 +213,7 @@ def _step(
 
 
 def _save(state: TrainState, config: LoopConfig, folder: Path, hooks: Hooks) -> None:
-    state.save(folder / "checkpoints", config.keep)
+    state.save(folder / FOLDER, config.keep)
     _export(state, hooks)
 
 

@@ -25,7 +25,8 @@ class OptimConfig:
     The learning rate rises linearly over `warmup` steps, then stays or falls along a cosine to
     `final_lr` of itself. Weight decay spares vectors (norms and biases). Gradients longer than
     `clip` (over all of a phase's weights; 0 for never) are shortened. A batch is worked off in
-    `accumulate` parts, which saves memory and changes nothing else.
+    `accumulate` parts, which saves memory and changes nothing else; but against an adversary each
+    part balances the two losses by its own gradients, so that sums differ a little.
 
     `precision` "auto" takes bfloat16 autocast where the hardware multiplies it, else float32.
     `compile` lets torch compile the networks; `recompute` saves memory by gradient checkpointing.
@@ -45,10 +46,16 @@ class OptimConfig:
     recompute: bool = False
 
     def __post_init__(self):
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise SafelightError(f"optim.lr should be above 0, got {self.lr}.")
-        if self.accumulate < 1:
-            raise SafelightError(f"optim.accumulate should be at least 1, got {self.accumulate}.")
+        leasts = {"accumulate": 1, "warmup": 0, "final_lr": 0, "weight_decay": 0, "clip": 0}
+        for name, least in leasts.items():
+            if not least <= getattr(self, name) < math.inf:
+                raise SafelightError(
+                    f"optim.{name} should be at least {least}, got {getattr(self, name)}."
+                )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise SafelightError(f"optim.betas should be in [0, 1), got {list(self.betas)}.")
 
 
 def lr_at(config: OptimConfig, step: int, steps: int) -> float:

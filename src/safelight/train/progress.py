@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from safelight.checkpoints.atomic import write_text
+from safelight.checkpoints.atomic import replacing_file, write_text
 
 LOG_NAME = "log.jsonl"
 
@@ -62,8 +62,8 @@ class Report:
         levels = picture.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round()
         levels = levels.to(torch.uint8)
         path = self._folder / "previews" / f"step_{step:07d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rearrange(levels, "c h w -> h w c").numpy()).save(path)
+        with replacing_file(path) as temporary:
+            Image.fromarray(rearrange(levels, "c h w -> h w c").numpy()).save(temporary, "PNG")
         if self._board is not None:
             self._board.add_image("preview", levels, step)
 

@@ -1,12 +1,9 @@
 """Everything a training is at a step, on disk: written whole or not at all, read to the bit.
 
-A checkpoint is a folder `step_0001000` with `weights.safetensors`, `averages.safetensors`,
-`optimisers.safetensors` and `state.json`. Random numbers and data order need no state: they are
-functions of the step.
+Random numbers and data order need no state: they are functions of the step.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,24 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from safelight.checkpoints.atomic import replacing_folder
-from safelight.checkpoints.files import read_state, write_state
-from safelight.config import read_json
+from safelight.checkpoints.files import write_state
+from safelight.config import Value
 from safelight.errors import SafelightError
+from safelight.train.checkpoint import Basis, Checkpoint, checkpoints
 from safelight.train.ema import Averages
 from safelight.train.task import Phase
 
 _NAME = "step_{:07d}"
-_PATTERN = re.compile(r"step_(\d{7,})")
 
 
 @dataclass
 class TrainState:
-    """The weights, their averages, the optimisers, and how many steps are done."""
+    """The weights, their averages, the optimisers, how many steps are done, and on what basis."""
 
     phases: Mapping[str, Phase]
     optimisers: Mapping[str, torch.optim.Optimizer]
     averages: Averages
     device: torch.device
+    basis: Basis = field(default_factory=dict[str, Value])
     step: int = 0
     seconds: float = 0.0  # spent training so far, over all runs
     _names: dict[Tensor, str] = field(init=False)
@@ -47,7 +45,9 @@ class TrainState:
         }
 
     def save(self, folder: Path, keep: int) -> Path:
-        """Writes a checkpoint into `folder` and deletes all but the newest `keep`."""
+        """Writes a checkpoint into `folder` and deletes all but the newest `keep` up to it; later
+        ones, which could not be gone on from, too.
+        """
         path = folder / _NAME.format(self.step)
         with replacing_folder(path) as temporary:
             write_state(temporary / "weights.safetensors", self._weights())
@@ -57,30 +57,27 @@ class TrainState:
                 "step": self.step,
                 "updates": self.averages.updates,
                 "seconds": round(self.seconds, 1),
+                "basis": self.basis,
             }
             (temporary / "state.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        for old in checkpoints(folder)[: -max(keep, 1)]:
-            shutil.rmtree(old)
+        others = checkpoints(folder)
+        place = others.index(path)
+        for other in (*others[: max(place + 1 - max(keep, 1), 0)], *others[place + 1 :]):
+            shutil.rmtree(other)
         return path
 
     @torch.no_grad()
-    def load(self, path: Path) -> None:
+    def load(self, saved: Checkpoint) -> None:
         """Becomes what `save` wrote, in place.
 
-        Raises `SafelightError` if the checkpoint is of another network.
+        Raises `SafelightError` if the checkpoint is of another network or on another basis.
         """
-        facts = read_json(path / "state.json")
-        step, updates, seconds = facts.get("step"), facts.get("updates"), facts.get("seconds")
-        if (
-            not isinstance(step, int)
-            or not isinstance(updates, int)
-            or not isinstance(seconds, int | float)
-        ):
-            raise SafelightError(f"{path / 'state.json'} should hold step, updates and seconds.")
-        _copy(self._weights(), read_state(path / "weights.safetensors"), path)
-        _copy(self.averages.tensors, read_state(path / "averages.safetensors"), path)
-        self._load_optimisers(read_state(path / "optimisers.safetensors"), path)
-        self.step, self.averages.updates, self.seconds = step, updates, float(seconds)
+        saved.check(self.basis)
+        _copy(self._weights(), saved.weights, saved.path)
+        _copy(self.averages.tensors, saved.averages, saved.path)
+        self._load_optimisers(saved.optimisers, saved.path)
+        self.step, self.averages.updates = saved.step, saved.updates
+        self.seconds = saved.seconds
 
     def _weights(self) -> dict[str, Tensor]:
         return {
@@ -116,17 +113,6 @@ class TrainState:
                 f"{path} is of another training: nothing here takes {min(left_over)!r}. "
                 "Choose another output folder, or the recipe that wrote this one."
             )
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the oldest first."""
-    found = [path for path in folder.glob("step_*") if _PATTERN.fullmatch(path.name)]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    """How many steps a checkpoint of that name has behind it."""
-    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _moment_keys(prefix: str) -> set[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from safelight.errors import SafelightError
-from safelight.train.state import checkpoints
+from safelight.train.checkpoint import FOLDER, checkpoints
 from safelight.train.task import Loss
 
 
@@ -36,7 +36,7 @@ class Window:
         """Raises `SafelightError` if a loss or gradient was not finite."""
         if self._watched is None or bool(self._watched.isfinite()):
             return
-        saved = checkpoints(folder / "checkpoints")
+        saved = checkpoints(folder / FOLDER)
         good = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
         raise SafelightError(
             f"The loss is no longer a finite number, seen at step {step:,}; {good}. "
