@@ -1,15 +1,19 @@
 """The command line as a process of its own, and what all commands share."""
 
+import inspect
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from safelight import __version__
-from safelight.app.cli import main
+from safelight.app.cli import _COMMANDS, main
 
 COMMANDS = ("generate", "rerun", "show", "train", "eval", "models")
+ROW = r"^│ (?:\*  )?(--[a-z-]+.*?|[A-Z]+)(?:  +(.*?))? *│$"  # an option, and what is said of it
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -48,10 +52,17 @@ def test_help_names_every_command(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_each_of_its_options(command, capsys):
+    module, _, name = _COMMANDS[command][0].partition(":")
+    parameters = inspect.signature(
+        getattr(import_module(f"safelight.app.commands.{module}"), name)
+    ).parameters
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"Usage: safelight {command}" in shown
     assert "--no-" not in shown
+    explained = re.findall(ROW, shown, re.MULTILINE)
+    assert len(explained) == len(parameters)
+    assert [option for option, words in explained if not re.match(r"[A-Za-z]", words)] == []
 
 
 def test_version(capsys):
@@ -87,6 +98,24 @@ def test_a_bug_shows_its_traceback(monkeypatch):
     monkeypatch.setattr("safelight.pipelines.find.known_models", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["models"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "x.png"), "x.png: No space left on device."),
+        (OSError(28, "No space left on device"), "Input or output: No space left on device."),
+        (OSError("image file is truncated"), "image file is truncated"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_the_system_does_not_allow_is_one_line(monkeypatch, capsys, error, line):
+    def refused() -> None:
+        raise error
+
+    monkeypatch.setattr("safelight.pipelines.find.known_models", refused)
+    assert main(["models"]) == 2
+    assert capsys.readouterr().err == f"safelight: {line}\n"
 
 
 def test_train_hands_on_what_it_was_given(monkeypatch, tmp_path):

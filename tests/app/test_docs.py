@@ -33,9 +33,11 @@ def test_links_between_pages_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_error_lines_in_the_pages_are_the_real_ones(model_folder, tmp_path, monkeypatch, capsys):
+def test_error_lines_in_the_pages_are_the_real_ones(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "generate.md").read_text()
-    for option, line in re.findall(r'"a cat" (--sampler \w+|-o \S+)\n(.+)', page):
-        assert main(["generate", "a cat", *option.split(), "--model", str(model_folder)]) == 2
+    shown = re.findall(r'^\$ safelight generate "a cat" (.+)\n(safelight: .+)$', page, re.MULTILINE)
+    assert [options.split()[0] for options, _ in shown] == ["--sampler", "--width", "-o"]
+    for options, line in shown:
+        assert main(["generate", "a cat", *options.split(), "--device", "cpu"]) == 2
         assert capsys.readouterr().err.strip() == line

@@ -97,6 +97,8 @@ MISTAKES = [
     ([PROMPT, "--sed", "3"], "Did you mean --seed?"),
     ([PROMPT, "--precision", "float8"], "Choose from"),
     ([PROMPT, "--device", "tpu"], "no device 'tpu'"),
+    ([PROMPT, "--device", "cpu:foo"], "no device 'cpu:foo'; it has cpu"),
+    ([PROMPT, "--device", "cuda:99"], "no device 'cuda:99'; it has cpu"),
     ([PROMPT, "-o", "missing/x.png"], "The folder missing does not exist; make it first"),
     ([PROMPT, "-o", "x.gif"], "Cannot tell the format of 'x.gif'"),
     ([PROMPT, "-o", "empty.txt/x.png"], "empty.txt is a file, not a folder"),

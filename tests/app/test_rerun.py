@@ -123,6 +123,51 @@ def test_a_device_that_is_not_here_gives_way_to_the_processor(make, capsys, monk
     assert "device cuda -> cpu; machine a GPU -> " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("device", ["cpu:foo", "cuda:99", "tpu"])
+def test_a_device_that_torch_does_not_know_gives_way_too(make, capsys, device):
+    make("x.png")
+    change("x.png", device=device, pixels="0" * 64)
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 1
+    assert f"device {device} -> cpu" in capsys.readouterr().err
+
+
+def test_threads_that_no_machine_has_are_one_line(make, capsys):
+    make("x.png")
+    change("x.png", threads=0)
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 2
+    message = capsys.readouterr().err
+    assert "x.png holds a damaged manifest: threads should lie between 1 and" in message
+    assert message.count("\n") == 1
+
+
+def test_a_changed_configuration_is_named_when_pixels_differ(make, capsys):
+    make("x.png")
+    change("x.png", pixels="0" * 64, configuration={"scheduler/scheduler_config.json": "ab" * 32})
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 1
+    assert "Changed since: scheduler/scheduler_config.json abababababab -> " in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_manifest_that_tells_less_blames_nothing_that_it_does_not_tell(make, capsys):
+    make("x.png")
+    change("x.png", pixels="0" * 64, configuration={}, versions={"torch": torch.__version__})
+    capsys.readouterr()
+    assert main(["rerun", "x.png"]) == 1
+    assert capsys.readouterr().err == "safelight: the pixels are not the same.\n"
+
+
+def test_a_model_given_by_a_relative_path_is_found_from_another_folder(make, here, monkeypatch):
+    write_tiny_model(here / "model")
+    assert make("x.png", model=Path("model")).model == str(here / "model")
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert main(["rerun", "../x.png"]) == 0
+
+
 def test_show_prints_the_manifest(make, capsys):
     then = make("x.jpg")
     capsys.readouterr()

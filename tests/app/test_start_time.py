@@ -1,8 +1,8 @@
 """`import safelight` and `safelight --help` are instant: what they import is what they cost."""
 
-import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -41,16 +41,15 @@ def test_making_a_picture_leaves_torchs_compiler_alone(model_folder, tmp_path):
     assert "torch._dynamo" not in loaded
 
 
-def test_help_costs_a_small_multiple_of_a_bare_interpreter():
-    def least_seconds(code: str) -> float:
-        """Processor time, which other programs on the machine hardly change."""
-        costs: list[float] = []
-        for _ in range(5):
-            before = os.times()
-            run(code)
-            after = os.times()
-            costs.append(sum(after[2:4]) - sum(before[2:4]))
-        return min(costs)
+@pytest.mark.parametrize("code", [IMPORT, HELP])
+def test_start_takes_less_than_a_third_of_a_second(code):
+    """Or, on a slow or busy machine, as many bare interpreters as that is on a quiet one."""
 
-    bare, help_ = least_seconds("pass"), least_seconds(HELP)
-    assert help_ < 0.3 or help_ < 40 * bare
+    def seconds(code: str) -> float:
+        start = time.perf_counter()
+        run(code)
+        return time.perf_counter() - start
+
+    rounds = [(seconds("pass"), seconds(code)) for _ in range(7)]
+    bare, whole = (min(column) for column in zip(*rounds, strict=True))
+    assert whole < max(0.3, 20 * bare)

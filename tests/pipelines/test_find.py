@@ -5,7 +5,7 @@ import pytest
 
 from safelight.errors import SafelightError
 from safelight.pipelines import find
-from safelight.pipelines.find import find_model, known_models
+from safelight.pipelines.find import find_model, known_models, lasting_name
 
 
 def model_folder(path: Path, family: str = "StableDiffusionPipeline") -> Path:
@@ -97,3 +97,26 @@ def test_known_models_lists_each_place(places):
     assert found["cats"].family == "StableDiffusionXLPipeline"
     assert found["broken"].family == "unreadable"
     assert found["default"].size == 1000
+
+
+def test_a_link_to_nowhere_in_a_model_is_passed_over(places):
+    folder = model_folder(places / "library" / "cats")
+    (folder / "unet" / "gone.safetensors").symlink_to(places / "nowhere")
+    assert [model.size for model in known_models()] == [1000]
+    with pytest.raises(SafelightError, match=r"No model 'cts'.*Did you mean 'cats'"):
+        find_model("cts")
+
+
+def test_a_home_that_nobody_has_is_an_ordinary_name(places, monkeypatch):
+    monkeypatch.setenv("SAFELIGHT_MODELS", "~nobody-of-that-name/models")
+    with pytest.raises(SafelightError, match=r"No model '~nobody-of-that-name/x'\. Looked for"):
+        find_model("~nobody-of-that-name/x")
+
+
+def test_a_path_lasts_as_an_absolute_one_and_a_name_as_it_is(places):
+    folder = model_folder(places / "here" / "mine")
+    model_folder(places / "library" / "cats")
+    model_folder(places / "bundled")
+    assert lasting_name("mine") == str(folder)
+    assert lasting_name(str(folder)) == str(folder)
+    assert (lasting_name("cats"), lasting_name("default")) == ("cats", "default")

@@ -115,12 +115,20 @@ def test_a_foreign_picture_has_no_manifest(tmp_path):
         ({"format": None}, "format None"),
         ({"stepz": 3}, "Did you mean 'steps'"),
         ({"steps": "many"}, "steps should be int"),
+        ({"threads": 0}, "damaged manifest: threads should lie between 1 and 4096, got 0"),
+        ({"threads": 5000}, "threads should lie between 1 and 4096, got 5000"),
     ],
 )
 def test_a_manifest_of_another_time_or_hand_is_refused(change, message):
     values = json.loads(MANIFEST.to_json()) | change
     with pytest.raises(SafelightError, match=message):
         Manifest.from_json(json.dumps(values), "x.png")
+
+
+def test_a_manifest_from_before_configurations_were_told_is_read():
+    values = json.loads(MANIFEST.to_json())
+    del values["configuration"]
+    assert Manifest.from_json(json.dumps(values), "x.png") == MANIFEST
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])

@@ -79,9 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a path or a disk that does not allow what was asked
-        print(
-            f"safelight: {error.filename or 'Input or output'}: {error.strerror}.", file=sys.stderr
-        )
+        told = str(error) or type(error).__name__
+        if error.strerror:
+            told = f"{error.filename or 'Input or output'}: {error.strerror}."
+        print(f"safelight: {_one_line(told)}", file=sys.stderr)
         return USER_ERROR
     return status if isinstance(status, int) else 0
 

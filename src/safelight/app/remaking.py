@@ -79,15 +79,19 @@ def request_of(manifest: Manifest) -> Request:
 
 
 def differences(then: Manifest, now: Manifest) -> list[str]:
-    """What may have changed the pixels, each as "torch 2.12 -> 2.13"."""
+    """What may have changed the pixels, each as "torch 2.12 -> 2.13", of what `then` tells."""
     pairs = {
         **{
             f"weights of {name}": (_short(then.weights.get(name)), _short(now.weights.get(name)))
             for name in sorted(then.weights.keys() | now.weights.keys())
         },
         **{
-            name: (then.versions.get(name, "none"), now.versions.get(name, "none"))
-            for name in sorted(then.versions.keys() | now.versions.keys())
+            name: (_short(then.configuration[name]), _short(now.configuration.get(name)))
+            for name in sorted(then.configuration)
+        },
+        **{
+            name: (then.versions[name], now.versions.get(name, "none"))
+            for name in sorted(then.versions)
         },
         "device": (then.device, now.device),
         "machine": (then.machine, now.machine),

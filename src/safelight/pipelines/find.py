@@ -39,7 +39,7 @@ def find_model(name: str) -> Path:
             f"This installation has no bundled model (looked in {bundled()}); "
             "install safelight anew, or give --model FOLDER."
         )
-    path = Path(name).expanduser()
+    path = _expanded(name)
     if path.exists():
         return _model_folder(path)
     for root in _library():
@@ -55,6 +55,12 @@ def find_model(name: str) -> Path:
         f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS "
         f"({library}) and in {_hub_cache()}. {hint}"
     )
+
+
+def lasting_name(name: str) -> str:
+    """The name by which the same model is found from every working folder: a path made absolute."""
+    path = _expanded(name)
+    return name if name == DEFAULT or not path.exists() else str(path.absolute())
 
 
 def known_models() -> list[KnownModel]:
@@ -97,12 +103,20 @@ def _named_folders() -> Iterator[tuple[str, Path]]:
 
 def _library() -> list[Path]:
     listed = os.environ.get("SAFELIGHT_MODELS", "")
-    return [Path(part).expanduser() for part in listed.split(os.pathsep) if part]
+    return [_expanded(part) for part in listed.split(os.pathsep) if part]
 
 
 def _hub_cache() -> Path:
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    home = os.environ.get("HF_HOME") or _expanded("~/.cache/huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def _expanded(path: str) -> Path:
+    """The path with its `~` replaced, where that is someone's home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _cached_snapshot(name: str) -> Path | None:
@@ -126,4 +140,5 @@ def _family(folder: Path) -> str:
 
 
 def _weight_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    files = (path for path in folder.rglob("*.safetensors") if path.is_file())  # no broken links
+    return sum(path.stat().st_size for path in files)

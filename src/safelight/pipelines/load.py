@@ -1,5 +1,6 @@
 """From a name or a folder to a pipeline."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from safelight.checkpoints.folder import read_folder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.pipelines.find import DEFAULT, find_model
+from safelight.pipelines.find import DEFAULT, find_model, lasting_name
 from safelight.pipelines.image import ImagePipeline
 
 _PRECISIONS = {
@@ -38,7 +39,7 @@ def load(
     """
     device = _device(device)
     folder = read_folder(find_model(str(path_or_name)), dtype=dtype, device=device)
-    return ImagePipeline(folder, str(path_or_name), dtype=dtype, device=device)
+    return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
 
 
 def precision_named(name: str) -> torch.dtype:
@@ -49,19 +50,30 @@ def precision_named(name: str) -> torch.dtype:
 
 
 def has_device(name: str) -> bool:
-    """Whether this machine has a device of that name."""
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
+    """Whether this machine has a device of that name, such as "cpu", "cuda" or "cuda:1"."""
+    match = re.fullmatch(r"([a-z]+)(?::(0|[1-9][0-9]{0,3}))?", name)
+    if match is None:
+        return False
+    kind, index = match.groups(default="0")
+    return int(index) < _device_counts().get(kind, 0)
+
+
+def _device_counts() -> dict[str, int]:
+    return {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
     }
-    return available.get(name.split(":")[0], False)
 
 
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not has_device(name):
-        known = [known for known in ("cpu", "cuda", "mps") if has_device(known)]
+        known = [
+            kind if index == 0 else f"{kind}:{index}"
+            for kind, count in _device_counts().items()
+            for index in range(count)
+        ]
         raise SafelightError(f"This machine has no device {name!r}; it has {', '.join(known)}.")
     return name

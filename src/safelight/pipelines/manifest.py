@@ -11,6 +11,7 @@ from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 
 _FORMAT = 1
+_MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Manifest:
     sampler: str
     width: int  # pixels
     height: int  # pixels
-    model: str  # what --model was given: a name or a folder
+    model: str  # the name that --model was given, or the absolute path of the folder
     weights: dict[str, str]  # component of the model to the SHA-256 of its weights
     precision: str  # "float32", "bfloat16" or "float16"
     device: str  # "cpu", "cuda", ...
@@ -40,6 +41,7 @@ class Manifest:
     place: int = 0  # in the batch asked for
     count: int = 1  # of the batch asked for
     versions: dict[str, str] = field(default_factory=dict[str, str])
+    configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
     format: int = _FORMAT
 
     def to_json(self) -> str:
@@ -65,9 +67,15 @@ class Manifest:
                 f"reads format {_FORMAT}; install the version that wrote it."
             )
         try:
-            return from_dict(Manifest, values)
+            manifest = from_dict(Manifest, values)
         except SafelightError as error:
             raise SafelightError(f"{source} holds a damaged manifest: {error}") from error
+        if not 1 <= manifest.threads <= _MOST_THREADS:
+            raise SafelightError(
+                f"{source} holds a damaged manifest: threads should lie between 1 and "
+                f"{_MOST_THREADS}, got {manifest.threads}."
+            )
+        return manifest
 
 
 def pixel_digest(image: Image.Image) -> str:

@@ -1,0 +1,42 @@
+"""What a picture depends on besides the weights and the request: configurations and libraries."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from safelight import __version__
+from safelight.checkpoints.files import sha256_of_files
+from safelight.checkpoints.folder import INDEX, Folder
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what turns a prompt into pixels."""
+    return {
+        "safelight": __version__,
+        "torch": torch.__version__,
+        **{name: version(name) for name in ("numpy", "tokenizers")},
+    }
+
+
+def configuration_hashes(folder: Folder) -> dict[str, str]:
+    """The SHA-256 of each file of a model's folder that pictures depend on besides its weights.
+
+    These are model_index.json and, by their paths in the folder, the configurations of the
+    networks, the scheduler's and the tokenizers' files; none for a model made in memory. How it is
+    best used (safelight.json) is not among them, since a manifest says how it was.
+    """
+    components = {paths[0].parent for paths in folder.files.values() if paths}
+    hashes: dict[str, str] = {}
+    for root in {component.parent for component in components}:
+        places = {*components, root / "scheduler", *root.glob("tokenizer*")}
+        files = [path for place in places for path in place.glob("*") if _configures(path)]
+        for path in sorted([root / INDEX, *files]):
+            if path.is_file():
+                hashes[path.relative_to(root).as_posix()] = sha256_of_files([path])
+    return hashes
+
+
+def _configures(path: Path) -> bool:
+    """Whether a file is a configuration or a vocabulary, not weights or their index."""
+    return path.suffix in (".json", ".txt") and ".index." not in path.name
