@@ -15,7 +15,6 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.noise_schedule import (
     Between,
     DiscreteSchedule,
-    rescale_zero_terminal_snr,
     scaled_linear_betas,
 )
 from safelight.diffusion.parameterization import by_name
@@ -59,22 +58,18 @@ def their_run(scheduler, steps: int, **step_options) -> Tensor:
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     x = torch.cat([torch.randn((1, *SHAPE[1:]), generator=g) for g in generators])
     scheduler.set_timesteps(steps)
-    x = x * scheduler.init_noise_sigma
+    x = x * getattr(scheduler, "init_noise_sigma", 1.0)  # a flow's class has none
     if "Ancestral" in type(scheduler).__name__ or step_options.get("eta"):
         step_options["generator"] = generators
     for t in scheduler.timesteps:
-        seen = scheduler.scale_model_input(x, t)
+        seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
         output = network(seen, t.expand(len(x)))
         x = scheduler.step(output, t, x, **step_options, return_dict=False)[0]
     return x
 
 
-def our_schedule(
-    between: Between, zero_snr: bool = False, terminal_sigma: float = 4096.0
-) -> DiscreteSchedule:
-    betas = scaled_linear_betas()
-    betas = rescale_zero_terminal_snr(betas) if zero_snr else betas
-    return DiscreteSchedule.from_betas(betas, between, terminal_sigma)
+def our_schedule(between: Between) -> DiscreteSchedule:
+    return DiscreteSchedule.from_betas(scaled_linear_betas(), between)
 
 
 def our_run(

@@ -8,9 +8,11 @@ from safelight.app.recipe import LatentRecipe, TextConfig
 from safelight.app.running import open_autoencoder, own_memory, seeded
 from safelight.checkpoints.components import read_tokenizer
 from safelight.checkpoints.folder import Defaults, Folder, read_folder
+from safelight.checkpoints.scheduler_files import scheduler_to_diffusers
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
+from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.models.clip import ClipText
 from safelight.models.tokenizer import EOS, ClipTokenizer
@@ -21,11 +23,17 @@ from safelight.models.vq import VQAutoencoder
 def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
     """The model to train: read from the recipe's `base`, or of its shapes around `autoencoder`.
 
-    Raises `SafelightError` if the recipe names neither, or if shapes do not fit each other.
+    Raises `SafelightError` if the recipe names neither, if shapes do not fit each other, or if the
+    finished model could not be written or sampled from as it asks for.
     """
     if recipe.base is not None:
         if recipe.unet is not None:
             raise SafelightError("[unet] cannot be chosen where a base is gone on from.")
+        if replace(recipe.text, trained=True) != TextConfig():
+            raise SafelightError(
+                "[text] tower, tokenizer, vocab_size and length cannot be chosen where a base is "
+                "gone on from; only whether the tower is trained."
+            )
         model = _base(recipe.base)
         if recipe.diffusion is not None:
             model = replace(model, scheduler=recipe.diffusion)
@@ -38,7 +46,9 @@ def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
             "A recipe needs base (a model's folder to go on from), or autoencoder (an "
             "autoencoder's folder) with [unet]."
         )
-    return replace(model, defaults=_defaults(recipe, model.defaults))
+    model = replace(model, defaults=_defaults(recipe, model.defaults))
+    _check_sampling(model)
+    return model
 
 
 def conditioner(model: Folder) -> TextConditioner:
@@ -91,10 +101,25 @@ def _made(recipe: LatentRecipe, folder: Path, pictures: PictureFolder) -> Folder
         tower_config.hidden_size,
         "text.tower.hidden_size",
     )
+    heads = tower_config.num_attention_heads
+    if heads < 1 or tower_config.hidden_size % heads:
+        raise SafelightError(
+            f"text.tower.hidden_size = {tower_config.hidden_size} does not split into "
+            f"text.tower.num_attention_heads = {heads}."
+        )
     config = replace(recipe.unet, sample_size=recipe.data.size // autoencoder.factor)
     with seeded(recipe.loop.seed):
         unet, tower = _build(config), ClipText(tower_config)
     return Folder(unet, autoencoder, (tower,), (tokenizer,), recipe.diffusion or SchedulerConfig())
+
+
+def _check_sampling(model: Folder) -> None:
+    """Raises `SafelightError` for what would else come to light when the trained model is written
+    or used.
+    """
+    scheduler_to_diffusers(model.scheduler)
+    sampler = sampler_name(model.defaults.sampler or model.scheduler.sampler)
+    model.scheduler.with_sampler(sampler).sigmas(model.defaults.steps or 1)
 
 
 def _defaults(recipe: LatentRecipe, former: Defaults) -> Defaults:
@@ -114,7 +139,10 @@ def _tokenizer(config: TextConfig, pictures: PictureFolder) -> ClipTokenizer:
     if config.tokenizer is not None:
         return read_tokenizer(config.tokenizer)
     captions: Iterable[str] = (text for item in pictures.items for text in item.captions)
-    return ClipTokenizer.train(captions, config.vocab_size, config.length)
+    try:
+        return ClipTokenizer.train(captions, config.vocab_size, config.length)
+    except SafelightError as error:
+        raise SafelightError(f"[text] {error}") from error
 
 
 def _build(config: UNetConfig) -> UNet:

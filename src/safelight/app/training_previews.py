@@ -15,6 +15,7 @@ from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
+from safelight.diffusion.sigmas import usual_sigmas
 from safelight.diffusion.solvers import sample_ddim
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder, VQConfig
@@ -54,6 +55,8 @@ def sample_preview(
     """Pictures of `size` pixels by DDIM: unguided above guided, one column for each prompt.
 
     Without prompts in the configuration, prompts are evenly chosen `captions`.
+
+    Raises `SafelightError` if the network knows fewer times than there are steps.
     """
     every = max(1, len(captions) // config.columns)
     prompts = list(config.prompts or captions[::every][: config.columns])
@@ -62,21 +65,16 @@ def sample_preview(
     channels = latents.codebook_dim if isinstance(latents, VQConfig) else latents.latent_channels
     shape = (len(prompts), channels, side, side)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
-    times = torch.linspace(
-        denoiser.schedule.sigma_to_t(torch.tensor(denoiser.schedule.sigma_max)).item(),
-        0,
-        config.steps,
-    )
-    sigmas = torch.cat([denoiser.schedule.t_to_sigma(times), torch.zeros(1)])
+    sigmas = usual_sigmas(denoiser.schedule, config.steps)
 
     def preview(step: int) -> Preview:
         device = text.tower.final_layer_norm.weight.device
         cond, uncond = text(prompts), text([""] * len(prompts))
-        x = noise(shape, 0).to(device) * (1 + sigmas[0] ** 2).sqrt()
+        x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []
         for scale in (1.0, config.scale):
             denoise = cfg(denoiser, cond, uncond, scale)
-            z = sample_ddim(denoise, x, sigmas.to(device), noise=noise)
+            z = sample_ddim(denoise, x, sigmas, noise=noise)
             rows.append(autoencoder.decode(autoencoder.unscale(z)).float().cpu())
         return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 

@@ -24,7 +24,8 @@ from safelight.checkpoints.components import (
 )
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.schedulers import SchedulerConfig, read_scheduler, write_scheduler
+from safelight.checkpoints.scheduler_files import read_scheduler, write_scheduler
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.shift import without_shift
 from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION

@@ -1,43 +1,44 @@
-"""diffusers' `scheduler_config.json`, to and from what our diffusion layer needs."""
+"""A scheduler's configuration in diffusers' words, and what our diffusion layer makes of it."""
 
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.checkpoints.atomic import write_text
-from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
 from safelight.checkpoints.tables.schedulers import (
+    BORROWED,
     CLASS_OF_SAMPLER,
     CLASSES,
-    OPTIONAL,
+    PREDICTIONS,
     BetaSchedule,
+    Levels,
     SchedulerClass,
 )
-from safelight.config import Value, from_dict, near, read_json, to_dict
 from safelight.diffusion.noise_schedule import (
     Between,
     DiscreteSchedule,
+    EdmSchedule,
+    FlowSchedule,
+    NoiseSchedule,
     cosine_betas,
     linear_betas,
     rescale_zero_terminal_snr,
     scaled_linear_betas,
 )
-from safelight.diffusion.parameterization import Parameterization, by_name
+from safelight.diffusion.parameterization import Edm, Parameterization, by_name
 from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
 from safelight.diffusion.sigmas import (
     Spacing,
     ddim_landings,
     exponential_sigmas,
+    flow_sigmas,
     karras_sigmas,
     model_sigmas,
+    solver_flow_sigmas,
 )
 from safelight.diffusion.solvers import sample_ddim
 from safelight.diffusion.solvers_multistep import sample_plms
@@ -48,8 +49,14 @@ from safelight.errors import SafelightError
 class SchedulerConfig:
     """A model's noise schedule, what its output means, and the sampler that it asks for.
 
-    Names and meanings are those of diffusers; None takes the default of the class. `unsupported`
-    lists options of the class that its sampler here does not have.
+    Names and meanings are those of diffusers; None takes the default of the class. A flow is
+    `FlowMatchEulerDiscreteScheduler` with its `shift`, or a class that has `use_flow_sigmas` with
+    `flow_shift`; EDM is a class with `sigma_min` to `rho`. `unsupported` lists options of the class
+    that its sampler here does not have; `borrowed` is a sampler of ours that diffusers has no class
+    for at such noise levels.
+
+    Raises `SafelightError` for a flow that the class does not know, and for a prediction that does
+    not go with its noise levels.
     """
 
     class_name: str = "DDIMScheduler"
@@ -58,7 +65,7 @@ class SchedulerConfig:
     beta_end: float = 0.012
     beta_schedule: BetaSchedule = "scaled_linear"
     trained_betas: tuple[float, ...] | None = None
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    prediction_type: Literal["epsilon", "v_prediction", "sample", "flow_prediction"] | None = None
     timestep_spacing: Spacing | None = None
     steps_offset: int = 1  # diffusers' Stable Diffusion pipelines insist on it
     rescale_betas_zero_snr: bool = False
@@ -66,44 +73,122 @@ class SchedulerConfig:
     final_sigmas_type: Literal["zero", "sigma_min"] | None = None
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
+    use_flow_sigmas: bool = False
+    flow_shift: float = 1.0
+    shift: float = 1.0
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 1.0  # latents are scaled to it; where a file is silent it is 0.5
+    sigma_schedule: Literal["karras", "exponential"] = "karras"
+    rho: float = 7.0
     unsupported: tuple[str, ...] = ()
+    borrowed: str | None = None
+
+    def __post_init__(self):
+        if self.use_flow_sigmas and "use_flow_sigmas" not in self._class.takes:
+            able = [name for name, kind in CLASSES.items() if "use_flow_sigmas" in kind.takes]
+            raise SafelightError(
+                f"{self.class_name} has no use_flow_sigmas; expected {' or '.join(able)}."
+            )
+        known = PREDICTIONS[self.levels]
+        if self.prediction not in known:
+            flow = "" if self.levels == "flow" else "; a flow needs use_flow_sigmas = true"
+            raise SafelightError(
+                f"prediction_type = {self.prediction!r} does not go with the noise levels of "
+                f"{self.class_name} (expected {' or '.join(known)}{flow})."
+            )
+        if self.use_flow_sigmas and (
+            self.use_karras_sigmas
+            or self.use_exponential_sigmas
+            or self.rescale_betas_zero_snr
+            or self.final_sigmas_type == "sigma_min"
+        ):
+            raise SafelightError(
+                "use_flow_sigmas does not go with use_karras_sigmas, use_exponential_sigmas, "
+                "rescale_betas_zero_snr or final_sigmas_type = 'sigma_min'; leave these out."
+            )
+        if self.levels == "edm" and not (self.sigma_data > 0 and self.rho > 0):
+            raise SafelightError(
+                f"sigma_data and rho should be above 0, got {self.sigma_data} and {self.rho}."
+            )
+
+    @property
+    def levels(self) -> Levels:
+        """Where the noise levels come from."""
+        return "flow" if self.use_flow_sigmas else self._class.levels
+
+    @property
+    def prediction(self) -> str:
+        """What the network predicts, in diffusers' words."""
+        return self.prediction_type or PREDICTIONS[self.levels][0]
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The samplers that go with such noise levels."""
+        return (*CLASS_OF_SAMPLER[self.levels], *BORROWED[self.levels])
 
     @property
     def sampler(self) -> str:
         """Our name of the sampler; `SafelightError` if it is none of ours."""
-        name = self._class.sampler
+        name = self.borrowed or self._class.sampler
         if name is None or self.unsupported:
             with_options = f" with {', '.join(self.unsupported)}" if self.unsupported else ""
             raise SafelightError(
                 f"The model asks for diffusers' {self.class_name}{with_options}, which is not "
-                f"supported; choose a sampler: {', '.join(CLASS_OF_SAMPLER)}."
+                f"supported; choose a sampler: {', '.join(self.samplers)}."
             )
         return name
 
     def with_sampler(self, name: str) -> "SchedulerConfig":
         """The same noise schedule by another sampler, laid out as diffusers would lay it out.
 
-        Raises `SafelightError` for an unknown sampler, with the near ones.
+        Raises `SafelightError` for an unknown sampler, with the near ones, and for one that does
+        not go with the model's noise levels.
         """
-        return replace(self, class_name=CLASS_OF_SAMPLER[sampler_name(name)], unsupported=())
+        name, levels = sampler_name(name), self.levels
+        if name not in self.samplers:
+            raise SafelightError(
+                f"The sampler {name} does not go with this model's noise levels, a {levels}; "
+                f"choose one of {', '.join(self.samplers)}."
+            )
+        classes = CLASS_OF_SAMPLER[levels]
+        class_name = classes.get(name, classes["euler"])
+        solver_flow = levels == "flow" and "use_flow_sigmas" in CLASSES[class_name].takes
+        return replace(
+            self,
+            class_name=class_name,
+            unsupported=(),
+            borrowed=None if name in classes else name,
+            use_flow_sigmas=solver_flow,
+            shift=self._shift,
+            flow_shift=self._shift,
+        )
 
-    def schedule(self) -> DiscreteSchedule:
-        """The noise levels that the network knows."""
-        betas = self._betas()
-        if self.rescale_betas_zero_snr:
-            betas = rescale_zero_terminal_snr(betas)
-        return DiscreteSchedule.from_betas(betas, self._between())
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels that the network knows; `SafelightError` if there are no such levels."""
+        if self.levels == "flow":
+            return self._flow()
+        if self.levels == "edm":
+            return EdmSchedule(self.sigma_min, self.sigma_max)
+        return self._table()
 
     def parameterization(self) -> Parameterization:
         """What the network's output means."""
-        return by_name(self.prediction_type)
+        if self.levels == "edm":
+            return Edm(self.sigma_data, negated=self.prediction == "v_prediction")
+        return by_name(self.prediction)
 
     def sigmas(self, steps: int) -> Float[Tensor, " n"]:
         """The falling noise levels (steps + 1,), float64, that diffusers' class would stop at.
 
         Raises `SafelightError` if there are more steps than the network knows times.
         """
-        schedule, kind = self.schedule(), self._class
+        if self.levels == "flow":
+            law = solver_flow_sigmas if self.use_flow_sigmas else flow_sigmas
+            return law(self._flow(), steps)
+        if self.levels == "edm":
+            return self._edm_sigmas(steps)
+        schedule, kind = self._table(), self._class
         final = self._final_sigma(schedule)
         even = model_sigmas(
             schedule,
@@ -131,10 +216,11 @@ class SchedulerConfig:
         """
         name = self.sampler
         if name == "plms":
-            return partial(sample_plms, velocity=self.prediction_type == "v_prediction")
-        if name != "ddim":
+            velocity = self.levels == "betas" and self.prediction == "v_prediction"
+            return partial(sample_plms, velocity=velocity)
+        if name != "ddim" or self.levels != "betas":
             return SAMPLERS[name]
-        schedule = self.schedule()
+        schedule = self._table()
         landings = ddim_landings(
             schedule,
             steps,
@@ -147,11 +233,14 @@ class SchedulerConfig:
     def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
         """What standard normal noise is multiplied by to be x at the first of `sigmas`.
 
-        Classes with x of unit variance start from `sqrt(sigma^2 + 1)`; so do the others where the
-        times do not reach the last one ("leading").
+        A flow's own x is noise alone there, which is `sigma + 1` in ours. Classes with x of unit
+        variance start from `sqrt(sigma^2 + 1)`; so do EDM's, and the others where the times do not
+        reach the last one ("leading").
         """
         highest = sigmas[0].item()
-        padded = self._class.unit_variance or self.spacing == "leading"
+        if self.levels == "flow":
+            return highest + 1
+        padded = self._class.unit_variance or self.levels == "edm" or self.spacing == "leading"
         return math.sqrt(highest**2 + 1) if padded else highest
 
     def final_scale(self, sigmas: Float[Tensor, " n"]) -> float:
@@ -169,6 +258,28 @@ class SchedulerConfig:
     @property
     def _class(self) -> SchedulerClass:
         return CLASSES.get(self.class_name, SchedulerClass(None))
+
+    @property
+    def _shift(self) -> float:
+        return self.flow_shift if self.use_flow_sigmas else self.shift
+
+    def _flow(self) -> FlowSchedule:
+        return FlowSchedule(
+            self._shift, self.num_train_timesteps, whole_times=self._class.whole_times
+        )
+
+    def _table(self) -> DiscreteSchedule:
+        betas = self._betas()
+        if self.rescale_betas_zero_snr:
+            betas = rescale_zero_terminal_snr(betas)
+        return DiscreteSchedule.from_betas(betas, self._between(), self._class.terminal_sigma)
+
+    def _edm_sigmas(self, steps: int) -> Float[Tensor, " n"]:
+        low, high = self.sigma_min, self.sigma_max
+        final = low if self.final_sigmas_type == "sigma_min" else 0.0
+        if self.sigma_schedule == "exponential":
+            return exponential_sigmas(steps, low, high, final_sigma=final)
+        return karras_sigmas(steps, low, high, rho=self.rho, final_sigma=final)
 
     def _betas(self) -> Float[Tensor, " n"]:
         if self.trained_betas is not None:
@@ -191,76 +302,3 @@ class SchedulerConfig:
             or (kind.set_alpha_to_one if self.set_alpha_to_one is None else self.set_alpha_to_one)
         )
         return 0.0 if to_zero else schedule.sigma_min
-
-
-def read_scheduler(folder: Path, *, amended: bool = False) -> SchedulerConfig:
-    """The scheduler in `folder`; `SafelightError` if it has no noise schedule that is known.
-
-    `amended` overrides what diffusers' Stable Diffusion pipelines override in it: an offset of 1,
-    and no clipping.
-    """
-    path = folder / "scheduler_config.json"
-    if not path.is_file():
-        raise SafelightError(f"Expected {path}; it is not there.")
-    values = read_json(path)
-    amendments: dict[str, Value] = {"steps_offset": 1, "clip_sample": False}
-    return scheduler_from_diffusers(values | amendments if amended else values, str(path))
-
-
-def scheduler_from_diffusers(
-    values: Mapping[str, Value], source: str = "scheduler_config.json"
-) -> SchedulerConfig:
-    """Translates a scheduler's configuration.
-
-    Keys that the class does not know are left over from another class and are passed over, as
-    diffusers does. Raises `SafelightError` if it has no noise schedule that is known.
-    """
-    name = values.get("_class_name")
-    if not isinstance(name, str):
-        raise SafelightError(f"{source} names no class.")
-    if name not in CLASSES and not {"beta_start", "beta_end", "beta_schedule"} <= values.keys():
-        raise SafelightError(
-            f"{source} is a {name}, whose noise levels are not known. {near(name, CLASSES)}"
-        )
-    kind = CLASSES.get(name, SchedulerClass(None))
-    betas = {key: getattr(kind, key) for key in ("beta_start", "beta_end", "beta_schedule")}
-    ours = {field.name for field in fields(SchedulerConfig)} - {"unsupported", "class_name"}
-    known = {key: value for key, value in values.items() if key in ours}
-    unsupported = [
-        f"{key} = {values.get(key, default)!r}"
-        for key, (default, same) in kind.options.items()
-        if values.get(key, default) not in same
-    ]
-    return from_dict(
-        SchedulerConfig,
-        {"steps_offset": 0, **betas, **known, "class_name": name, "unsupported": unsupported},
-        source,
-    )
-
-
-def scheduler_to_diffusers(config: SchedulerConfig) -> dict[str, Value]:
-    """The whole `scheduler_config.json` of a scheduler, which diffusers opens.
-
-    Raises `SafelightError` if its class has no key for what the model needs.
-    """
-    kind = CLASSES.get(config.class_name)
-    if kind is None or config.unsupported:
-        raise SafelightError(f"A {config.class_name} of this kind cannot be written.")
-    if config.rescale_betas_zero_snr and "rescale_betas_zero_snr" not in kind.takes:
-        raise SafelightError(
-            f"diffusers' {config.class_name} has no zero terminal SNR; use another sampler."
-        )
-    values = to_dict(replace(config, timestep_spacing=config.spacing))
-    dropped = {"class_name", "unsupported", *(set(OPTIONAL) - set(kind.takes))}
-    return {
-        "_class_name": config.class_name,
-        "_diffusers_version": DIFFUSERS_VERSION,
-        **{key: same[0] for key, (_, same) in kind.options.items()},
-        **{key: value for key, value in values.items() if key not in dropped and value is not None},
-    }
-
-
-def write_scheduler(folder: Path, config: SchedulerConfig) -> None:
-    """Writes a scheduler's configuration as diffusers does."""
-    values = scheduler_to_diffusers(config)
-    write_text(folder / "scheduler_config.json", json.dumps(values, indent=2) + "\n")

@@ -41,7 +41,7 @@ class DiscreteSchedule:
 
     `alphas_cumprod` (n,) falls from about 1 to about 0; sigma is `sqrt((1 - a) / a)`. Where an
     entry is 0 (zero terminal SNR) sigma is `terminal_sigma`: 4096 in most of diffusers, infinite in
-    its DDIM, for which 2^20 stands well. A table's sigma, in float32 or float64, has its integer as
+    its DDIM, for which 2^20 stands. A table's sigma, in float32 or float64, has its integer as
     t; beyond the table's ends t stays at the end; and between entries:
 
     - "log": linear in log sigma, as k-diffusion and diffusers' Karras spacing do;
@@ -148,16 +148,18 @@ class FlowSchedule:
     In sigma space `x = x_flow / (1 - u)` and `sigma = u / (1 - u)`; its time is `num * u`.
     `shift` moves the times that are laid out for sampling and training (Esser et al. 2024, eq. 23),
     which in sigma space is a mere factor; sigma <-> t does not depend on it. Pure noise, u = 1,
-    stands at the finite sigma 2^30, where the time is `num` up to float32.
+    stands at the finite sigma 2^30, where the time is `num` up to float32. `whole_times` cuts the
+    fraction off the network's time, as diffusers' DPM-Solver does.
     """
 
-    def __init__(self, shift: float = 1.0, num: int = 1000):
+    def __init__(self, shift: float = 1.0, num: int = 1000, *, whole_times: bool = False):
         if shift <= 0 or num < 2:
             raise SafelightError(
                 f"Expected shift > 0 and at least 2 times, got shift {shift} and {num} times."
             )
         self.shift = shift
         self.num = num
+        self.whole_times = whole_times
 
     @property
     def sigma_min(self) -> float:
@@ -172,7 +174,10 @@ class FlowSchedule:
     def sigma_to_t(self, sigma: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """`num * sigma / (1 + sigma)`."""
         level = sigma.to(_accurate(sigma))
-        return (self.num * level / (1 + level)).to(sigma.dtype)
+        t = self.num * level / (1 + level)
+        if self.whole_times:
+            t = (t + 1e-4).floor()  # a float32 sigma of a whole time may lie this far below it
+        return t.to(sigma.dtype)
 
     def t_to_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """`t / (num - t)`, at most `sigma_max`."""

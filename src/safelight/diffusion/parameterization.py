@@ -1,5 +1,6 @@
 """What a network's output means: sigma to the scalings that turn it into x0."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -38,20 +39,32 @@ def x0(sigma: Float[Tensor, " b"]) -> Scalings:
     return Scalings(torch.zeros_like(sigma), torch.ones_like(sigma), _unit_variance(sigma))
 
 
-def edm(sigma_data: float = 0.5) -> Parameterization:
+@dataclass(frozen=True)
+class Edm:
     """The network's input and target have unit variance at every sigma, for latents of standard
     deviation `sigma_data` (Karras et al. 2022, table 1).
+
+    `negated` turns the output's sign: at a `sigma_data` of 1 that is `v`, and it is what diffusers'
+    EDM classes mean by v_prediction.
     """
 
-    def scalings(sigma: Float[Tensor, " b"]) -> Scalings:
-        total = sigma**2 + sigma_data**2
+    sigma_data: float
+    negated: bool = False
+
+    def __call__(self, sigma: Float[Tensor, " b"]) -> Scalings:
+        """The scalings at each noise level."""
+        total = sigma**2 + self.sigma_data**2
+        c_out = sigma * self.sigma_data * total.rsqrt()
         return Scalings(
-            c_skip=sigma_data**2 / total,
-            c_out=sigma * sigma_data * total.rsqrt(),
+            c_skip=self.sigma_data**2 / total,
+            c_out=-c_out if self.negated else c_out,
             c_in=total.rsqrt(),
         )
 
-    return scalings
+
+def edm(sigma_data: float = 0.5) -> Edm:
+    """The parameterization of Karras et al. 2022, with their sigma_data of pixels by default."""
+    return Edm(sigma_data)
 
 
 def flow(sigma: Float[Tensor, " b"]) -> Scalings:
@@ -71,9 +84,8 @@ BY_NAME: dict[str, Parameterization] = {
     "x0": x0,
     "flow_prediction": flow,
     "flow": flow,
-    "edm": edm(0.5),
 }
-"""Parameterizations by our names and by diffusers' `prediction_type`."""
+"""Parameterizations without a parameter, by our names and by diffusers' `prediction_type`."""
 
 
 def by_name(prediction_type: str) -> Parameterization:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
+from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule, NoiseSchedule
 from safelight.errors import SafelightError
 
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -69,6 +69,26 @@ def flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
     u = torch.linspace(1, least, steps, dtype=torch.float64)
     sigmas = schedule.shift * schedule.t_to_sigma(schedule.num * u)
     return _ended(sigmas.clamp(max=schedule.sigma_max), 0.0)
+
+
+def solver_flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
+    """The levels of diffusers' `DPMSolverMultistepScheduler` with `use_flow_sigmas`: u evenly from
+    1 - 1 / num down to 0, shifted once (Esser et al. 2024, eq. 23).
+    """
+    _check_steps(steps, schedule.num)
+    u = torch.linspace(1 - 1 / schedule.num, 0, steps + 1, dtype=torch.float64)
+    return schedule.shift * u / (1 - u)
+
+
+def usual_sigmas(schedule: NoiseSchedule, steps: int) -> Float[Tensor, " n"]:
+    """The levels at which a model with such a schedule is usually sampled: trailing times of a
+    table, Stable Diffusion 3's levels of a flow, else Karras' curve between the schedule's ends.
+    """
+    if isinstance(schedule, DiscreteSchedule):
+        return model_sigmas(schedule, steps)
+    if isinstance(schedule, FlowSchedule):
+        return flow_sigmas(schedule, steps)
+    return karras_sigmas(steps, schedule.sigma_min, schedule.sigma_max)
 
 
 def karras_sigmas(

@@ -13,8 +13,9 @@ from torch import nn
 
 from safelight.diffusion import objective
 from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.noise_schedule import DiscreteSchedule
+from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
 from safelight.diffusion.objective import SigmaLaw, Weight, diffusion_loss
+from safelight.diffusion.parameterization import Edm
 from safelight.errors import SafelightError
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch, Conditioning
@@ -28,8 +29,10 @@ class ObjectiveConfig:
     """At which noise levels a denoiser is trained, how they weigh, and how often without a caption.
 
     `sigmas` "uniform" takes every time of the schedule equally often; "log_normal" and
-    "logit_normal" draw ln(sigma) from a normal distribution of `mean` and `std`. Weights are those
-    of `diffusion.objective`. `caption_dropout` is what makes guidance possible.
+    "logit_normal" draw ln(sigma) from a normal distribution of `mean` and `std`. A flow's shift
+    moves the times of "uniform" and "logit_normal". Weights are those of `diffusion.objective`;
+    `sigma_data` is of "edm", by default that of an EDM network, else 1, to which latents are
+    scaled. `caption_dropout` is what makes guidance possible.
     """
 
     sigmas: Literal["uniform", "log_normal", "logit_normal"] = "uniform"
@@ -37,7 +40,7 @@ class ObjectiveConfig:
     std: float = 1.0
     weight: Literal["uniform", "min_snr", "snr", "edm"] = "uniform"
     gamma: float = 5.0  # of min_snr
-    sigma_data: float = 0.5  # of edm
+    sigma_data: float | None = None
     caption_dropout: float = 0.1
 
     def __post_init__(self):
@@ -61,19 +64,22 @@ class LatentObjective:
 def latent_objective(config: ObjectiveConfig, denoiser: Denoiser) -> LatentObjective:
     """The objective of a configuration, for a denoiser's schedule and parameterization."""
     schedule, parameterization = denoiser.schedule, denoiser.parameterization
+    shift = schedule.shift if isinstance(schedule, FlowSchedule) else 1.0
     if config.sigmas == "log_normal":
         sigmas = objective.log_normal(config.mean, config.std)
     elif config.sigmas == "logit_normal":
-        sigmas = objective.logit_normal(config.mean, config.std)
+        sigmas = objective.logit_normal(config.mean, config.std, shift)
     elif isinstance(schedule, DiscreteSchedule):
         sigmas = objective.uniform_t(schedule)
     else:
-        sigmas = objective.uniform_time(schedule)
+        sigmas = objective.uniform_time(schedule, shift)
+    own = parameterization.sigma_data if isinstance(parameterization, Edm) else 1.0
+    sigma_data = own if config.sigma_data is None else config.sigma_data
     weights: dict[str, Weight] = {
         "uniform": objective.uniform,
         "min_snr": objective.min_snr(config.gamma, parameterization),
         "snr": objective.snr(parameterization),
-        "edm": objective.edm(config.sigma_data, parameterization),
+        "edm": objective.edm(sigma_data, parameterization),
     }
     return LatentObjective(sigmas, weights[config.weight], config.caption_dropout)
 

@@ -1,0 +1,140 @@
+"""What we make of a `scheduler_config.json` against diffusers' class, over full runs."""
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+
+from safelight.checkpoints.scheduler_files import scheduler_from_diffusers, scheduler_to_diffusers
+from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.diffusion.denoiser import Denoiser
+from safelight.errors import SafelightError
+from safelight.rng import SeededNoise
+from safelight.types import Conditioning
+
+from .theirs import ALWAYS, SEEDS, SHAPE, network, their_run
+
+ZERO_SNR = ALWAYS | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+EDM = {"sigma_min": 0.02, "sigma_max": 60.0, "sigma_data": 1.2, "rho": 5.0}
+V = {"prediction_type": "v_prediction"}
+
+
+def _run(config: SchedulerConfig, steps: int) -> torch.Tensor:
+    """As `generate` drives it."""
+    denoiser = Denoiser(
+        lambda x, t, cond: network(x, t), config.parameterization(), config.schedule()
+    )
+    noise, sigmas = SeededNoise(SEEDS), config.sigmas(steps)
+    x = config.solver(steps)(
+        lambda x, sigma: denoiser(x, sigma, Conditioning()),
+        noise(SHAPE, 0) * config.initial_scale(sigmas),
+        sigmas,
+        noise=noise,
+    )
+    return x * config.final_scale(sigmas)
+
+
+def _agree(scheduler, steps):
+    values = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    name = type(scheduler).__name__
+    config = scheduler_from_diffusers(values | {"_class_name": name})
+    ours, theirs = _run(config, steps), their_run(scheduler, steps)
+    assert 0.3 < theirs.abs().max() < 100
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+    again = scheduler_from_diffusers(scheduler_to_diffusers(config))
+    assert torch.equal(_run(again, steps), ours)
+    return config
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "linspace"])
+@pytest.mark.parametrize(
+    ("cls", "own"),
+    [
+        (DDIMScheduler, {"clip_sample": False}),
+        (EulerDiscreteScheduler, {}),
+        (EulerAncestralDiscreteScheduler, {}),
+        (DPMSolverMultistepScheduler, {}),
+    ],
+)
+def test_zero_terminal_snr_agrees(cls, own, spacing):
+    # Lin et al. 2023 ask for v-prediction and trailing times
+    _agree(cls(**ZERO_SNR, **own, timestep_spacing=spacing), 50)
+
+
+@pytest.mark.parametrize("steps", [4, 14, 20])  # from 15 steps on the solver's end differs
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flows_agree(shift, steps):
+    euler = _agree(FlowMatchEulerDiscreteScheduler(shift=shift), steps)
+    solver = _agree(DPMSolverMultistepScheduler(**FLOW, flow_shift=shift), steps)
+    assert (euler.levels, solver.levels) == ("flow", "flow")
+    assert (euler.sampler, solver.sampler) == ("euler", "dpmpp_2m")
+
+
+@pytest.mark.parametrize("steps", [4, 14, 20])
+@pytest.mark.parametrize(
+    "options",
+    [{}, EDM, EDM | V, EDM | {"sigma_schedule": "exponential"}, {"final_sigmas_type": "sigma_min"}],
+    ids=["bare", "own", "v", "exponential", "above-zero"],
+)
+@pytest.mark.parametrize("cls", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
+def test_edm_agrees(cls, options, steps):
+    config = _agree(cls(**options), steps)
+    assert config.levels == "edm"
+    assert config.parameterization().sigma_data == options.get("sigma_data", 0.5)
+
+
+@pytest.mark.parametrize("cls", [FlowMatchEulerDiscreteScheduler, DPMSolverMultistepScheduler])
+def test_diffusers_reads_the_flow_that_is_written(cls):
+    config = SchedulerConfig(
+        class_name="FlowMatchEulerDiscreteScheduler", shift=2.5, num_train_timesteps=500
+    )
+    name = "dpmpp_2m" if cls is DPMSolverMultistepScheduler else "euler"
+    written = scheduler_to_diffusers(config.with_sampler(name))
+    assert written["_class_name"] == cls.__name__
+    theirs, unused = cls.from_config(written, return_unused_kwargs=True)
+    assert not {key for key in unused if not key.startswith("_")}
+    ours, theirs = _run(config.with_sampler(name), 6), their_run(theirs, 6)
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def test_diffusers_reads_the_edm_that_is_written():
+    config = SchedulerConfig(class_name="EDMEulerScheduler", sigma_max=30.0)
+    for name, cls in (
+        ("euler", EDMEulerScheduler),
+        ("dpmpp_2m", EDMDPMSolverMultistepScheduler),
+    ):
+        written = scheduler_to_diffusers(config.with_sampler(name))
+        theirs, unused = cls.from_config(written, return_unused_kwargs=True)
+        assert not {key for key in unused if not key.startswith("_")}
+        assert theirs.config.sigma_data == 1.0  # of latents, not of pixels
+        ours, theirs = _run(config.with_sampler(name), 6), their_run(theirs, 6)
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("class_name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+def test_samplers_without_a_class_go_where_eulers_method_goes(class_name):
+    config = SchedulerConfig(class_name=class_name, sigma_min=0.01, sigma_max=40.0)
+    wanted = _run(config, 400)
+    for name in config.samplers:
+        if name == "euler_a":  # which draws
+            continue
+        chosen = config.with_sampler(name)
+        assert chosen.sampler == name
+        assert (_run(chosen, 400) - wanted).abs().max() <= 0.05 * wanted.abs().max(), name
+        assert chosen.with_sampler("euler") == config.with_sampler("euler")
+    assert _run(config.with_sampler("euler_a"), 20).isfinite().all()
+
+
+def test_a_flow_refuses_samplers_that_subtract_from_pure_noise():
+    config = SchedulerConfig(class_name="FlowMatchEulerDiscreteScheduler")
+    for name in ("heun", "plms"):
+        with pytest.raises(SafelightError, match=f"sampler {name} does not go .* choose one of"):
+            config.with_sampler(name)
