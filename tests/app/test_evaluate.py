@@ -20,7 +20,7 @@ from safelight.models.clip import ClipTextConfig
 from safelight.models.features import EfficientNetLite0
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.pipelines.image import ImagePipeline
-from tiny_model import SIZE
+from tiny_model import SIZE, write_tiny_model
 
 COLOURS, SHAPES = ("red", "blue"), ("cube", "ball")
 CAPTIONS = [f"number {i}" for i in range(104)]
@@ -43,6 +43,10 @@ seen = "numbers"
 reference = "scenes"
 others = "scenes"
 judge = "caption_judge"
+"""
+UNVARIED = """
+sweep_scales = []
+sweep_steps = []
 """
 QUICK = """
 batch_size = 40
@@ -122,10 +126,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def measure(world, model_folder, tmp_path):
-    def run(text: str, output: str = "out/report") -> int:
+    def run(text: str, output: str = "out/report", model: Path = model_folder) -> int:
         path = world / "evaluation.toml"
         path.write_text(text)
-        arguments = ["--model", str(model_folder), "-o", str(tmp_path / output)]
+        arguments = ["--model", str(model), "-o", str(tmp_path / output)]
         return main(["eval", str(path), *arguments])
 
     return run
@@ -178,6 +182,15 @@ def test_an_interrupted_evaluation_goes_on(measure, made, monkeypatch):
     assert made == [5, 3, 4, 4, 4]
 
 
+def test_another_scheduler_makes_pictures_anew(measure, made, tmp_path):
+    model = write_tiny_model(tmp_path / "model")
+    assert measure(UNVARIED + SOLID, model=model) == 0
+    path = model / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace("v_prediction", "epsilon"))
+    assert measure(UNVARIED + SOLID, model=model) == 0
+    assert made == [5, 3] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -217,7 +230,7 @@ def test_mistakes_are_told_before_a_picture_is_made(measure, made, tmp_path, cap
     [
         (SOLID, "scipy and matplotlib"),
         (NUMBERS, "matplotlib"),
-        ("sweep_scales = []\nsweep_steps = []" + SOLID, "scipy"),
+        (UNVARIED + SOLID, "scipy"),
     ],
 )
 def test_missing_packages_are_named_with_their_extra(
@@ -254,7 +267,7 @@ def test_a_damaged_picture_is_left_out_and_told(measure, world, capsys):
     whole = (scenes / "s1.png").read_bytes()
     try:
         (scenes / "s1.png").write_bytes(whole[:50] + bytes(8) + whole[58:])
-        assert measure("sweep_scales = []\nsweep_steps = []" + SOLID) == 0
+        assert measure(UNVARIED + SOLID) == 0
     finally:
         (scenes / "s1.png").write_bytes(whole)
     message = capsys.readouterr().err

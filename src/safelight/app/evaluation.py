@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safelight import __version__
 from safelight.app.evaluation_file import (
     EvaluationFile,
     SubjectConfig,
@@ -40,6 +39,7 @@ from safelight.models.features import EfficientNetLite0
 from safelight.models.inception import InceptionFid
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load
+from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request, Settings
 
 MADE = "made"
@@ -78,8 +78,9 @@ def evaluate(
     )
     made_by = {
         "weights": pipeline.weights,
+        "configuration": configuration_hashes(pipeline.folder),
+        "versions": library_versions(),
         "size": [settings.width, settings.height],
-        "safelight": __version__,
     }
     kept = KeptPictures(_generate(pipeline, settings), output / MADE, made_by)
     with counting_pictures(pictures_to_make(subjects, config)) as on_pictures:
