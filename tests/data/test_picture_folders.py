@@ -143,3 +143,16 @@ def test_several_folders_with_repeats(make_pictures: Callable[..., Path]):
     assert {s.reason for s in folder.skipped} == {"a side is below 24 pixels"}
     with pytest.raises(SafelightError, match="All 5 pictures have a side below min_side = 25"):
         gather(DataConfig(strict.folders, min_side=25))
+
+
+def test_previews_of_a_training_below_are_no_pictures(tmp_path: Path):
+    picture(tmp_path / "cat.png")
+    picture(tmp_path / "runs/cats/previews/step_1.png")
+    picture(tmp_path / "runs/cats/autoencoder/previews/step_1.png")
+    picture(tmp_path / "recipes/dog.png")
+    for folder in ("runs/cats", "recipes"):
+        (tmp_path / folder / "recipe.toml").write_text("")
+    (tmp_path / "runs/cats/log.jsonl").write_text("")
+    assert set(captions(tmp_path)) == {"cat.png", "recipes/dog.png"}
+    previews = scan(tmp_path / "runs/cats").items  # but they may be asked for
+    assert len(previews) == 2

@@ -6,6 +6,7 @@ from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.app.running import (
     MODEL,
     batches_from,
+    check_sizes,
     choose_device,
     describe,
     keep_recipe,
@@ -13,6 +14,7 @@ from safelight.app.running import (
     say,
     seeded,
 )
+from safelight.app.training_basis import autoencoder_basis, check_basis
 from safelight.app.training_previews import reconstruction_preview
 from safelight.checkpoints.atomic import replacing_folder
 from safelight.checkpoints.components import write_autoencoder
@@ -40,6 +42,9 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
     folder = gather(recipe.data)
     say(f"Data: {folder.summary()}.")
     autoencoder = _autoencoder(recipe)
+    check_sizes(recipe.data, autoencoder.factor)
+    basis = autoencoder_basis(recipe, autoencoder)
+    check_basis(recipe.output, basis, resume=resume)
     say(f"Autoencoder: {describe(autoencoder)}.")
     dtype = autocast_dtype(recipe.optim.precision, device)
     loss = recipe.loss
@@ -48,7 +53,13 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         if isinstance(autoencoder, VQAutoencoder)
         else reconstruct_kl(autoencoder, loss, dtype)
     )
-    features = load_features(recipe.features, device) if recipe.features else None
+    features = None
+    if recipe.features and loss.perceptual:
+        features = load_features(recipe.features, device)
+    elif loss.perceptual:
+        say("No perceptual loss, because the recipe names no features to look through.")
+    elif recipe.features:
+        say("No perceptual loss, because its weight is 0; features are not used.")
     with seeded(recipe.loop.seed):
         task = AutoencoderTask(autoencoder, reconstruct, loss, features)
     shown = folder
@@ -64,7 +75,6 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         with replacing_folder(recipe.output / MODEL) as model:
             write_autoencoder(model / "vae", autoencoder)
 
-    keep_recipe(recipe, resume=resume)
     outcome = train(
         task,
         batches_from(pictures.batch),
@@ -73,7 +83,12 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         recipe.output,
         device=device,
         resume=resume,
-        hooks=Hooks(reconstruction_preview(autoencoder, shown, recipe.data, device), export),
+        hooks=Hooks(
+            reconstruction_preview(autoencoder, shown, recipe.data, device),
+            export,
+            lambda: keep_recipe(recipe, resume=resume),
+        ),
+        basis=basis,
     )
     lost = pictures.skipped
     if lost:

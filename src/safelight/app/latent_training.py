@@ -13,11 +13,13 @@ from safelight.app.recipe import LatentRecipe
 from safelight.app.running import (
     MODEL,
     batches_from,
+    check_sizes,
     choose_device,
     describe,
     keep_recipe,
     say,
 )
+from safelight.app.training_basis import check_basis, latent_basis
 from safelight.app.training_previews import sample_preview
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import write_folder
@@ -28,6 +30,7 @@ from safelight.data.latents import LatentBatches, LatentCache, measure_scale
 from safelight.diffusion.denoiser import Denoiser
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
+from safelight.train.checkpoint import Basis
 from safelight.train.latent_task import LatentTask, latent_objective
 from safelight.train.loop import Hooks, Outcome, train
 from safelight.train.optim import autocast_dtype
@@ -41,6 +44,11 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     model = start_model(recipe, pictures)
     text = conditioner(model)
     unet, tower, autoencoder = model.unet, text.tower, model.autoencoder
+    check_sizes(recipe.data, autoencoder.factor)
+    basis = latent_basis(model, text_trained=recipe.text.trained)
+    if recipe.base is not None:
+        basis["scale"] = scale_of(autoencoder)
+    former = check_basis(recipe.output, basis, resume=resume)
     autoencoder.to(device).requires_grad_(False)
     tower.to(device)
     say(f"U-Net: {describe(unet)}; text tower: {describe(tower)}.")
@@ -52,8 +60,9 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     if lost:
         say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
     if recipe.base is None:
-        set_scale(autoencoder, *measure_scale(cache.sample()))
+        set_scale(autoencoder, *(_scale_in(former) or measure_scale(cache.sample())))
         say(f"Latents scaled by {autoencoder.config.scaling_factor:.4f} to unit variance.")
+    basis["scale"] = scale_of(autoencoder)
     batches = LatentBatches(cache, recipe.loop.batch_size, *scale_of(autoencoder))
 
     dtype = autocast_dtype(recipe.optim.precision, device)
@@ -74,7 +83,6 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     def export(step: int) -> None:
         write_folder(recipe.output / MODEL, model)
 
-    keep_recipe(recipe, resume=resume)
     return train(
         task,
         batches_from(batches.batch),
@@ -83,7 +91,8 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
         recipe.output,
         device=device,
         resume=resume,
-        hooks=Hooks(preview, export),
+        hooks=Hooks(preview, export, lambda: keep_recipe(recipe, resume=resume)),
+        basis=basis,
     )
 
 
@@ -115,6 +124,15 @@ def latents_of(
             sha256_of_state(autoencoder.state_dict()),
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
+
+
+def _scale_in(basis: Basis) -> tuple[float, float] | None:
+    """The shift and scale that a training began with, which stay though pictures come or go."""
+    match basis.get("scale"):
+        case [float(shift), float(scale)]:
+            return shift, scale
+        case _:
+            return None
 
 
 def set_scale(autoencoder: Autoencoder | VQAutoencoder, shift: float, scale: float) -> None:

@@ -2,15 +2,15 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.schedulers import SchedulerConfig
-from safelight.config import Value, from_dict, near, override, parse_value, read_toml
+from safelight.config import Value, from_dict, near, override, parse_value, read_toml, to_dict
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
@@ -88,6 +88,13 @@ class PreviewConfig:
     scale: float = 4.0
     seed: int = 0
 
+    def __post_init__(self):
+        for name in ("columns", "steps"):
+            if getattr(self, name) < 1:
+                raise SafelightError(
+                    f"preview.{name} should be at least 1, got {getattr(self, name)}."
+                )
+
 
 @dataclass(frozen=True)
 class LatentRecipe:
@@ -117,8 +124,22 @@ class LatentRecipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self):
+        if self.data.crop != "center" or self.data.zoom != 1:
+            raise SafelightError(
+                "data.crop and data.zoom do not go with kind = 'latent', whose pictures are "
+                "encoded once, cut at the centre; leave them out."
+            )
+        own = dataclasses.replace(self.text, trained=TextConfig.trained)
+        if self.base is not None and own != TextConfig():
+            raise SafelightError(
+                "[text] can only say whether the tower is trained where a base is gone on from; "
+                "tower and tokenizer are the base's."
+            )
+
 
 Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe
+R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe)
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
@@ -126,7 +147,7 @@ KINDS: Mapping[str, type[Recipe]] = {
 }
 
 
-def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from a TOML file and overrides such as "optim.lr=1e-4".
 
     Relative paths in the file are meant from the file's folder, those in overrides from the current
@@ -137,26 +158,42 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """
     if not path.is_file():
         raise SafelightError(f"No recipe {path}; expected a TOML file.")
-    values = read_toml(path)
-    overridden: set[str] = set()
+    return _made(read_toml(path), overrides, path)
+
+
+def overridden(recipe: R, overrides: Sequence[str]) -> R:
+    """The same recipe with overrides such as "optim.lr=1e-4"; errors as `read_recipe`."""
+    changed = _made(to_dict(recipe), overrides, recipe.output / "recipe.toml")
+    if not isinstance(changed, type(recipe)):
+        raise SafelightError(f"kind stays {recipe.kind!r} here; leave it as it is.")
+    return changed
+
+
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """The dotted keys that overrides change."""
+    return {assignment.partition("=")[0].strip() for assignment in overrides}
+
+
+def _made(values: dict[str, Value], overrides: Sequence[str], path: Path) -> Recipe:
+    """A recipe from the values of the file `path`, and overrides."""
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise SafelightError(f"Expected KEY=VALUE to override, got {assignment!r}.")
         override(values, key.strip(), parse_value(text.strip()))
-        overridden.add(key.strip())
+    changed = keys_of(overrides)
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise SafelightError(f"{path}: unknown kind {kind!r}. {near(str(kind), KINDS)}")
     folder = path.parent.absolute()
     features = values.get("features")
     if isinstance(features, str) and features != EFFICIENTNET:
-        values["features"] = str((Path.cwd() if "features" in overridden else folder) / features)
+        values["features"] = str((Path.cwd() if "features" in changed else folder) / features)
     try:
         recipe = from_dict(KINDS[kind], values, "")
     except ValueError as error:  # from a configuration whose parts do not fit each other
         raise SafelightError(f"{path}: {error}") from error
-    return cast(Recipe, _resolved(recipe, folder, overridden, ""))
+    return cast(Recipe, _resolved(recipe, folder, changed, ""))
 
 
 def changes(old: Mapping[str, Value], new: Mapping[str, Value], at: str = "") -> list[str]:

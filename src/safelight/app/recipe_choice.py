@@ -1,7 +1,8 @@
 """Chooses recipes for a folder of pictures: by the pictures, the bundled model and the machine."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -10,8 +11,14 @@ import torch
 from torch import Tensor
 
 from safelight.app.latent_parts import conditioner
-from safelight.app.recipe import AutoencoderRecipe, LatentRecipe, Recipe
-from safelight.app.running import MODEL, choose_device, own_memory
+from safelight.app.recipe import AutoencoderRecipe, LatentRecipe, Recipe, keys_of, overridden
+from safelight.app.running import (
+    MODEL,
+    check_sizes,
+    choose_device,
+    open_autoencoder,
+    own_memory,
+)
 from safelight.app.training_cost import Cost, cost_of, free_memory, in_words
 from safelight.app.training_previews import psnr, reconstruct, some_pixels
 from safelight.checkpoints.folder import Folder, read_folder
@@ -44,44 +51,54 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose_recipes(folder: Path, output: Path, base: Path, device_name: str = "auto") -> Choice:
+def choose_recipes(folder: Path, output: Path, base: Path, overrides: Sequence[str] = ()) -> Choice:
     """Recipes that teach the model in the folder `base` the pictures in `folder`.
 
     The autoencoder is used as it is where its reconstructions of these pictures reach
     `SUFFICIENT_PSNR`, else it is fine-tuned first. Batch size and number of steps follow from a few
-    steps tried on this machine and from the number of pictures.
+    steps tried on this machine and from the number of pictures. Overrides such as
+    "loop.batch_size=8" are of the last recipe, and those of `device` and `data` of both; what is
+    left open is chosen around them.
 
-    Raises `SafelightError` if there are no readable pictures, or the model cannot be trained.
+    Raises `SafelightError` if there are no readable pictures, the model cannot be trained, or an
+    override is not of a recipe.
     """
-    device = choose_device(device_name)
-    model = read_folder(base)
+    data = DataConfig((FolderConfig(folder.absolute()),))
+    latent = overridden(LatentRecipe(output=output, data=data, base=base), overrides)
+    device = choose_device(latent.device)
+    model = read_folder(latent.base or base)
+    if latent.autoencoder is not None:
+        model = replace(model, autoencoder=open_autoencoder(latent.autoencoder))
     size = model.defaults.width or (model.unet.config.sample_size or 64) * model.autoencoder.factor
-    pictures = gather(DataConfig((FolderConfig(folder.absolute()),), size=size))
+    latent = replace(
+        latent,
+        data=replace(data, size=size),
+        optim=OptimConfig(lr=2e-4, schedule="cosine", warmup=100),
+    )
+    latent = overridden(latent, overrides)
+    check_sizes(latent.data, model.autoencoder.factor)
+    pictures = gather(latent.data)
     sides = any(_SIDES.search(text) for item in pictures.items for text in item.captions)
-    data = DataConfig((FolderConfig(folder.absolute()),), size=size, flip=not sides)
-    reasons = [_about(pictures, size, sides)]
+    latent = overridden(replace(latent, data=replace(latent.data, flip=not sides)), overrides)
+    data = latent.data
+    reasons = [_about(pictures, data, sides)]
 
     pixels = some_pixels(pictures, data, 64)
     autoencoder = own_memory(model.autoencoder).to(device)
     quality = float(psnr(reconstruct(autoencoder, pixels, device), pixels).mean())
     enough = quality >= SUFFICIENT_PSNR or not isinstance(autoencoder, Autoencoder)
+    enough = enough or latent.autoencoder is not None
+    whose = "chosen" if latent.autoencoder is not None else "bundled"
     verdict = "used as it is" if enough else f"fine-tuned first, being below {SUFFICIENT_PSNR:g} dB"
-    reasons.append(f"The bundled autoencoder gives {quality:.1f} dB on them: {verdict}.")
+    reasons.append(f"The {whose} autoencoder gives {quality:.1f} dB on them: {verdict}.")
 
-    latent = LatentRecipe(
-        output=output,
-        data=data,
-        base=base,
-        device=device_name,
-        optim=OptimConfig(lr=2e-4, schedule="cosine", warmup=100),
-    )
     recipes: list[Recipe] = []
     if not enough and isinstance(autoencoder, Autoencoder):
         first = AutoencoderRecipe(
             output=output / AUTOENCODER,
             data=data,
-            base=base,
-            device=device_name,
+            base=latent.base,
+            device=latent.device,
             loss=AutoencoderLossConfig(perceptual=0.0, gradient=0.5),
             optim=OptimConfig(lr=2e-4, schedule="cosine", warmup=100),
         )
@@ -93,8 +110,17 @@ def choose_recipes(folder: Path, output: Path, base: Path, device_name: str = "a
         latent = replace(latent, autoencoder=output / AUTOENCODER / MODEL)
     cost = _unet_cost(latent, model, pictures, device)
     seen = min(max(200 * len(pictures.items), 20_000), 400_000)
-    loop, reason = _length("unet", seen, cost, device)
-    recipes.append(replace(latent, loop=loop))
+    keys = keys_of(overrides)
+    loop, reason = _length(
+        "unet",
+        seen,
+        cost,
+        device,
+        parts=latent.optim.accumulate,
+        batch_size=latent.loop.batch_size if "loop.batch_size" in keys else None,
+        steps=latent.loop.steps if "loop.steps" in keys else None,
+    )
+    recipes.append(overridden(replace(latent, loop=loop), overrides))
     reasons.append(f"U-Net and text tower: {reason}")
     return Choice(tuple(recipes), tuple(reasons))
 
@@ -125,9 +151,11 @@ def shown(recipe: Recipe) -> str:
     return to_toml({**named, **changed, "data": {"folders": folders, **cast(_Table, data)}})
 
 
-def _about(pictures: PictureFolder, size: int, sides: bool) -> str:
-    mirrored = "not mirrored, as captions tell left from right" if sides else "mirrored at random"
-    return f"{pictures.summary()}; trained at {size}x{size} pixels, {mirrored}."
+def _about(pictures: PictureFolder, data: DataConfig, sides: bool) -> str:
+    mirrored = "mirrored at random" if data.flip else "not mirrored"
+    if sides and not data.flip:
+        mirrored += ", as captions tell left from right"
+    return f"{pictures.summary()}; trained at {data.size}x{data.size} pixels, {mirrored}."
 
 
 def _autoencoder_cost(
@@ -161,18 +189,26 @@ def _unet_cost(
     return cost_of(task, batch, recipe.optim, device)
 
 
-def _length(what: str, seen: int, cost: Cost, device: torch.device) -> tuple[LoopConfig, str]:
-    """How long to train so that `seen` pictures are seen, in an acceptable time, in words too."""
+def _length(
+    what: str,
+    seen: int,
+    cost: Cost,
+    device: torch.device,
+    *,
+    parts: int = 1,
+    batch_size: int | None = None,
+    steps: int | None = None,
+) -> tuple[LoopConfig, str]:
+    """How long to train so that `seen` pictures are seen, in an acceptable time, in words too.
+
+    Batches are worked off in `parts`. A batch size and steps that are given are kept.
+    """
     free = free_memory(device)
-    sizes = _BATCHES.get(device.type, _BATCHES["cpu"])
-    batch_size = next((b for b in sizes if cost.memory(b) <= _MEMORY_SHARE * free), 0)
-    if batch_size == 0:
-        raise SafelightError(
-            f"Training the {what} takes {cost.memory(1) / 1e9:.1f} GB of memory even one picture "
-            f"at a time; {free / 1e9:.1f} GB are free."
-        )
-    affordable = _HOURS[what] * 3600 / cost.seconds_per_picture
-    steps = max(round(min(seen, affordable) / batch_size), 100)
+    if batch_size is None:
+        batch_size = _largest_batch(what, cost, device, parts, free)
+    if steps is None:
+        affordable = _HOURS[what] * 3600 / cost.seconds_per_picture
+        steps = max(round(min(seen, affordable) / batch_size), 100)
     pause = min(max(steps // 20, 50), 1000)
     loop = LoopConfig(
         steps=steps,
@@ -181,9 +217,20 @@ def _length(what: str, seen: int, cost: Cost, device: torch.device) -> tuple[Loo
         save_every=pause,
         preview_every=pause,
     )
+    memory = cost.memory(math.ceil(batch_size / parts))
     return loop, (
         f"{steps:,} steps of {batch_size} pictures, {in_words(cost.seconds(steps * batch_size))}, "
-        f"{cost.memory(batch_size) / 1e9:.1f} GB of memory ({free / 1e9:.1f} GB are free)."
+        f"{memory / 1e9:.1f} GB of memory ({free / 1e9:.1f} GB are free)."
+    )
+
+
+def _largest_batch(what: str, cost: Cost, device: torch.device, parts: int, free: int) -> int:
+    for size in _BATCHES.get(device.type, _BATCHES["cpu"]):
+        if cost.memory(math.ceil(size / parts)) <= _MEMORY_SHARE * free:
+            return size
+    raise SafelightError(
+        f"Training the {what} takes {cost.memory(1) / 1e9:.1f} GB of memory even one picture "
+        f"at a time; {free / 1e9:.1f} GB are free."
     )
 
 

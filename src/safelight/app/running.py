@@ -14,9 +14,11 @@ from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.components import read_autoencoder
 from safelight.config import read_toml, to_dict, to_toml
 from safelight.data.batches import prefetch
+from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
+from safelight.pipelines.request import check_multiple
 from safelight.train.loop import BatchesFrom
 from safelight.types import Batch
 
@@ -34,18 +36,25 @@ def batches_from(batch: Callable[[int], Batch]) -> BatchesFrom:
 def choose_device(name: str) -> torch.device:
     """The device of a recipe; "auto" is the GPU if there is one.
 
-    Raises `SafelightError` for a name that torch does not know.
+    Raises `SafelightError` for a name that torch does not know, or a device that is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise SafelightError(
             f"device = {name!r} is not known; write auto, cpu, cuda or mps."
         ) from error
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SafelightError(
+            f"device = {name!r} cannot be used here; write auto, which takes what there is, or cpu."
+        ) from error
+    return device
 
 
 @contextmanager
@@ -67,6 +76,15 @@ def own_memory(module: M) -> M:
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.data = tensor.data.clone()
     return module
+
+
+def check_sizes(data: DataConfig, factor: int) -> None:
+    """Raises `SafelightError` naming the nearest sizes if pictures of these sizes have no latents,
+    a latent being `factor` pixels wide.
+    """
+    check_multiple("data.size", data.size, factor)
+    if data.buckets:
+        check_multiple("data.multiple", data.multiple, factor)
 
 
 def describe(module: nn.Module) -> str:

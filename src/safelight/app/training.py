@@ -8,12 +8,13 @@ from pathlib import Path
 
 from safelight.app.autoencoder_training import train_autoencoder
 from safelight.app.latent_training import train_latent
-from safelight.app.recipe import LatentRecipe, Recipe, read_recipe
+from safelight.app.recipe import LatentRecipe, Recipe, keys_of, read_recipe
 from safelight.app.running import MODEL, RECIPE, say
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
 from safelight.errors import SafelightError
 from safelight.pipelines.find import DEFAULT, find_model
+from safelight.train.checkpoint import to_go_on_from
 from safelight.train.loop import Outcome
 
 
@@ -28,6 +29,7 @@ def run_recipe(path: Path, overrides: Sequence[str] = (), *, resume: bool = Fals
 
 def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
     """Trains by a recipe whose paths are absolute, as `run_recipe`."""
+    to_go_on_from(recipe.output, resume=resume)  # refuses a folder in use before any work
     if isinstance(recipe, LatentRecipe):
         return train_latent(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)
@@ -39,12 +41,13 @@ def train_source(
     """Trains by a recipe, or on a folder of pictures by recipes chosen for it; the exit status.
 
     A folder's training goes to `output`, by default `runs/` and the folder's name; overrides are of
-    its last recipe, that of the U-Net. Resuming one goes on with the recipes that were chosen.
+    its last recipe, that of the U-Net, and those of `device` and `data` of both. Resuming one goes
+    on with the recipes that were chosen.
     Status 0 means done, 128 and the signal's number stopped by a signal. Errors as `run_recipe`.
     """
     if source.is_dir():
         return _train_folder(
-            source, overrides, resume, output or Path("runs") / source.absolute().name
+            source, overrides, resume, output or Path("runs") / source.resolve().name
         )
     where = [] if output is None else [f"output={json.dumps(str(output.absolute()))}"]
     return _told(run_recipe(source, [*overrides, *where], resume=resume))
@@ -53,30 +56,34 @@ def train_source(
 def _train_folder(source: Path, overrides: Sequence[str], resume: bool, output: Path) -> int:
     from safelight.app.recipe_choice import AUTOENCODER, choose_recipes, shown
 
+    if "output" in keys_of(overrides):
+        raise SafelightError(
+            "A folder's training goes where --output says; leave out --set output."
+        )
     output = output.absolute()
     first, last = output / AUTOENCODER / RECIPE, output / RECIPE
-    if last.is_file() and not resume:
-        raise SafelightError(
-            f"{output} holds a training; continue it with --resume, or choose another --output."
-        )
-    if not last.is_file():
-        choice = choose_recipes(source, output, find_model(DEFAULT))
+    for folder in (output, first.parent):
+        to_go_on_from(folder, resume=resume)
+    if not (resume and last.is_file()):
+        choice = choose_recipes(source, output, find_model(DEFAULT), overrides)
         for reason in choice.reasons:
             say(reason)
+        first.unlink(missing_ok=True)
         for recipe in choice.recipes:
             write_text(recipe.output / RECIPE, to_toml(to_dict(recipe)))
-        changed = read_recipe(last, tuple(overrides))
-        write_text(last, to_toml(to_dict(changed)))
-        for recipe in (*choice.recipes[:-1], changed):
             say(f"\n# {recipe.output / RECIPE}\n{shown(recipe)}")
     if first.is_file():
-        outcome = run_recipe(first, resume=True)
+        of_both = [text for text in overrides if text.lstrip().startswith(_OF_BOTH)]
+        outcome = run_recipe(first, of_both, resume=True)
         if outcome.stopped is not None:
             return _told(outcome)
     outcome = run_recipe(last, overrides, resume=True)
     if outcome.stopped is None:
         say(f'Done. Try: safelight generate --model {output / MODEL} "..."')
     return _told(outcome)
+
+
+_OF_BOTH = ("data.", "device")  # what autoencoder and U-Net share
 
 
 def _told(outcome: Outcome) -> int:

@@ -63,7 +63,8 @@ def scan(root: Path | str, on_file: Callable[[int, int], None] | None = None) ->
     A picture's captions come from the metadata.jsonl or metadata.csv of a folder above it, else
     from the `.txt` file beside it, else from its name or its folder's. Below a folder with metadata
     only the pictures that it lists count; files that other columns mention (depth, segmentation)
-    are passed over. Hidden files are ignored. `on_file(done, all)` is called as headers are read.
+    are passed over. Hidden files are ignored, and so are folders below that a training wrote, whose
+    previews are no pictures to learn from. `on_file(done, all)` is called as headers are read.
 
     Raises `SafelightError` if there is no such folder, no readable picture, or unreadable metadata.
     """
@@ -123,8 +124,14 @@ def gather(config: DataConfig, on_file: Callable[[int, int], None] | None = None
     return PictureFolder(tuple(items), tuple(skipped))
 
 
+_OF_A_TRAINING = frozenset({"recipe.toml", "log.jsonl"})  # in the output of every training
+
+
 def _walk(root: Path) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(root):
+        if Path(folder) != root and _OF_A_TRAINING.issubset(names):
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "@", "__MACOSX")))
         for name in sorted(names):
             if not name.startswith("."):

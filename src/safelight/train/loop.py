@@ -63,10 +63,11 @@ class Preview:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls, with the averaged weights in the networks."""
+    """What the loop calls: previews and exports with the averaged weights in the networks."""
 
     preview: Callable[[int], Preview] | None = None
     export: Callable[[int], None] | None = None  # at each checkpoint and at the end
+    begin: Callable[[], None] | None = None  # once nothing stands against training any more
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def train(
     hooks = hooks or Hooks()
     state = _start(task, config, optim, device, basis or {})
     warnings = _resume(state, folder, resume=resume)
+    if hooks.begin is not None:
+        hooks.begin()
     left_off = state.step
     batches = batches_from(state.step)
     stopped: Signals | None = None

@@ -1,0 +1,65 @@
+"""What a training stands on: what it must find unchanged when it is resumed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safelight.app.recipe import AutoencoderRecipe, VQRecipe
+from safelight.checkpoints.files import sha256_of_state
+from safelight.checkpoints.folder import Folder
+from safelight.config import Value, to_dict
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.vq import VQAutoencoder
+from safelight.train.checkpoint import Basis, to_go_on_from
+
+_FREE = {"sample_size", "scaling_factor", "shift_factor"}  # may change without harm to what is read
+
+
+def autoencoder_basis(
+    recipe: AutoencoderRecipe | VQRecipe, autoencoder: Autoencoder | VQAutoencoder
+) -> dict[str, Value]:
+    """The shape of the autoencoder, and the weights that it went on from, if any."""
+    basis: dict[str, Value] = {"kind": recipe.kind, "model": _shape(autoencoder.config)}
+    if recipe.base is not None:
+        basis["base"] = sha256_of_state(autoencoder.state_dict())
+    return basis
+
+
+def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
+    """Weights and shape of the autoencoder, the vocabulary, the shapes of what is trained, what the
+    U-Net predicts; and the text tower's weights, if they are not trained.
+    """
+    (tower,), (tokenizer,) = model.text_towers, model.tokenizers
+    basis: dict[str, Value] = {
+        "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
+        "autoencoder_shape": _shape(model.autoencoder.config),
+        "tokenizer": _hash_of(tokenizer),
+        "unet": _shape(model.unet.config),
+        "text_tower": _shape(tower.config),
+        "prediction_type": model.scheduler.prediction_type,
+    }
+    if not text_trained:
+        basis["text_tower_weights"] = sha256_of_state(tower.state_dict())
+    return basis
+
+
+def check_basis(output: Path, basis: Basis, *, resume: bool) -> Basis:
+    """What the training in a folder stood on so far, empty if none is there or it did not say.
+
+    Raises `SafelightError` if that is not `basis`, or if the folder is in use without `resume`.
+    """
+    former, _ = to_go_on_from(output, resume=resume)
+    if former is None:
+        return {}
+    former.check(basis)
+    return former.basis
+
+
+def _shape(config: object) -> dict[str, Value]:
+    return {key: value for key, value in to_dict(config).items() if key not in _FREE}
+
+
+def _hash_of(tokenizer: ClipTokenizer) -> str:
+    ids = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return hashlib.sha256(json.dumps([tokenizer.length, tokenizer.pad, ids]).encode()).hexdigest()
