@@ -403,7 +403,7 @@ def begun(workshop: Path, tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
     """A U-Net's training with a tokenizer of its own, and its overrides; beside it `tokenizer_2` of
     the same size and `autoencoder_2`.
     """
-    for number, captions in (("1", ["ball gown"]), ("2", ["town hall"])):
+    for number, captions in (("1", ["zebra"]), ("2", ["house"])):
         (tmp_path / f"tokenizer_{number}").mkdir()
         ClipTokenizer.train(captions, 516, 8).save(tmp_path / f"tokenizer_{number}")
     other = (f"output={tmp_path / 'autoencoder_2'}", "loop.seed=1", "loop.steps=1")
