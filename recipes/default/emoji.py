@@ -5,9 +5,11 @@
 """
 
 import argparse
+import hashlib
 import io
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import resvg_py
@@ -85,44 +87,46 @@ def shrink(picture: Image.Image, size: int) -> Image.Image:
     return picture.convert("RGBa").resize((size, size), Image.Resampling.LANCZOS).convert("RGBA")
 
 
+def origin(source: Source, style: str) -> str:
+    """A hash of all that decides how an emoji is drawn: its drawing, this file, the rasteriser."""
+    webp = source.webp.read_bytes() if style == "3d" and source.webp is not None else b""
+    svg = source.svg.encode() + version("resvg_py").encode() if style == "flat" else b""
+    return hashlib.sha256(Path(__file__).read_bytes() + webp + svg).hexdigest()
+
+
 def write(sources: list[Source], folder: Path) -> dict[str, int]:
     """Draws every emoji into `train` or `held_out` below the folder; returns how many went where.
 
-    A picture that is there is kept, so that new captions cost nothing; one of another split is not.
+    A picture of the same `origin` is kept, so that new captions cost nothing; one of another split
+    is not.
     """
     held_out = read().emoji
     rows: dict[str, list[str]] = {"train": [], "held_out": []}
     for split in rows:
         (folder / split).mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        idea = source.idea
-        for style in ("3d", "flat") if source.in_3d else ("flat",):
-            split = "held_out" if idea.hexcode in held_out[style] else "train"
-            name = f"{style}-{idea.hexcode}.png"
-            path = folder / split / name
-            if not path.exists():
-                scratch = path.with_suffix(".writing")
-                draw(source, style).save(scratch, format="PNG")
-                scratch.rename(path)
-            row = {
-                "file_name": name,
-                "texts": captions(idea, style, SEED),
-                "hexcode": idea.hexcode,
-                "style": style,
-                "label": idea.label,
-                "tags": list(idea.tags),
-                "group": idea.group,
-                "subgroup": idea.subgroup,
-            }
-            rows[split].append(json.dumps(row, ensure_ascii=False) + "\n")
+    drawn = folder / "drawn.json"
+    origins = json.loads(drawn.read_text(encoding="utf-8")) if drawn.exists() else {}
+    try:
+        for source in sources:
+            idea = source.idea
+            for style in ("3d", "flat") if source.in_3d else ("flat",):
+                split = "held_out" if idea.hexcode in held_out[style] else "train"
+                path = folder / split / f"{style}-{idea.hexcode}.png"
+                wanted = origin(source, style)
+                if not path.exists() or origins.get(f"{split}/{path.name}") != wanted:
+                    scratch = path.with_suffix(".writing")
+                    draw(source, style).save(scratch, format="PNG")
+                    scratch.rename(path)
+                    origins[f"{split}/{path.name}"] = wanted
+                rows[split].append(_row(idea, style, path.name))
+    finally:
+        _write_text(drawn, json.dumps(origins, indent=0))
     for split, lines in rows.items():
         named = {json.loads(line)["file_name"] for line in lines}
         for path in (folder / split).glob("*.png"):
             if path.name not in named:
                 path.unlink()
-        scratch = folder / split / "metadata.writing"
-        scratch.write_text("".join(lines), encoding="utf-8")
-        scratch.rename(folder / split / "metadata.jsonl")
+        _write_text(folder / split / "metadata.jsonl", "".join(lines))
     return {split: len(lines) for split, lines in rows.items()}
 
 
@@ -132,6 +136,26 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=HERE / "work")
     work = parser.parse_args().work
     print("emoji:", write(read_sources(work / "node_modules"), work / "pictures" / "emoji"))
+
+
+def _row(idea: Idea, style: str, name: str) -> str:
+    row = {
+        "file_name": name,
+        "texts": captions(idea, style, SEED),
+        "hexcode": idea.hexcode,
+        "style": style,
+        "label": idea.label,
+        "tags": list(idea.tags),
+        "group": idea.group,
+        "subgroup": idea.subgroup,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    scratch = path.with_suffix(".writing")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.rename(path)
 
 
 def _plain(hexcode: str) -> str:

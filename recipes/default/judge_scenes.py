@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 from held_out import HERE
-from scenes import draw, save
+from scenes import CHUNK, draw, forget_other_versions, part_path, save
 from solids import COLOURS, SHAPES
 
+from safelight.checkpoints.atomic import write_text
 from safelight.eval.judge_files import save_scene_judge
 from safelight.eval.judges import SceneVerdicts, rates
 from safelight.eval.pictures import read_pictures
@@ -22,28 +23,37 @@ from safelight.eval.scene_judge import SceneJudge, SceneJudgeConfig
 from safelight.eval.scene_training import read_scenes, train_scene_judge
 
 SPLIT = "judge"
+KINDS = ("depth", "segmentation", "keypoints")  # of truth beside each picture
 PICTURES, STEPS = 6000, 1500
 
 
 def draw_pictures(folder: Path, count: int) -> Path:
-    """Draws the judge's own scenes, unless they are there; returns their folder."""
+    """Draws the judge's own scenes and returns their folder.
+
+    They are drawn in chunks as all scenes are (`scenes.py`): what these same sources drew is kept.
+    """
     from stage import Stage
 
-    metadata = folder / SPLIT / "metadata.jsonl"
-    if metadata.exists() and len(metadata.read_text(encoding="utf-8").splitlines()) >= count:
-        return metadata.parent
-    metadata.parent.mkdir(parents=True, exist_ok=True)
-    for truth in ("depth", "segmentation", "keypoints"):
-        (folder / "truth" / SPLIT / truth).mkdir(parents=True, exist_ok=True)
-    stage = Stage()
-    rows = []
-    for number in range(count):
-        drawn = draw(stage, SPLIT, number, held_out=())
-        rows.append(json.dumps(save(drawn, folder, SPLIT, number)) + "\n")
-        if (number + 1) % 500 == 0:
-            print(f"judge of scenes: {number + 1} of {count} pictures drawn", flush=True)
-    metadata.write_text("".join(rows), encoding="utf-8")
-    return metadata.parent
+    pictures, truth = folder / SPLIT, folder / "truth"
+    for made in (pictures, *(truth / SPLIT / kind for kind in KINDS)):
+        made.mkdir(parents=True, exist_ok=True)
+    forget_other_versions(truth)
+    chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    parts = [part_path(folder, SPLIT, start, stop) for start, stop in chunks]
+    stage = None
+    for part, (start, stop) in zip(parts, chunks, strict=True):
+        if part.exists():
+            continue
+        stage = stage or Stage()
+        rows = [
+            json.dumps(save(draw(stage, SPLIT, number, held_out=()), folder, SPLIT, number)) + "\n"
+            for number in range(start, stop)
+        ]
+        write_text(part, "".join(rows))
+        print(f"judge of scenes: {stop} of {count} pictures drawn", flush=True)
+    text = "".join(part.read_text(encoding="utf-8") for part in parts)
+    write_text(pictures / "metadata.jsonl", text)
+    return pictures
 
 
 def train(folder: Path, steps: int) -> SceneJudge:

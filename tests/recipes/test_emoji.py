@@ -106,6 +106,46 @@ def test_sources_leave_out_what_is_no_picture_and_splits_are_disjoint(tmp_path: 
     assert picture.getpixel((64, 64)) == (0, 128, 0, 255)
 
 
+def test_a_picture_is_drawn_again_only_if_what_it_is_drawn_from_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("resvg_py")
+    import emoji
+
+    held_3d, held_flat = min(read().emoji["3d"]), min(read().emoji["flat"])
+    modules = _packages(tmp_path, [held_3d, held_flat])
+    folder = tmp_path / "pictures"
+    drawn: list[tuple[str, str]] = []
+    draw = emoji.draw
+
+    def counted(source: emoji.Source, style: str) -> Image.Image:
+        drawn.append((source.idea.label, style))
+        return draw(source, style)
+
+    monkeypatch.setattr(emoji, "draw", counted)
+    emoji.write(emoji.read_sources(modules), folder)
+    assert len(drawn) == 5
+    drawn.clear()
+    emoji.write(emoji.read_sources(modules), folder)
+    assert drawn == []
+
+    icons = modules / "@iconify-json/noto/icons.json"
+    changed = json.loads(icons.read_text())
+    body = '<circle cx="64" cy="64" r="50" fill="#800000"/>'
+    changed["icons"]["icon-1f34b-200d-1f7e9"]["body"] = body
+    icons.write_text(json.dumps(changed))
+    webp = modules / f"@lobehub/fluent-emoji-3d/assets/{held_flat}.webp"
+    Image.new("RGBA", (256, 256), (30, 200, 30, 255)).save(webp)
+    emoji.write(emoji.read_sources(modules), folder)
+    assert sorted(drawn) == [("lime", "flat"), (f"thing {held_flat}", "3d")]
+    lime = Image.open(folder / "train" / "flat-1f34b-200d-1f7e9.png")
+    assert lime.getpixel((64, 64)) == (128, 0, 0, 255)
+    drawn.clear()
+    monkeypatch.setattr(emoji, "version", lambda name: "another")
+    emoji.write(emoji.read_sources(modules), folder)
+    assert {style for _, style in drawn} == {"flat"}
+
+
 def test_shrinking_bleeds_no_colour_from_transparent_pixels():
     pytest.importorskip("resvg_py")
     from emoji import shrink
