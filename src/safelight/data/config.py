@@ -1,5 +1,6 @@
 """Which pictures a training sees, and how they are cut."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,8 +65,9 @@ class DataConfig:
             1 <= self.multiple <= self.size or not self.buckets,
             f"multiple should be between 1 and size = {self.size}, got {self.multiple}.",
         )
-        _require(self.max_aspect >= 1, f"max_aspect should be at least 1, got {self.max_aspect}.")
-        _require(self.zoom >= 1, f"zoom should be at least 1, got {self.zoom}.")
+        for name, least in (("max_aspect", 1), ("zoom", 1), ("min_side", 0), ("cache_bytes", 0)):
+            value = getattr(self, name)
+            _require(least <= value < math.inf, f"{name} should be at least {least}, got {value}.")
         _require(
             0 <= self.caption_dropout <= 1,
             f"caption_dropout should be between 0 and 1, got {self.caption_dropout}.",
