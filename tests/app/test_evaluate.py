@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from safelight.app import evaluation
 from safelight.app.cli import main
+from safelight.app.evaluation_progress import counting_pictures
 from safelight.eval import judge_files
 from safelight.eval.caption_ranker import CaptionRankerConfig
 from safelight.eval.judge_files import new_caption_ranker, save_caption_ranker, save_scene_judge
@@ -204,6 +206,7 @@ def test_another_scheduler_makes_pictures_anew(measure, made, tmp_path):
         ),
         (SOLID + "many = 3", "Unknown key"),
         ("size = 30" + SOLID, "width should be a multiple of 4 for this model, got 30"),
+        ("size = 0" + SOLID, "size should be 11 pixels or more, got 0"),
         ("size = 8" + SOLID, "size should be 11 pixels or more, got 8"),
         ("steps = 0" + SOLID, "steps should be 1 or more, got 0"),
         ("sweep_steps = [0]" + SOLID, "steps should be 1 or more, got 0"),
@@ -273,3 +276,14 @@ def test_a_damaged_picture_is_left_out_and_told(measure, world, capsys):
     message = capsys.readouterr().err
     assert f"{scenes}: 1 files skipped, the first {scenes / 's1.png'}: it is damaged" in message
     assert "seen prompts: 4 of 7 pictures" in message
+
+
+def test_a_terminal_shows_a_bar_with_the_time_left(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with counting_pictures(10) as on_pictures:
+        on_pictures("emoji [a/b]: seen prompts", 4)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "4/10 pictures" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.err)
+    assert "emoji [a/b]: seen prompts" in shown.err

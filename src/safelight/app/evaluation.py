@@ -101,7 +101,7 @@ def evaluate(
 
 def _settle(pipeline: ImagePipeline, wanted: EvaluationFile) -> Settings:
     """How pictures are made where nothing is varied; raises for what cannot be varied, too."""
-    size = wanted.size or pipeline.settle(Request("")).width
+    size = pipeline.settle(Request("")).width if wanted.size is None else wanted.size
     if size < WINDOW:
         raise SafelightError(f"size should be {WINDOW} pixels or more, got {size}.")
     request = Request(
