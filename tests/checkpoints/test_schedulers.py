@@ -1,6 +1,7 @@
 """Scheduler configurations: read as diffusers reads them, written so that it reads the same."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from safelight.checkpoints.scheduler_files import (
 )
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.tables.schedulers import CLASS_OF_SAMPLER
+from safelight.diffusion.noise_schedule import FlowSchedule
 from safelight.errors import SafelightError
 
 # As published: each is silent about what its class of the day took by default.
@@ -32,6 +34,7 @@ SD2 = SD1 | {
     "_class_name": "DDIMScheduler",
     "prediction_type": "v_prediction",
 }
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 XL = SD1 | {
     "_class_name": "EulerDiscreteScheduler",
     "interpolation_type": "linear",
@@ -123,6 +126,59 @@ def test_a_sampler_that_we_lack_is_said_and_another_may_be_chosen(change, said):
 def test_a_schedule_that_is_not_known_is_one_line(values, said):
     with pytest.raises(SafelightError, match=said):
         scheduler_from_diffusers(values)
+
+
+def test_nulls_and_what_another_class_left_make_no_difference():
+    config = scheduler_from_diffusers(XL)
+    nulls = {"rescale_betas_zero_snr": None, "sigma_min": None, "prediction_type": None}
+    assert scheduler_from_diffusers(XL | nulls) == replace(config, prediction_type=None)
+    left = {"sigma_max": 120.0, "shift": 3.0, "use_flow_sigmas": True, "flow_shift": 2.0}
+    assert scheduler_from_diffusers(XL | left) == config
+
+
+def test_a_solver_that_we_lack_may_still_say_that_the_model_is_a_flow():
+    values = {
+        "_class_name": "UniPCMultistepScheduler",
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 5.0,
+    }
+    config = scheduler_from_diffusers(values)
+    assert isinstance(config.schedule(), FlowSchedule)
+    with pytest.raises(SafelightError, match=r"choose a sampler: euler, dpmpp_2m, ddim, euler_a\."):
+        config.sampler  # noqa: B018
+    chosen = config.with_sampler("dpmpp_2m")
+    assert (chosen.class_name, chosen.flow_shift) == ("DPMSolverMultistepScheduler", 5.0)
+    assert config.with_sampler("euler").shift == 5.0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"use_flow_sigmas": True, "prediction_type": "epsilon"}, "expected flow_prediction"),
+        ({"prediction_type": "flow_prediction"}, "needs use_flow_sigmas"),
+        (FLOW | {"use_karras_sigmas": True}, "use_flow_sigmas does not go with"),
+        (FLOW | {"final_sigmas_type": "sigma_min"}, "use_flow_sigmas does not go with"),
+        (FLOW | {"rescale_betas_zero_snr": True}, "use_flow_sigmas does not go with"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.0}, "above 0, got 0.0"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "sample"}, "prediction_type"),
+    ],
+)
+def test_levels_that_contradict_each_other_are_one_line(change, said):
+    with pytest.raises(SafelightError, match=said):
+        scheduler_from_diffusers({"_class_name": "DPMSolverMultistepScheduler"} | change)
+
+
+def test_a_flow_that_changes_with_the_pictures_size_is_said():
+    values = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    config = scheduler_from_diffusers(values)
+    with pytest.raises(SafelightError, match="use_dynamic_shifting = True"):
+        config.sampler  # noqa: B018
+
+
+def test_an_unknown_class_is_not_written():
+    with pytest.raises(SafelightError, match=r"'DDIMSchedular'\. Did you mean 'DDIMScheduler'"):
+        scheduler_to_diffusers(SchedulerConfig(class_name="DDIMSchedular"))
 
 
 def test_what_a_class_cannot_say_is_not_written():

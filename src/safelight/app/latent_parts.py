@@ -29,11 +29,6 @@ def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
     if recipe.base is not None:
         if recipe.unet is not None:
             raise SafelightError("[unet] cannot be chosen where a base is gone on from.")
-        if replace(recipe.text, trained=True) != TextConfig():
-            raise SafelightError(
-                "[text] tower, tokenizer, vocab_size and length cannot be chosen where a base is "
-                "gone on from; only whether the tower is trained."
-            )
         model = _base(recipe.base)
         if recipe.diffusion is not None:
             model = replace(model, scheduler=recipe.diffusion)
@@ -118,6 +113,7 @@ def _check_sampling(model: Folder) -> None:
     or used.
     """
     scheduler_to_diffusers(model.scheduler)
+    model.scheduler.schedule()
     sampler = sampler_name(model.defaults.sampler or model.scheduler.sampler)
     model.scheduler.with_sampler(sampler).sigmas(model.defaults.steps or 1)
 
