@@ -1,5 +1,7 @@
 """Stable Diffusion 1.5 in its own size, a billion random weights: written, read, and drawn with."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ PROMPT, SIDE = "a photograph of a red apple", 64
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The folder, in bfloat16: 2.1 GB."""
+    """The folder, in bfloat16: 2.1 GB, which do not stay."""
     path = tmp_path_factory.mktemp("models") / "full"
     torch.manual_seed(0)
     folder = Folder(
@@ -29,7 +31,9 @@ def model(tmp_path_factory):
         SchedulerConfig(),
     )
     write_folder(path, folder, dtype=torch.bfloat16)
-    return path
+    del folder
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.mark.slow
