@@ -1,6 +1,8 @@
 """Recipes of flows and of EDM: trained, previewed, written, opened by diffusers, sampled."""
 
 import json
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from PIL import Image, ImageDraw
 
 from safelight.app.training import run_recipe
 from safelight.checkpoints.folder import read_folder, write_folder
+from safelight.checkpoints.scheduler_files import scheduler_to_diffusers
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.config import from_dict
 from safelight.diffusion import objective, parameterization
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.noise_schedule import (
@@ -237,6 +241,21 @@ def test_a_new_models_parts_are_checked(
     with pytest.raises(SafelightError, match=message) as error:
         run_recipe(recipe, (f"output={tmp_path / 'out'}", *overrides))
     assert "\n" not in str(error.value)
+
+
+def test_the_recipes_in_the_pages_are_recipes():
+    page = (Path(__file__).parents[2] / "docs/checkpoints.md").read_text()
+    kinds: list[str] = []
+    for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL):
+        values = tomllib.loads(block)
+        scheduler = from_dict(SchedulerConfig, values["diffusion"])
+        sampler = values.get("defaults", {}).get("sampler", "euler")
+        assert len(scheduler.with_sampler(sampler).sigmas(4)) == 5
+        assert scheduler_to_diffusers(scheduler)["_class_name"] == scheduler.class_name
+        config = from_dict(ObjectiveConfig, values["objective"])
+        _objective(config, scheduler.parameterization(), scheduler.schedule())
+        kinds.append(scheduler.levels)
+    assert kinds == ["flow", "edm"]
 
 
 SIGMA = torch.tensor([0.1, 1.0, 20.0])

@@ -11,6 +11,7 @@ from safelight.models.unet import UNet
 from safelight.pipelines.generated import to_image
 from safelight.pipelines.manifest import pixel_digest
 from safelight.pipelines.picture_files import read_manifest
+from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request
 from tiny_model import FACTOR, LENGTH, SIZE, tiny_folder, write_tiny_model
 
@@ -108,7 +109,9 @@ def test_the_manifest_in_the_file_makes_the_picture_again(pipeline, model_folder
     assert manifest.pixels == pixel_digest(picture.image)
     assert manifest.model == str(model_folder)
     assert manifest.weights.keys() == {"unet", "vae", "text_encoder"}
-    assert manifest.versions == {"safelight": safelight.__version__, "torch": torch.__version__}
+    assert manifest.versions == library_versions()
+    assert manifest.configuration == configuration_hashes(pipeline.folder)
+    assert "scheduler/scheduler_config.json" in manifest.configuration
     assert (manifest.precision, manifest.device) == ("float32", "cpu")
     assert manifest.threads == torch.get_num_threads()
 

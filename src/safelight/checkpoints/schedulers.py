@@ -29,7 +29,7 @@ from safelight.diffusion.noise_schedule import (
     rescale_zero_terminal_snr,
     scaled_linear_betas,
 )
-from safelight.diffusion.parameterization import Edm, Parameterization, by_name
+from safelight.diffusion.parameterization import Parameterization, by_name, edm
 from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
 from safelight.diffusion.sigmas import (
     Spacing,
@@ -175,7 +175,7 @@ class SchedulerConfig:
     def parameterization(self) -> Parameterization:
         """What the network's output means."""
         if self.levels == "edm":
-            return Edm(self.sigma_data, negated=self.prediction == "v_prediction")
+            return edm(self.sigma_data, negated=self.prediction == "v_prediction")
         return by_name(self.prediction)
 
     def sigmas(self, steps: int) -> Float[Tensor, " n"]:

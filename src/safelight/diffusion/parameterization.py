@@ -62,9 +62,9 @@ class Edm:
         )
 
 
-def edm(sigma_data: float = 0.5) -> Edm:
-    """The parameterization of Karras et al. 2022, with their sigma_data of pixels by default."""
-    return Edm(sigma_data)
+def edm(sigma_data: float, *, negated: bool = False) -> Edm:
+    """The parameterization of Karras et al. 2022; see `Edm`."""
+    return Edm(sigma_data, negated)
 
 
 def flow(sigma: Float[Tensor, " b"]) -> Scalings:

@@ -3,13 +3,13 @@
 import platform
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight import __version__
 from safelight.checkpoints.folder import Folder
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
@@ -18,6 +18,7 @@ from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.manifest import Manifest, pixel_digest
+from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request, Settings, check_multiple
 from safelight.rng import SeededNoise
 from safelight.types import OnStep
@@ -44,6 +45,11 @@ class ImagePipeline:
     def weights(self) -> dict[str, str]:
         """Each component's SHA-256, computed at the first use."""
         return self.folder.hashes
+
+    @cached_property
+    def configuration(self) -> dict[str, str]:
+        """The SHA-256 of each file that pictures depend on besides the weights."""
+        return configuration_hashes(self.folder)
 
     def generate(
         self,
@@ -199,7 +205,8 @@ class ImagePipeline:
             pixels=pixel_digest(image),
             place=place,
             count=request.count,
-            versions={"safelight": __version__, "torch": torch.__version__},
+            versions=library_versions(),
+            configuration=dict(self.configuration),
         )
         return GeneratedImage(image, manifest)
 
