@@ -423,7 +423,7 @@ def test_a_training_is_not_resumed_on_another_autoencoder_vocabulary_or_shape(
         (f"text.tokenizer={folder / 'tokenizer_2'}", "tokenizer"),
         ("unet.attention_heads=[4]", r"unet\.attention_heads was \[2\], is \[4\]"),
         ("text.tower.hidden_act=gelu", r"text_tower\.hidden_act"),
-        ("diffusion.prediction_type=epsilon", "prediction_type was v_prediction, is epsilon"),
+        ("diffusion.prediction_type=epsilon", "prediction was v_prediction, is epsilon"),
     ):
         with pytest.raises(SafelightError, match=f"was trained on something else: {changed}") as e:
             run_recipe(workshop / "unet.toml", (*asked, override), resume=True)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -55,6 +57,14 @@ def _refused(path, *said):
 def _change(path, **changes):
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | changes))
+
+
+def test_a_model_that_a_killed_process_moved_aside_is_found(model, folder):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    folder.rename(folder.with_name(f".model.{gone.pid}.old"))
+    _same_weights(model, read_folder(folder))
+    assert folder.is_dir()
 
 
 def test_a_model_comes_back_as_it_was(model, written):

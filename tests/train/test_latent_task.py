@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -161,6 +162,9 @@ def test_draws_are_a_function_of_seed_step_and_stream():
 def test_mistakes_are_named():
     with pytest.raises(SafelightError, match=r"caption_dropout.*1\.5"):
         ObjectiveConfig(caption_dropout=1.5)
+    for name, value in (("std", 0.0), ("gamma", -1.0), ("sigma_data", math.inf)):
+        with pytest.raises(SafelightError, match=rf"objective\.{name}.*above 0, got {value}"):
+            ObjectiveConfig(**{name: value})
     _, _, task = make()
     with pytest.raises(ValueError, match="latents"):
         next(task.losses(Batch(("",), pixels=torch.zeros(1, 3, 4, 4)), draws(0, 1)))

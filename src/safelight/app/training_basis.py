@@ -37,7 +37,9 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
         "tokenizer": _hash_of(tokenizer),
         "unet": _shape(model.unet.config),
         "text_tower": _shape(tower.config),
-        "prediction_type": model.scheduler.prediction_type,
+        "prediction": model.scheduler.prediction,
+        "levels": model.scheduler.levels,
+        "sigma_data": model.scheduler.sigma_data,
     }
     if not text_trained:
         basis["text_tower_weights"] = sha256_of_state(tower.state_dict())

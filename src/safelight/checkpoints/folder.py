@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.atomic import replacing_folder, write_text
+from safelight.checkpoints.atomic import replacing_folder, restore_folders, write_text
 from safelight.checkpoints.components import (
     MAX_SHARD_BYTES,
     Reading,
@@ -107,6 +107,8 @@ def read_folder(
 
     Raises `SafelightError`, one line, if anything is missing, broken, or of another family.
     """
+    if not path.exists() and path.absolute().parent.is_dir():
+        restore_folders(path.absolute().parent)  # a killed process may have moved it aside
     index = _read_index(path)
     reading = Reading(dtype, device, variant)
     components = _components(path, index)

@@ -4,6 +4,7 @@ Source: Rombach et al. 2022 (arXiv 2112.10752), eq. 3; Ho and Salimans 2022 (arX
 algorithm 1, for the dropped captions.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -48,6 +49,10 @@ class ObjectiveConfig:
             raise SafelightError(
                 f"caption_dropout should be between 0 and 1, got {self.caption_dropout}."
             )
+        for name in ("std", "gamma", "sigma_data"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise SafelightError(f"objective.{name} should be above 0, got {value}.")
 
 
 @dataclass(frozen=True)
