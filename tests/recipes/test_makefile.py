@@ -119,4 +119,4 @@ def test_each_judge_and_picture_of_the_card_is_made_anew_by_itself(
     make(house, "all")
     age(house, 60)
     (house / remade).touch()
-    assert make(house, "all") == [*again, "bundle.py", "samples.py", "curves.py"]
+    assert make(house, "all") == [*again, "bundle.py", "samples.py", "curves.py", "card.py"]
