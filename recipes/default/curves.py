@@ -1,4 +1,4 @@
-"""The curves of both trainings, from their logs: `python curves.py` writes samples/curves.png."""
+"""The curves of both trainings, from their logs, into docs/samples/: `python curves.py`."""
 
 import argparse
 import json
@@ -6,6 +6,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from held_out import HERE
+
+PANELS = {
+    "autoencoder": (("loss", "loss", "log"), ("psnr", "PSNR of held-out emoji, dB", "linear")),
+    "unet": (("loss", "loss of v", "linear"),),
+}
+"""By training: the measure in the log, the panel's title and its scale."""
 
 
 def read(log: Path, name: str) -> tuple[list[int], list[float]]:
@@ -16,24 +22,24 @@ def read(log: Path, name: str) -> tuple[list[int], list[float]]:
 
 
 def main() -> None:
-    """Draws three panels."""
+    """Draws a row of panels for each training that was run here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=HERE / "work")
     parser.add_argument("--output", type=Path, default=HERE.parents[1] / "docs" / "samples")
     arguments = parser.parse_args()
-    panels = (
-        ("autoencoder", "loss", "autoencoder: loss"),
-        ("autoencoder", "psnr", "autoencoder: PSNR of held-out emoji, dB"),
-        ("unet", "loss", "U-Net: loss of v"),
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(12, 3.2), layout="constrained")
-    for axis, (folder, name, title) in zip(axes, panels, strict=True):
-        axis.plot(*read(arguments.work / folder / "log.jsonl", name))
-        axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.3)
-    axes[0].set_yscale("log")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.output / "curves.png", dpi=90)
+    for training, panels in PANELS.items():
+        log = arguments.work / training / "log.jsonl"
+        if not log.is_file():
+            print(f"curves: no {log}; {training}.png stays as it is")
+            continue
+        size = (4 * len(panels), 3.2)
+        figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+        for axis, (name, title, scale) in zip(axes.flat, panels, strict=True):
+            axis.plot(*read(log, name))
+            axis.set(title=title, xlabel="step", yscale=scale)
+            axis.grid(alpha=0.3)
+        figure.savefig(arguments.output / f"{training}.png", dpi=90)
 
 
 if __name__ == "__main__":
