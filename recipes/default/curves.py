@@ -34,7 +34,9 @@ def main() -> None:
             print(f"curves: no {log}; {training}.png stays as it is")
             continue
         size = (4 * len(panels), 3.2)
-        figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=size, layout="constrained", squeeze=False
+        )
         for axis, (name, title, scale) in zip(axes.flat, panels, strict=True):
             axis.plot(*read(log, name))
             axis.set(title=title, xlabel="step", yscale=scale)
