@@ -57,7 +57,7 @@ def tiny_folder(seed: int = 0, scheduler: SchedulerConfig | None = None) -> Fold
         tokenizers=(tokenizer,),
         scheduler=scheduler
         or SchedulerConfig(prediction_type="v_prediction", timestep_spacing="trailing"),
-        defaults=Defaults("euler", 3, 2.0, SIZE, SIZE, ("a red cube",)),
+        defaults=Defaults("euler", 3, 2.0, SIZE, SIZE),
     )
 
 

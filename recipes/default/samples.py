@@ -37,7 +37,7 @@ HELD_OUT = (
 SCALES = (1.0, 3.0, 7.0)
 STEPS = (5, 10, 20, 50)
 SEED = 11
-CELL, MARGIN, LABEL = 96, 4, 30
+CELL, MARGIN, LABEL = 96, 4, 44  # room for three lines
 
 
 def grid(

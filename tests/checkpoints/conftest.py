@@ -51,5 +51,5 @@ def model() -> Folder:
         text_towers=(ClipText(tower).eval(),),
         tokenizers=(tokenizer,),
         scheduler=SchedulerConfig(prediction_type="v_prediction", timestep_spacing="trailing"),
-        defaults=Defaults("euler", 20, 3.0, 16, 16, ("a red cube",)),
+        defaults=Defaults("euler", 20, 3.0, 16, 16),
     )

@@ -170,13 +170,15 @@ def test_a_feature_network_stays_as_it_is_and_steers_the_autoencoder():
     assert network.last_layer.grad.abs().sum() > 0
 
 
-def test_in_bfloat16_the_divergence_and_the_draw_are_still_in_float32():
+def test_in_bfloat16_the_divergence_and_the_draw_are_still_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+):
     network, config = autoencoder(), AutoencoderLossConfig()
     pixels = batch(0, 4).pixels
     assert pixels is not None
     drawn: list[torch.Tensor] = []
     decode = network.decode
-    network.decode = lambda z: drawn.append(z) or decode(z)  # type: ignore[method-assign]
+    monkeypatch.setattr(network, "decode", lambda z: drawn.append(z) or decode(z))
     result = reconstruct_kl(network, config, torch.bfloat16)(pixels, draws(0))
     with torch.autocast("cpu", torch.bfloat16):
         encoded = network.encode(pixels)

@@ -127,7 +127,6 @@ def _defaults(recipe: LatentRecipe, former: Defaults) -> Defaults:
         scale=former.scale if said.scale is None else said.scale,
         width=said.width or size,
         height=said.height or size,
-        prompts=said.prompts or former.prompts,
     )
 
 

@@ -18,6 +18,7 @@ from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
+from safelight.pipelines.load import has_device
 from safelight.pipelines.request import check_multiple
 from safelight.train.loop import BatchesFrom
 from safelight.types import Batch
@@ -48,12 +49,10 @@ def choose_device(name: str) -> torch.device:
         raise SafelightError(
             f"device = {name!r} is not known; write auto, cpu, cuda or mps."
         ) from error
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    if not has_device(str(device)):
         raise SafelightError(
             f"device = {name!r} cannot be used here; write auto, which takes what there is, or cpu."
-        ) from error
+        )
     return device
 
 

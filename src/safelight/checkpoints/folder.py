@@ -65,7 +65,6 @@ class Defaults:
     scale: float | None = None  # of classifier-free guidance
     width: int | None = None  # pixels
     height: int | None = None
-    prompts: tuple[str, ...] = ()  # examples of what it was trained to understand
 
 
 @dataclass(frozen=True)

@@ -74,22 +74,23 @@ class Muon(torch.optim.AdamW):
 def orthogonalised(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
     """The nearest semi-orthogonal matrix of each, roughly: singular values in about [0.7, 1.3].
 
-    That holds for those of at least 0.01 of the norm below; smaller ones are enlarged 60 to 80
+    That holds for those of at least 0.01 of the norm below; smaller ones are enlarged 73 to 78
     times.
 
     A quintic Newton-Schulz iteration `x <- p(x x^T) x` (Jordan et al. 2024). As every x is a
     polynomial of the first Gram matrix times the first x, only that matrix of the shorter side is
     iterated, and x is multiplied once, at the end. Differs from theirs in that each iteration has
     its own polynomial (Amsel et al. 2025), and in that the fourth root of the sum of the fourth
-    powers of the singular values, a tighter bound of the largest than the Frobenius norm, scales x:
-    three iterations then reach what theirs reach in five.
+    powers of the singular values, a tighter bound of the largest than the Frobenius norm, scales x.
+    Three iterations then serve for theirs of five, though values near a hundredth of the largest
+    stay lower (`benchmarks/muon.py`).
 
     Matrices of one shape go together: products of a few hundred rows are too small to keep several
     cores busy one by one.
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x: Tensor = matrices if wide else matrices.mT
-    x = x / (x.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-12)
+    x = x / (x.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-12)  # so that x^4 is in range
     gram: Tensor = x @ x.mT  # (b, m, m), m the shorter side
     norm = 1.01 * gram.square().sum(dim=(1, 2), keepdim=True).sqrt() + 1e-12  # of sigma^2
     gram = gram / norm
