@@ -89,6 +89,7 @@ def test_any_names_survive_the_way_there_and_back(names):
     ("module", "table"),
     [
         (lambda: UNet(UNetConfig(class_dim=10, added_dim=20, guidance_dim=30)), UNET),
+        (lambda: UNet(UNetConfig(context_heads=64)), UNET),
         (lambda: Autoencoder(AutoencoderConfig(attention=(False, True, True, True))), AUTOENCODER),
         (lambda: VQAutoencoder(VQConfig(attention=(False, False, True))), VQ),
         (lambda: ClipText(ClipTextConfig(projection_dim=8)), CLIP_TEXT),

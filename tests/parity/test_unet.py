@@ -1,6 +1,7 @@
 """Every family's U-Net against diffusers' `UNet2DConditionModel`: read, run, written, read back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from safelight.checkpoints.components import Writing, read_unet, write_unet
 from safelight.checkpoints.tables.unet import unet_config_from_diffusers, unet_config_to_diffusers
 from safelight.errors import SafelightError
+from safelight.models.unet import UNet, UNetConfig
 from safelight.nn.embeddings import sinusoidal
 from safelight.types import Conditioning
 
@@ -78,9 +80,20 @@ FAMILIES = {
     "without-middle-attention": SHALLOW | {"mid_block_type": "UNetMidBlock2D"},
     "scale-shift": SHALLOW
     | {"resnet_time_scale_shift": "scale_shift", "flip_sin_to_cos": False, "freq_shift": 1},
+    "pooled-context": SHALLOW | {"addition_embed_type": "text", "addition_embed_type_num_heads": 6},
     "class-identity": SHALLOW | {"class_embed_type": "identity"},
 }
 
+SMALL = {
+    "block_out_channels": (8, 16),
+    "layers_per_block": (1, 1),
+    "attention": (False, False),
+    "transformer_layers": (1, 1),
+    "attention_heads": (2, 2),
+    "only_cross_attention": (False, False),
+    "mid_attention": False,
+    "norm_num_groups": 4,
+}
 LIKE_OTHERS = {  # in all but the number of input channels, or of two parts tested apart
     "sd1-edit": SD1 | {"in_channels": 8},
     "sd2-inpaint": SD2 | {"in_channels": 9},
@@ -102,7 +115,7 @@ def _inputs(options, size):
         width = options.get("projection_class_embeddings_input_dim") or 64
         arguments["class_labels"] = torch.randn(2, width)
         parts.append(arguments["class_labels"])
-    if options.get("addition_embed_type"):
+    if options.get("addition_embed_type") == "text_time":
         count = (options["projection_class_embeddings_input_dim"] - POOLED) // NUMBERS
         pooled, numbers = torch.randn(2, POOLED), torch.randint(0, 1024, (2, count)).float()
         arguments["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": numbers}
@@ -166,12 +179,24 @@ def test_a_configuration_survives_the_way_there_and_back(family):
     assert written.keys() >= {key for key in theirs if not key.startswith("_")}
 
 
+def test_a_context_to_pool_is_missed_by_name_and_not_wanted_beside_sizes():
+    ours = UNet(UNetConfig(context_heads=6, cross_attention_dim=WIDTH, **SMALL))
+    with pytest.raises(ValueError, match="context"):
+        ours(torch.randn(1, 4, 8, 8), torch.tensor([1.0]), Conditioning())
+    with pytest.raises(ValueError, match="addition_embed_type"):
+        unet_config_to_diffusers(replace(ours.config, added_dim=8))
+    for heads, width in ((0, WIDTH), (7, WIDTH), (6, None)):
+        with pytest.raises(ValueError, match="context_heads"):
+            UNetConfig(context_heads=heads, cross_attention_dim=width, **SMALL)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"dual_cross_attention": True}, "dual_cross_attention"),
         ({"down_block_types": ["SimpleCrossAttnDownBlock2D"] * 4}, "SimpleCrossAttnDownBlock2D"),
         ({"addition_embed_type": "image"}, "addition_embed_type"),
+        ({"addition_embed_type": "text", "addition_embed_type_num_heads": 7}, "7 heads"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
         ({"attention_head_dim": 7}, "7 heads"),
         ({"attention_head_dim": [8, 8]}, "attention_head_dim"),

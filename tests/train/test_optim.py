@@ -23,6 +23,16 @@ def test_constant_learning_rate_stays():
     assert [lr_at(config, step, 10) for step in (0, 1, 2, 9)] == [0.5, 1.0, 1.0, 1.0]
 
 
+def test_constant_learning_rate_falls_over_its_cooldown_alone():
+    config = OptimConfig(lr=1.0, warmup=2, cooldown=4, final_lr=0.2)
+    rates = [lr_at(config, step, 10) for step in range(11)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    longer = [lr_at(config, step, 20) for step in range(11)]
+    assert longer[:7] == pytest.approx(rates[:7])  # more steps change nothing before the fall
+    with pytest.raises(SafelightError, match="cooldown"):
+        OptimConfig(schedule="cosine", cooldown=4)
+
+
 def test_weight_decay_spares_vectors():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
     optimiser = adamw(module.parameters(), OptimConfig(weight_decay=0.1))

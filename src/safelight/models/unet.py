@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from safelight.nn.attention import SpatialTransformer
 from safelight.nn.blocks import Downsample, Picture, ResBlock, Upsample
-from safelight.nn.embeddings import Embedding, OneHotEmbedding, sinusoidal
+from safelight.nn.embeddings import ContextEmbedding, Embedding, OneHotEmbedding, sinusoidal
 from safelight.nn.recompute import recomputed
 from safelight.types import Conditioning
 
@@ -27,6 +27,7 @@ ClassKind = Literal["embedding", "projection", "identity"]
 class UNetConfig:
     """The shape of a U-Net. Tuples hold one entry a level, from the finest to the coarsest.
 
+    With `context_heads` the pooled `cond.context` joins the time embedding, as DeepFloyd IF has it.
     `cond.vector` is split into up to three parts, in this order: `class_dim` entries (one-hot for
     `class_kind="embedding"`, features for "projection", an embedding itself for "identity"),
     `added_dim` entries (SDXL's pooled text and sizes) and `guidance_dim` entries (LCM's guidance).
@@ -56,6 +57,7 @@ class UNetConfig:
     added_dim: int | None = None
     added_time_dim: int | None = None  # width of the features of each number in the added part
     guidance_dim: int | None = None
+    context_heads: int | None = None  # of the attention that pools the context into the embedding
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
@@ -70,6 +72,14 @@ class UNetConfig:
                 raise ValueError(
                     f"{name} has {len(getattr(self, name))} entries for {levels} levels of "
                     "block_out_channels; give one a level."
+                )
+        if self.context_heads is not None:
+            if self.cross_attention_dim is None or self.context_heads < 1:
+                raise ValueError("context_heads needs a cross_attention_dim and one head or more.")
+            if self.cross_attention_dim % self.context_heads:
+                raise ValueError(
+                    f"cross_attention_dim {self.cross_attention_dim} does not split into "
+                    f"{self.context_heads} context_heads."
                 )
 
     @property
@@ -91,6 +101,8 @@ class UNet(nn.Module):
         self.time_embedding = Embedding(channels[0], emb_dim, config.guidance_dim)
         self.class_embedding = _class_embedding(config)
         self.add_embedding = Embedding(config.added_dim, emb_dim) if config.added_dim else None
+
+        self.context_embedding = _context_embedding(config)
 
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         skips = [channels[0]]
@@ -152,7 +164,7 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Emb:
-        """The sum of the time's, class's, added and guidance embeddings, (b, emb_dim)."""
+        """The sum of the time's, class's, added, guidance and context embeddings, (b, emb_dim)."""
         config = self.config
         widths = [config.class_dim or 0, config.added_dim or 0, config.guidance_dim or 0]
         width = 0 if cond.vector is None else cond.vector.shape[1]
@@ -168,13 +180,18 @@ class UNet(nn.Module):
             freq_shift=config.freq_shift,
         ).to(self.conv_in.weight.dtype)
         if cond.vector is None:
-            return self.time_embedding(features)
-        classes, added, guidance = cond.vector.tensor_split([widths[0], sum(widths[:2])], dim=1)
-        emb = self.time_embedding(features, guidance if config.guidance_dim else None)
-        if self.class_embedding is not None:
-            emb = emb + self.class_embedding(classes)
-        if self.add_embedding is not None:
-            emb = emb + self.add_embedding(added)
+            emb = self.time_embedding(features)
+        else:
+            classes, added, guidance = cond.vector.tensor_split([widths[0], sum(widths[:2])], dim=1)
+            emb = self.time_embedding(features, guidance if config.guidance_dim else None)
+            if self.class_embedding is not None:
+                emb = emb + self.class_embedding(classes)
+            if self.add_embedding is not None:
+                emb = emb + self.add_embedding(added)
+        if self.context_embedding is not None:
+            if cond.context is None:
+                raise ValueError("This U-Net expects a context to pool, got none.")
+            emb = emb + self.context_embedding(cond.context)
         return emb
 
 
@@ -293,6 +310,12 @@ def _class_embedding(config: UNetConfig) -> nn.Module | None:
         "identity": lambda _in, _out: nn.Identity(),
     }
     return build[config.class_kind](config.class_dim, config.emb_dim)
+
+
+def _context_embedding(config: UNetConfig) -> ContextEmbedding | None:
+    if config.context_heads is None or config.cross_attention_dim is None:
+        return None
+    return ContextEmbedding(config.cross_attention_dim, config.emb_dim, config.context_heads)
 
 
 def zero_residuals(unet: UNet) -> None:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from safelight.nn.attention import attend
+
 
 def sinusoidal(
     t: Float[Tensor, " n"], dim: int, *, flip_sin_to_cos: bool = True, freq_shift: float = 0.0
@@ -43,6 +45,42 @@ class Embedding(nn.Module):
         if self.cond_proj is not None and cond is not None:
             features = features + self.cond_proj(cond)
         return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class ContextEmbedding(nn.Module):
+    """One vector of all tokens, (b, n, context_dim) to (b, dim), by attention from their mean.
+
+    It lets every residual block hear the prompt, those of levels without attention too. Source:
+    DeepFloyd IF's `AttentionPooling`, after the attention pool of Radford et al. 2021, section 2.3;
+    keys as in diffusers' `TextTimeEmbedding`.
+    """
+
+    def __init__(self, context_dim: int, dim: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(context_dim)
+        self.pool = _AttentionPool(context_dim, heads)
+        self.proj = nn.Linear(context_dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, context: Float[Tensor, "b n c"]) -> Float[Tensor, "b d"]:
+        """Pools the tokens, padding included."""
+        return self.norm2(self.proj(self.pool(self.norm1(context))))
+
+
+class _AttentionPool(nn.Module):
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(1, dim) / dim**0.5)
+        self.k_proj = nn.Linear(dim, dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b c"]:
+        mean = x.mean(dim=1, keepdim=True) + self.positional_embedding
+        x = torch.cat([mean, x], dim=1)  # (b, n + 1, c)
+        pooled = attend(self.q_proj(mean), self.k_proj(x), self.v_proj(x), self.heads)
+        return pooled[:, 0]
 
 
 class OneHotEmbedding(nn.Module):

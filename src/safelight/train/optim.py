@@ -23,10 +23,14 @@ class OptimConfig:
     price that a batch of enough work hides.
 
     The learning rate rises linearly over `warmup` steps, then stays or falls along a cosine to
-    `final_lr` of itself. Weight decay spares vectors (norms and biases). Gradients longer than
-    `clip` (over all of a phase's weights; 0 for never) are shortened. A batch is worked off in
-    `accumulate` parts, which saves memory and changes nothing else; but against an adversary each
-    part balances the two losses by its own gradients, so that sums differ a little.
+    `final_lr` of itself. A constant one falls to that over the last `cooldown` steps, linearly:
+    such a training can be gone on with for more steps from a checkpoint before its fall, as if they
+    had been meant from the start (Hägele et al. 2024, arXiv 2405.18392).
+
+    Weight decay spares vectors (norms and biases). Gradients longer than `clip` (over all of a
+    phase's weights; 0 for never) are shortened. A batch is worked off in `accumulate` parts, which
+    saves memory and changes nothing else; but against an adversary each part balances the two
+    losses by its own gradients, so that sums differ a little.
 
     `precision` "auto" takes bfloat16 autocast where the hardware multiplies it, else float32.
     `compile` lets torch compile the networks; `recompute` saves memory by gradient checkpointing.
@@ -36,6 +40,7 @@ class OptimConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 100
+    cooldown: int = 0
     final_lr: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
@@ -48,12 +53,17 @@ class OptimConfig:
     def __post_init__(self):
         if not 0 < self.lr < math.inf:
             raise SafelightError(f"optim.lr should be above 0, got {self.lr}.")
-        leasts = {"accumulate": 1, "warmup": 0, "final_lr": 0, "weight_decay": 0, "clip": 0}
+        leasts = {"accumulate": 1, "warmup": 0, "cooldown": 0, "final_lr": 0}
+        leasts |= {"weight_decay": 0, "clip": 0}
         for name, least in leasts.items():
             if not least <= getattr(self, name) < math.inf:
                 raise SafelightError(
                     f"optim.{name} should be at least {least}, got {getattr(self, name)}."
                 )
+        if self.cooldown and self.schedule == "cosine":
+            raise SafelightError(
+                'optim.cooldown is of schedule = "constant"; a cosine falls anyway.'
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise SafelightError(f"optim.betas should be in [0, 1), got {list(self.betas)}.")
 
@@ -63,7 +73,8 @@ def lr_at(config: OptimConfig, step: int, steps: int) -> float:
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "constant":
-        return config.lr
+        left = min((steps - step) / config.cooldown, 1.0) if config.cooldown else 1.0
+        return config.lr * (config.final_lr + (1 - config.final_lr) * left)
     passed = (step - config.warmup) / max(steps - config.warmup, 1)
     cosine = 0.5 * (1 + math.cos(math.pi * min(passed, 1.0)))
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)

@@ -23,6 +23,10 @@ UNET = Table(
         Rule("{block}.to_out.{rest}", "{block}.to_out.0.{rest}"),
         Rule("{block}.ff.proj_in.{rest}", "{block}.ff.net.0.proj.{rest}"),
         Rule("{block}.ff.proj_out.{rest}", "{block}.ff.net.2.{rest}"),
+        *(
+            Rule(f"context_embedding.{layer}.{{rest}}", f"add_embedding.{layer}.{{rest}}")
+            for layer in ("norm1", "pool", "proj", "norm2")
+        ),
         Rule("{key}", "{key}"),
     )
 )
@@ -58,7 +62,6 @@ _NEUTRAL: Neutral = {
     "class_embeddings_concat": (False,),
     "mid_block_only_cross_attention": (None, False, True),  # read by no block of this family
     "cross_attention_norm": (None,),
-    "addition_embed_type_num_heads": (64,),
 }
 
 
@@ -85,6 +88,7 @@ class _Diffusers:
     use_linear_projection: bool = False
     class_embed_type: str | None = None
     addition_embed_type: str | None = None
+    addition_embed_type_num_heads: int = 64
     addition_time_embed_dim: int | None = None
     num_class_embeds: int | None = None
     upcast_attention: bool = False
@@ -118,6 +122,7 @@ def unet_config_from_diffusers(
             raise SafelightError(f"{source}: {channels} channels do not split into {count} heads.")
     class_kind, class_dim = _classes(theirs, source)
     added_dim, added_time_dim = _added(theirs, source)
+    context_heads = _context_heads(theirs, contexts[0], source)
     attends = any(attention) or theirs.mid_block_type == _MID[True]
     return UNetConfig(
         in_channels=theirs.in_channels,
@@ -135,7 +140,7 @@ def unet_config_from_diffusers(
         ),
         mid_block=theirs.mid_block_type is not None,
         mid_attention=theirs.mid_block_type == _MID[True],
-        cross_attention_dim=contexts[0] if attends else None,
+        cross_attention_dim=contexts[0] if attends or context_heads else None,
         use_linear_projection=theirs.use_linear_projection,
         upcast_attention=theirs.upcast_attention,
         norm_num_groups=theirs.norm_num_groups,
@@ -148,6 +153,7 @@ def unet_config_from_diffusers(
         added_dim=added_dim,
         added_time_dim=added_time_dim,
         guidance_dim=theirs.time_cond_proj_dim,
+        context_heads=context_heads,
     )
 
 
@@ -157,6 +163,9 @@ def unet_config_to_diffusers(config: UNetConfig) -> dict[str, Value]:
     projected = config.class_dim if classes and config.class_kind == "projection" else None
     if projected and config.added_dim not in (None, projected):
         raise ValueError("diffusers has one width for the class and the added vector.")
+    if config.context_heads and config.added_dim:
+        raise ValueError("diffusers has one addition_embed_type: 'text' or 'text_time'.")
+    added = "text_time" if config.added_dim else "text" if config.context_heads else None
     theirs = _Diffusers(
         sample_size=config.sample_size,
         in_channels=config.in_channels,
@@ -176,7 +185,9 @@ def unet_config_to_diffusers(config: UNetConfig) -> dict[str, Value]:
         attention_head_dim=one_or_each(config.attention_heads),
         use_linear_projection=config.use_linear_projection,
         class_embed_type=None if not classes else _CLASS_TYPES[config.class_kind],
-        addition_embed_type="text_time" if config.added_dim else None,
+        addition_embed_type=added,
+        addition_embed_type_num_heads=config.context_heads
+        or _Diffusers.addition_embed_type_num_heads,
         addition_time_embed_dim=config.added_time_dim,
         num_class_embeds=config.class_dim if config.class_kind == "embedding" else None,
         upcast_attention=config.upcast_attention,
@@ -222,11 +233,23 @@ def _added(theirs: _Diffusers, source: str) -> tuple[int | None, int | None]:
         theirs.projection_class_embeddings_input_dim,
         theirs.addition_time_embed_dim,
     )
-    if theirs.addition_embed_type is None:
+    if theirs.addition_embed_type in (None, "text"):
         return None, None
     if theirs.addition_embed_type != "text_time" or not width or not time_width:
         raise SafelightError(
             f"{source} has addition_embed_type = {theirs.addition_embed_type!r} of widths {width} "
-            f"and {time_width}; expected none, or 'text_time' with both widths."
+            f"and {time_width}; expected none, 'text', or 'text_time' with both widths."
         )
     return width, time_width
+
+
+def _context_heads(theirs: _Diffusers, context: int, source: str) -> int | None:
+    if theirs.addition_embed_type != "text":
+        return None
+    heads = theirs.addition_embed_type_num_heads
+    if heads < 1 or context % heads:
+        raise SafelightError(
+            f"{source}: a cross_attention_dim of {context} does not split into the {heads} heads "
+            "of addition_embed_type_num_heads."
+        )
+    return heads
