@@ -234,6 +234,12 @@ def test_prefetch_works_ahead_by_its_depth_and_no_further():
     ahead.close()
 
 
+def test_prefetch_starts_no_threads_in_its_threads():
+    before = torch.get_num_threads()
+    assert list(prefetch(lambda _: torch.get_num_threads(), stop=3)) == [1, 1, 1]
+    assert torch.get_num_threads() == before
+
+
 def test_prefetch_raises_where_the_batch_would_have_come():
     def failing(step: int) -> int:
         if step == 2:

@@ -109,7 +109,7 @@ def prefetch(
     Closing the iterator stops the threads.
     """
     steps = itertools.count(start) if stop is None else range(start, stop)
-    with ThreadPoolExecutor(workers, thread_name_prefix="prefetch") as pool:
+    with ThreadPoolExecutor(workers, "prefetch", initializer=_without_helpers) as pool:
         ahead: deque[Future[T]] = deque()
         try:
             for step in steps:
@@ -121,3 +121,12 @@ def prefetch(
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def _without_helpers() -> None:
+    """Keeps a thread from starting OpenMP threads of its own, which would slow the training down.
+
+    With more OpenMP threads than cores, libgomp no longer spins at a barrier but sleeps at once:
+    the main thread's many short operations then wait for the kernel at each.
+    """
+    torch.set_num_threads(1)  # of this thread, as in torch's own pin_memory thread
