@@ -127,7 +127,7 @@ def test_prompts_become_context():
     tower = ClipText(
         replace(SMALL, vocab_size=tokenizer.vocab_size, eos_token_id=tokenizer.id_of(EOS))
     )
-    cond = TextConditioner(tokenizer, tower)(["a red cube", ""])
+    cond = TextConditioner((tokenizer,), (tower,))(["a red cube", ""])
     assert cond.context is not None
     assert cond.context.shape == (2, 8, 16)
     assert not torch.allclose(cond.context[0], cond.context[1])

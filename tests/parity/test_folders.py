@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -18,8 +19,11 @@ from transformers import (
     CLIPTokenizer,
 )
 
+import safelight
 from safelight.checkpoints.folder import read_folder, write_folder
+from safelight.errors import SafelightError
 from safelight.models.tokenizer import ClipTokenizer
+from safelight.pipelines.request import Request
 
 from .conftest import relative_error, shaken
 
@@ -135,6 +139,38 @@ def test_xl_is_read_and_written_back(words, refiner, tmp_path):
         states = mine.state_dict(), original.state_dict()
         assert states[0].keys() == states[1].keys()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("negative", ["", "a blue ball"])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_a_picture_of_xl_agrees(words, negative, zeros, tmp_path):
+    theirs = _xl(words, refiner=False)
+    theirs.register_to_config(force_zeros_for_empty_prompt=zeros)
+    theirs.set_progress_bar_config(disable=True)
+    theirs.save_pretrained(tmp_path)
+    size = {"height": 24, "width": 16}
+    wanted = theirs(
+        PROMPTS[0],
+        negative_prompt=negative or None,
+        num_inference_steps=20,
+        guidance_scale=6.0,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+        **size,
+    ).images
+    ours = safelight.load(tmp_path, device="cpu")
+    assert ours.settle(Request(PROMPTS[0])).scale == 5.0  # diffusers' default for XL
+    settings = ours.settle(Request(PROMPTS[0], steps=20, scale=6.0, **size))
+    pixels = ours.sample([PROMPTS[0]], [5], settings, negative=negative)
+    made = (pixels / 2 + 0.5).permute(0, 2, 3, 1).numpy()
+    assert wanted.std() > 0.05
+    assert np.abs(made - wanted).max() <= 1 / 255
+
+
+def test_the_refiner_says_that_it_makes_no_picture_from_a_prompt_alone(words, tmp_path):
+    _xl(words, refiner=True).save_pretrained(tmp_path)
+    with pytest.raises(SafelightError, match="other numbers"):
+        safelight.load(tmp_path, device="cpu")
 
 
 def test_shards_and_half_precision_of_diffusers_are_read(words, tmp_path):

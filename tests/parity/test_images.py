@@ -119,7 +119,7 @@ def _theirs(pipeline, scale=4.0, size=(SIZE, SIZE)):
 
 def _ours(folder, scale=4.0, size=(SIZE, SIZE), steps=STEPS):
     scheduler, autoencoder = folder.scheduler, folder.autoencoder
-    text = TextConditioner(folder.tokenizers[0], folder.text_towers[0])
+    text = TextConditioner(folder.tokenizers, folder.text_towers)
     denoiser = Denoiser(folder.unet, scheduler.parameterization(), scheduler.schedule())
     denoise = cfg(denoiser, text([PROMPT]), text([NEGATIVE]), scale)
     sigmas, noise = scheduler.sigmas(steps), SeededNoise([SEED])

@@ -55,7 +55,7 @@ def conditioner(model: Folder) -> TextConditioner:
         raise SafelightError(
             f"A model with {len(model.text_towers)} text towers cannot be trained; expected one."
         )
-    return TextConditioner(model.tokenizers[0], model.text_towers[0])
+    return TextConditioner(model.tokenizers, model.text_towers)
 
 
 def _base(folder: Path) -> Folder:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
+from safelight.conditioners.numbers import with_numbers
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
@@ -21,7 +22,7 @@ from safelight.pipelines.manifest import Manifest, pixel_digest
 from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request, Settings, check_multiple
 from safelight.rng import SeededNoise
-from safelight.types import OnStep
+from safelight.types import Conditioning, OnStep
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class ImagePipeline:
         trained = (unet.sample_size or 64) * factor
         settings = Settings(
             steps=_first(request.steps, defaults.steps, 50),
-            scale=_first(request.scale, defaults.scale, 7.5),
+            scale=_first(request.scale, defaults.scale, 7.5 if unet.added_dim is None else 5.0),
             sampler=sampler_name(
                 request.sampler or defaults.sampler or self.folder.scheduler.sampler
             ),
@@ -143,8 +144,7 @@ class ImagePipeline:
         noise = SeededNoise(seeds, self._device)
         sigmas = scheduler.sigmas(settings.steps)
         with torch.inference_mode(), _one_line_when_out_of_memory(settings):
-            cond = self._text(prompts)
-            uncond = self._text([negative] * len(prompts))
+            cond, uncond = self._conditioning(prompts, negative, settings)
             z = scheduler.solver(settings.steps)(
                 cfg(denoiser, cond, uncond, settings.scale),
                 noise(shape, 0) * scheduler.initial_scale(sigmas),
@@ -172,12 +172,25 @@ class ImagePipeline:
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text tower to read; empty if it is not."""
-        tokenizer = self._text.tokenizer
+        tokenizer = self._text.tokenizers[0]
         encoding = tokenizer.tokenizer.encode(prompt)
         if len(encoding.ids) <= tokenizer.length:
             return ""
         start, _ = encoding.offsets[tokenizer.length - 1]
         return prompt[start:].strip()
+
+    def _conditioning(
+        self, prompts: Sequence[str], negative: str, settings: Settings
+    ) -> tuple[Conditioning, Conditioning]:
+        """What the prompts ask for, and what guidance steers away from."""
+        count, unet = len(prompts), self.folder.unet.config
+        cond = self._text(prompts)
+        uncond = self._text([negative] * count) if negative else self._text.null(count)
+        if unet.added_time_dim is None:
+            return cond, uncond
+        size = [settings.height, settings.width]  # as of a whole picture of this size
+        numbers = torch.tensor([[*size, 0, 0, *size]] * count).float().to(self._device)
+        return with_numbers(cond, numbers, unet), with_numbers(uncond, numbers, unet)
 
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
@@ -212,14 +225,16 @@ class ImagePipeline:
 
 
 def _text_conditioner(folder: Folder, name: str) -> TextConditioner:
-    """The text side of a model whose U-Net takes text and nothing else."""
-    unet = folder.unet.config
+    """The text side of a model whose U-Net takes text and, as SDXL's base does, sizes."""
+    unet, towers = folder.unet.config, folder.text_towers
+    sizes = 6 * (unet.added_time_dim or 0)
+    xl = len(towers) == 2 and unet.added_dim == (towers[-1].config.projection_dim or 0) + sizes
     takes_more = [
         what
         for what, there in (
             ("channels beside the latent", unet.in_channels != unet.out_channels),
             ("classes", unet.class_dim is not None),
-            ("sizes and pooled text", unet.added_dim is not None),
+            ("other numbers", unet.added_dim is not None and not xl),
             ("the guidance scale", unet.guidance_dim is not None),
         )
         if there
@@ -227,9 +242,11 @@ def _text_conditioner(folder: Folder, name: str) -> TextConditioner:
     if takes_more:
         raise SafelightError(
             f"{name} is a {folder.pipeline_class}, whose U-Net also takes "
-            f"{' and '.join(takes_more)}; pictures are made by models that take text alone."
+            f"{' and '.join(takes_more)}; pictures are made by models that take text alone, or "
+            "text and sizes as SDXL's base does."
         )
-    return TextConditioner(folder.tokenizers[0], folder.text_towers[0])
+    zero_null = folder.settings.get("force_zeros_for_empty_prompt", True) is True
+    return TextConditioner(folder.tokenizers, towers, pooled=xl, zero_null=xl and zero_null)
 
 
 @contextmanager
