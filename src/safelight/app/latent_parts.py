@@ -7,9 +7,10 @@ from pathlib import Path
 from safelight.app.recipe import LatentRecipe, TextConfig
 from safelight.app.running import open_autoencoder, own_memory, seeded
 from safelight.checkpoints.components import read_tokenizer
-from safelight.checkpoints.folder import Defaults, Folder, read_folder
+from safelight.checkpoints.folder import Defaults, Folder
 from safelight.checkpoints.scheduler_files import scheduler_to_diffusers
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.checkpoints.single_file import read_model
 from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.samplers import sampler_name
@@ -59,7 +60,7 @@ def conditioner(model: Folder) -> TextConditioner:
 
 
 def _base(folder: Path) -> Folder:
-    model = read_folder(folder)
+    model = read_model(folder)
     config = model.unet.config
     vector = (config.class_dim, config.added_dim, config.guidance_dim)
     if config.in_channels != config.out_channels or any(width is not None for width in vector):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from safelight.checkpoints.atomic import write_text
@@ -166,13 +166,25 @@ def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
 
 def _read(folder: Path, stem: str, build: Callable[[], M], table: Table, reading: Reading) -> M:
     state = read_weights(folder, stem, reading.variant, reading.device)
+    return filled(build, state, table, source=str(folder), dtype=reading.dtype)
+
+
+def filled(
+    build: Callable[[], M],
+    state: Mapping[str, Tensor],
+    table: Table,
+    *,
+    source: str,
+    dtype: torch.dtype = torch.float32,
+) -> M:
+    """A network with exactly a file's tensors, in evaluation mode; errors as `load_into`."""
     try:
         with torch.device("meta"), _Unfilled():
             module = build()
     except ValueError as error:
-        raise SafelightError(f"{folder}/config.json cannot be built: {error}") from error
-    what = f"the {type(module).__name__} of its config.json"
-    load_into(module, state, table, what=what, source=str(folder), dtype=reading.dtype)
+        raise SafelightError(f"{source}: its configuration cannot be built: {error}") from error
+    what = f"the {type(module).__name__} of its configuration"
+    load_into(module, state, table, what=what, source=source, dtype=dtype)
     return module.eval()
 
 

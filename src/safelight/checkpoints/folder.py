@@ -38,6 +38,8 @@ from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder, VQConfig
 
 INDEX, DEFAULTS = "model_index.json", "safelight.json"
+SINGLE = "model"
+"""The name in `Folder.files` of the one file that holds a whole model."""
 
 _TEXT = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 _AMENDING = (
@@ -138,7 +140,7 @@ def read_folder(
             for name in ("unet", "vae", *(tower for tower, _ in pairs))
         },
     )
-    _check_fit(path, folder)
+    check_fit(path, folder)
     return folder
 
 
@@ -245,7 +247,7 @@ def _pairs(folder: Folder) -> tuple[tuple[str, str], ...]:
     return _TEXT[1:] if refiner else _TEXT[:count]
 
 
-def _check_fit(path: Path, folder: Folder) -> None:
+def check_fit(path: Path, folder: Folder) -> None:
     """Raises `SafelightError` if the parts are not of one model."""
     context = sum(tower.config.hidden_size for tower in folder.text_towers)
     wanted = folder.unet.config.cross_attention_dim

@@ -1,7 +1,7 @@
 """Two-way key tables between our parameter names and a file's, and strict loading by them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,11 +17,43 @@ from safelight.errors import SafelightError
 class Rule:
     """One row of a key table: a name of ours beside the name in the file.
 
-    A placeholder such as `{rest}` stands for any text, the same on both sides.
+    A placeholder such as `{rest}` stands for any text, the same on both sides. `transform` names
+    how the file keeps the tensor otherwise, an entry of `TRANSFORMS`.
     """
 
     ours: str
     theirs: str
+    transform: str | None = None
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One row of a key table whose one tensor in the file is several of ours, one below the other.
+
+    The parts are equally long along their first axis.
+    """
+
+    ours: tuple[str, ...]
+    theirs: str
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How a tensor is kept in a file, and its inverse."""
+
+    to_theirs: Callable[[Tensor], Tensor]
+    to_ours: Callable[[Tensor], Tensor]
+
+
+def _without_window(tensor: Tensor) -> Tensor:
+    return tensor[:, :, 0, 0] if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
+
+
+TRANSFORMS = {
+    # a linear layer as a convolution of one pixel; files of later tools have it linear too
+    "pointwise": Transform(lambda t: t[:, :, None, None] if t.ndim == 2 else t, _without_window),
+    "transposed": Transform(lambda t: t.mT.contiguous(), lambda t: t.mT.contiguous()),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +66,7 @@ class Table:
 
     rules: tuple[Rule, ...]
     dropped: tuple[str, ...] = ()
+    joined: tuple[Joined, ...] = ()
 
 
 def to_ours(table: Table, state: Mapping[str, Tensor], source: str) -> State:
@@ -46,27 +79,49 @@ def to_ours(table: Table, state: Mapping[str, Tensor], source: str) -> State:
     for key, tensor in state.items():
         if any(_match(template, key) is not None for template in table.dropped):
             continue
-        name = _rename(key, ((rule.theirs, rule.ours) for rule in table.rules))
-        if name is None:
-            raise SafelightError(f"{source} holds {key!r}, which no row of its key table covers.")
-        if name in renamed:
-            raise SafelightError(f"{source} holds {key!r} and {spelled[name]!r}: one tensor twice.")
-        renamed[name] = tensor
-        spelled[name] = key
+        for name, part in _named_ours(table, key, tensor, source):
+            if name in renamed:
+                raise SafelightError(
+                    f"{source} holds {key!r} and {spelled[name]!r}: one tensor twice."
+                )
+            renamed[name] = part
+            spelled[name] = key
     return renamed
 
 
 def from_ours(table: Table, state: Mapping[str, Tensor]) -> State:
-    """Renames our tensors to the file's names: the inverse of `to_ours`."""
-    return {their_name(table, name): tensor for name, tensor in state.items()}
+    """Renames our tensors to the file's names: the inverse of `to_ours`.
+
+    Raises `KeyError` for a name that no row covers, or for a part whose fellows are not there.
+    """
+    named: State = {}
+    parts: dict[tuple[str, int], dict[int, Tensor]] = {}
+    for name, tensor in state.items():
+        joined = _place(table, name)
+        if joined is not None:
+            theirs, place, count = joined
+            parts.setdefault((theirs, count), {})[place] = tensor
+            continue
+        rows = ((rule.ours, rule.theirs, rule.transform) for rule in table.rules)
+        renamed = _renamed(name, rows)
+        if renamed is None:
+            raise KeyError(name)
+        theirs, transform = renamed
+        named[theirs] = TRANSFORMS[transform].to_theirs(tensor) if transform else tensor
+    for (theirs, count), members in parts.items():
+        named[theirs] = torch.cat([members[place] for place in range(count)])
+    return named
 
 
 def their_name(table: Table, name: str) -> str:
     """The file's name of one of our tensors; `KeyError` if no row covers it."""
-    renamed = _rename(name, ((rule.ours, rule.theirs) for rule in table.rules))
+    joined = _place(table, name)
+    if joined is not None:
+        return joined[0]
+    renamed = _renamed(name, ((rule.ours, rule.theirs, None) for rule in table.rules))
     if renamed is None:
         raise KeyError(name)
-    return renamed
+    return renamed[0]
 
 
 def load_into(
@@ -134,11 +189,47 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
 
 
-def _rename(key: str, rows: Iterable[tuple[str, str]]) -> str | None:
-    for template, result in rows:
+def _named_ours(
+    table: Table, key: str, tensor: Tensor, source: str
+) -> Iterable[tuple[str, Tensor]]:
+    """A file's tensor under our name, or its parts under theirs."""
+    for row in table.joined:
+        found = _match(row.theirs, key)
+        if found is not None:
+            count = len(row.ours)
+            if tensor.ndim < 1 or tensor.shape[0] % count:
+                raise SafelightError(
+                    f"{source} holds {key!r} of shape {_shape(tensor)}, which should split into "
+                    f"{count} equal parts."
+                )
+            names = [ours.format_map(found) for ours in row.ours]
+            return zip(names, tensor.chunk(count), strict=True)
+    rows = ((rule.theirs, rule.ours, rule.transform) for rule in table.rules)
+    renamed = _renamed(key, rows)
+    if renamed is None:
+        raise SafelightError(f"{source} holds {key!r}, which no row of its key table covers.")
+    name, transform = renamed
+    return [(name, TRANSFORMS[transform].to_ours(tensor) if transform else tensor)]
+
+
+def _place(table: Table, name: str) -> tuple[str, int, int] | None:
+    """The file's tensor that one of ours is a part of, which part, and of how many."""
+    for row in table.joined:
+        for place, ours in enumerate(row.ours):
+            found = _match(ours, name)
+            if found is not None:
+                return row.theirs.format_map(found), place, len(row.ours)
+    return None
+
+
+def _renamed(
+    key: str, rows: Iterable[tuple[str, str, str | None]]
+) -> tuple[str, str | None] | None:
+    """The other name of a key by the first row that fits, and that row's transform."""
+    for template, result, transform in rows:
         found = _match(template, key)
         if found is not None:
-            return result.format_map(found)
+            return result.format_map(found), transform
     return None
 
 

@@ -92,15 +92,34 @@ class ClipTokenizer:
     @staticmethod
     def from_tokenizer_json(path: Path, *, length: int = 77, pad: str = EOS) -> "ClipTokenizer":
         """Reads `tokenizer.json`, which is all that transformers 5 writes."""
+        return ClipTokenizer._stored(read_json(path), length, pad, str(path))
+
+    @staticmethod
+    def from_json(text: str, *, length: int, pad: str, source: str) -> "ClipTokenizer":
+        """Reads the text of a `tokenizer.json`; `source` names it in errors."""
         try:
-            stored = _Stored.model_validate(read_json(path)).model
+            values: object = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SafelightError(f"{source}: its tokenizer is not valid JSON.") from error
+        return ClipTokenizer._stored(values, length, pad, source)
+
+    @staticmethod
+    def _stored(values: object, length: int, pad: str, source: str) -> "ClipTokenizer":
+        try:
+            stored = _Stored.model_validate(values).model
         except ValidationError as error:
             raise SafelightError(
-                f"{path} does not hold a byte-pair tokenizer (vocab and merges under model)."
+                f"{source} does not hold a byte-pair tokenizer (vocab and merges under model)."
             ) from error
+        if length < 3:
+            raise SafelightError(f"{source}: a tokenizer of length {length}; expected 3 or more.")
         lines = [pair if isinstance(pair, str) else " ".join(pair) for pair in stored.merges]
-        pairs = _pairs(lines, str(path))
-        return ClipTokenizer(_build(stored.vocab, pairs, source=str(path)), length, pad)
+        pairs = _pairs(lines, source)
+        return ClipTokenizer(_build(stored.vocab, pairs, source=source), length, pad)
+
+    def to_json(self) -> str:
+        """The text of its `tokenizer.json`."""
+        return self.tokenizer.to_str()
 
     @staticmethod
     def bundled(*, length: int = 77, pad: str = EOS) -> "ClipTokenizer":

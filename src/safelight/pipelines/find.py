@@ -24,9 +24,9 @@ class KnownModel:
 
 
 def find_model(name: str) -> Path:
-    """The diffusers folder that a name or a path means.
+    """The diffusers folder, or the single file, that a name or a path means.
 
-    Looks, in this order, for the bundled model (`default`), for a folder at that path, in the
+    Looks, in this order, for the bundled model (`default`), for what is at that path, in the
     folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
     in the cache of the Hugging Face hub. Nothing is fetched.
 
@@ -77,10 +77,8 @@ def bundled() -> Path:
 
 
 def _model_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise SafelightError(
-            f"{path} is a file; a model is a folder with a {_INDEX}, as diffusers writes it."
-        )
+    if path.is_file():
+        return path
     if not (path / _INDEX).is_file():
         inside = sorted(index.parent for index in path.glob(f"*/{_INDEX}"))
         hint = f" Did you mean {inside[0]}?" if inside else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.folder import read_folder
+from safelight.checkpoints.single_file import read_model
 from safelight.config import near
 from safelight.errors import SafelightError
 from safelight.pipelines.find import DEFAULT, find_model, lasting_name
@@ -27,7 +27,8 @@ def load(
     """Loads a model that makes pictures from prompts.
 
     Args:
-        path_or_name: a folder in diffusers' layout, or a name: `default` is the bundled model; the
+        path_or_name: a folder in diffusers' layout, a single file (`.safetensors` or `.ckpt`) in
+            that of CompVis and Stability, or a name: `default` is the bundled model; the
             folders below those in SAFELIGHT_MODELS and the repositories in the cache of the Hugging
             Face hub have names too. Nothing is fetched.
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
@@ -38,7 +39,7 @@ def load(
             a kind that makes pictures from a prompt, or the device is not there.
     """
     device = _device(device)
-    folder = read_folder(find_model(str(path_or_name)), dtype=dtype, device=device)
+    folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
     return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
 
 

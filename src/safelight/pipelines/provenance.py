@@ -7,7 +7,7 @@ import torch
 
 from safelight import __version__
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX, Folder
+from safelight.checkpoints.folder import INDEX, SINGLE, Folder
 
 
 def library_versions() -> dict[str, str]:
@@ -23,9 +23,12 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     """The SHA-256 of each file of a model's folder that pictures depend on besides its weights.
 
     These are model_index.json and, by their paths in the folder, the configurations of the
-    networks, the scheduler's and the tokenizers' files; none for a model made in memory. How it is
-    best used (safelight.json) is not among them, since a manifest says how it was.
+    networks, the scheduler's and the tokenizers' files; none for a model made in memory or read
+    from a single file. How it is best used (safelight.json) is not among them, since a manifest
+    says how it was.
     """
+    if SINGLE in folder.files:
+        return {}  # all of it is in the one file
     components = {paths[0].parent for paths in folder.files.values() if paths}
     hashes: dict[str, str] = {}
     for root in {component.parent for component in components}:

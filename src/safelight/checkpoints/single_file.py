@@ -1,0 +1,210 @@
+"""A whole model in one file, as CompVis and Stability lay it out: read, and written."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from safelight.checkpoints.components import filled
+from safelight.checkpoints.families import (
+    REFINER,
+    SD1,
+    SD2,
+    UNET,
+    VAE,
+    XL,
+    Family,
+    TextPart,
+    family_of,
+    pipeline_of,
+    scheduler_of,
+    split,
+)
+from safelight.checkpoints.files import State, write_state
+from safelight.checkpoints.folder import SINGLE, Folder, check_fit, read_folder
+from safelight.checkpoints.header import ENTRY, Header, read_header, write_header
+from safelight.checkpoints.rules import from_ours, to_ours
+from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
+from safelight.checkpoints.shift import without_shift
+from safelight.checkpoints.tables import autoencoder, clip, compvis, shapes, unet
+from safelight.checkpoints.weights_file import read_weights_file
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.tokenizer import EOS, ClipTokenizer
+from safelight.models.unet import UNet
+from safelight.models.vq import VQAutoencoder
+
+_PUBLIC_VOCABULARY = 49408
+
+
+def read_model(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Folder:
+    """Reads a text-to-image model from a diffusers folder or from one file; errors as theirs."""
+    if path.is_file():
+        return read_single_file(path, dtype=dtype, device=device)
+    return read_folder(path, dtype=dtype, device=device)
+
+
+def read_single_file(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Folder:
+    """Reads a text-to-image model of Stable Diffusion's family from one `.safetensors` or `.ckpt`.
+
+    The family is told by the names of the tensors, the shapes of the networks by the tensors. What
+    leaves no trace is as the family was published: the tokenizers, the noise schedule, the scale of
+    the latents. A file that safelight wrote says all of that in its header.
+
+    Raises `SafelightError`, one line, if anything is missing, broken, or of another family.
+    """
+    opened = read_weights_file(path)
+    source = str(path)
+    family = family_of(opened.state, source)
+    parts = split(opened.state, family, source)
+    header = read_header(opened.metadata, source)
+    network = _read_unet(parts[UNET], family, header, source, dtype)
+    if header.pipeline and len(header.text) != len(family.text):
+        raise SafelightError(
+            f"{source} has {len(family.text)} text towers, its header {len(header.text)}."
+        )
+    towers = tuple(
+        _read_tower(parts[part.prefix], part, place, family, header, source, dtype)
+        for place, part in enumerate(family.text)
+    )
+    folder = Folder(
+        unet=network.to(device),
+        autoencoder=_read_autoencoder(parts[VAE], family, header, source, dtype).to(device),
+        text_towers=tuple(tower.to(device) for tower in towers),
+        tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
+        scheduler=scheduler_from_diffusers(header.scheduler, source)
+        if header.scheduler
+        else scheduler_of(family, opened.state),
+        pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
+        defaults=header.defaults,
+        settings=header.settings,
+        files={SINGLE: (path,)},
+    )
+    check_fit(path, folder)
+    return folder
+
+
+def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.float32) -> None:
+    """Writes a model as one safetensors file in CompVis' layout, which diffusers'
+    `from_single_file`, ComfyUI and AUTOMATIC1111 read for the families that they know.
+
+    A text entry in its header carries the configurations, so that any model of ours comes back.
+
+    Raises `SafelightError` for a VQ autoencoder, of which no such layout is known.
+    """
+    vae = folder.autoencoder
+    if isinstance(vae, VQAutoencoder):
+        raise SafelightError("A model with a VQ autoencoder has no layout of one file.")
+    vae = without_shift(vae)
+    levels = len(vae.config.block_out_channels)
+    network = from_ours(unet.UNET, folder.unet.state_dict())
+    coders = from_ours(autoencoder.AUTOENCODER, vae.state_dict())
+    state = _prefixed(UNET, from_ours(compvis.unet_table(folder.unet.config), network))
+    state |= _prefixed(VAE, from_ours(compvis.autoencoder_table(levels), coders))
+    for part, tower in zip(_family_to_write(folder).text, folder.text_towers, strict=True):
+        table = compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT
+        state |= _prefixed(part.prefix, from_ours(table, tower.state_dict()))
+    whole = {name: tensor.detach().to("cpu", dtype) for name, tensor in state.items()}
+    write_state(path, whole, {ENTRY: write_header(folder, vae.config)})
+
+
+def _read_unet(
+    state: State, family: Family, header: Header, source: str, dtype: torch.dtype
+) -> UNet:
+    if header.unet:
+        config = unet.unet_config_from_diffusers(header.unet, source)
+    else:
+        config = replace(shapes.unet_config_of(state, source), sample_size=family.latent_size)
+    named = to_ours(compvis.unet_table(config), state, source)
+    return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=dtype)
+
+
+def _read_autoencoder(
+    state: State, family: Family, header: Header, source: str, dtype: torch.dtype
+) -> Autoencoder:
+    if header.vae:
+        config = autoencoder.autoencoder_config_from_diffusers(header.vae, source)
+    else:
+        config = shapes.autoencoder_config_of(state, family.latent_scale, source)
+    named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
+    table = autoencoder.AUTOENCODER
+    return filled(lambda: Autoencoder(config), named, table, source=source, dtype=dtype)
+
+
+def _read_tower(
+    state: State,
+    part: TextPart,
+    place: int,
+    family: Family,
+    header: Header,
+    source: str,
+    dtype: torch.dtype,
+) -> ClipText:
+    named = to_ours(compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT, state, source)
+    skip, final_norm = int(family.xl), not family.xl
+    if header.text:
+        values = header.text[place]
+        config = clip.clip_config_from_transformers(
+            values, source, skip=skip, final_norm=final_norm
+        )
+    else:
+        config = _tower_config(named, part, family, source, skip=skip, final_norm=final_norm)
+        named = _without_unused(named, config)
+    return filled(lambda: ClipText(config), named, clip.CLIP_TEXT, source=source, dtype=dtype)
+
+
+def _tower_config(
+    named: State, part: TextPart, family: Family, source: str, *, skip: int, final_norm: bool
+) -> ClipTextConfig:
+    config = replace(
+        shapes.clip_config_of(named, source),
+        hidden_act="gelu" if part.open_clip else "quick_gelu",
+        skip=skip,
+        final_norm=final_norm,
+    )
+    if family is not SD2:
+        return config
+    # Stable Diffusion 2.x reads the last but one state, so that diffusers leaves the last layer out
+    # altogether; a file that some tool made from diffusers' folder has 23 layers left
+    layers = config.num_hidden_layers
+    kept = layers if layers == _LAYERS_LEFT else layers - 1
+    return replace(config, num_hidden_layers=kept, projection_dim=None)
+
+
+def _without_unused(named: Mapping[str, torch.Tensor], config: ClipTextConfig) -> State:
+    """Leaves out the layers above the tower's last, and a projection that it has not."""
+    left_out = [f"encoder.layers.{config.num_hidden_layers}."]
+    left_out += [] if config.projection_dim else ["text_projection."]
+    return {key: tensor for key, tensor in named.items() if not key.startswith(tuple(left_out))}
+
+
+_LAYERS_LEFT = 23
+
+
+def _tokenizer(tower: ClipText, source: str) -> ClipTokenizer:
+    config = tower.config
+    if config.vocab_size != _PUBLIC_VOCABULARY:
+        raise SafelightError(
+            f"{source} has a text tower of {config.vocab_size} tokens and brings no tokenizer; "
+            f"the public one has {_PUBLIC_VOCABULARY}."
+        )
+    pad = "!" if config.hidden_act == "gelu" else EOS
+    return ClipTokenizer.bundled(length=config.max_position_embeddings, pad=pad)
+
+
+def _family_to_write(folder: Folder) -> Family:
+    if len(folder.text_towers) == 2:
+        return XL
+    if "XL" in folder.pipeline_class:
+        return REFINER
+    return SD2 if folder.text_towers[0].config.hidden_act == "gelu" else SD1
+
+
+def _prefixed(prefix: str, state: State) -> State:
+    return {prefix + name: tensor for name, tensor in state.items()}

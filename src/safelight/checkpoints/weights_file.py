@@ -1,0 +1,76 @@
+"""One file of weights, opened by what it is and never by its name: safetensors or a pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor
+
+from safelight.checkpoints.files import State, read_metadata, read_state
+from safelight.checkpoints.pickles import read_pickle
+from safelight.errors import SafelightError
+
+_LONGEST_HEADER = 100_000_000  # bytes, as the safetensors library allows
+_WRAPPERS = ("state_dict", "model_state_dict", "params_ema", "params")
+"""Under which the programs that write pickles put the weights, beside their own state."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The tensors of a file by name, its text entries, and its format."""
+
+    state: State
+    metadata: Mapping[str, str]
+    format: str  # "safetensors" or "pickle"
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Opens one file of weights in the precision of the file, mapped where that is possible.
+
+    Raises `SafelightError`, one line, if it is missing, broken, hostile, or holds no tensors.
+    """
+    if not path.is_file():
+        what = "a folder, not a file" if path.is_dir() else "not there"
+        raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
+    if is_safetensors(path):
+        opened = WeightsFile(read_state(path), read_metadata(path), "safetensors")
+    else:
+        opened = WeightsFile(_tensors(_unwrapped(read_pickle(path))), {}, "pickle")
+    if not opened.state:
+        raise SafelightError(f"{path} holds no tensors.")
+    return opened
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a JSON table, and that table."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return len(start) == 9 and start[8:] == b"{" and length <= _LONGEST_HEADER
+
+
+def _unwrapped(root: object) -> Mapping[object, object]:
+    if not isinstance(root, dict):
+        raise SafelightError(
+            f"A PyTorch file of weights should hold tensors by name, not {type(root).__name__}."
+        )
+    table = cast(dict[object, object], root)
+    for name in _WRAPPERS:
+        inner = table.get(name)
+        if isinstance(inner, dict):
+            return cast(dict[object, object], inner)
+    return table
+
+
+def _tensors(table: Mapping[object, object]) -> State:
+    """The tensors of a table, and of the tables in it, by dotted names."""
+    state: State = {}
+    for key, value in table.items():
+        if isinstance(value, Tensor):
+            state[str(key)] = value
+        elif isinstance(value, dict):
+            for inner, tensor in cast(dict[object, object], value).items():
+                if isinstance(tensor, Tensor):
+                    state[f"{key}.{inner}"] = tensor
+    return state
