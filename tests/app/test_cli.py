@@ -12,7 +12,7 @@ import pytest
 from safelight import __version__
 from safelight.app.cli import _COMMANDS, main
 
-COMMANDS = ("generate", "rerun", "show", "train", "eval", "models")
+COMMANDS = ("generate", "rerun", "show", "train", "eval", "inspect", "convert", "models")
 ROW = r"^│ (?:\*  )?(--[a-z-]+.*?|[A-Z]+)(?:  +(.*?))? *│$"  # an option, and what is said of it
 
 

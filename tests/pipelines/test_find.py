@@ -2,10 +2,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from safelight.checkpoints.files import write_state
+from safelight.checkpoints.single_file import write_single_file
 from safelight.errors import SafelightError
 from safelight.pipelines import find
 from safelight.pipelines.find import find_model, known_models, lasting_name
+from tiny_model import tiny_folder
+
+ONE = torch.ones(1)
 
 
 def model_folder(path: Path, family: str = "StableDiffusionPipeline") -> Path:
@@ -73,10 +79,26 @@ def test_a_name_never_leaves_the_places(places, name):
         find_model(name)
 
 
-def test_a_file_is_not_a_model(places):
-    (places / "here" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(SafelightError, match="is a file"):
-        find_model("model.safetensors")
+def test_a_single_file_is_found_by_its_path_and_by_its_name(places):
+    here = places / "here" / "mine.ckpt"
+    here.write_bytes(b"")
+    assert find_model("mine.ckpt") == Path("mine.ckpt")
+    assert lasting_name("mine.ckpt") == str(here)
+    (places / "library").mkdir()
+    listed = places / "library" / "cats.safetensors"
+    write_single_file(listed, tiny_folder())
+    (places / "library" / "notes.txt").write_text("no model")
+    (places / "library" / "broken.safetensors").write_text("no model")
+    write_state(places / "library" / "lora.safetensors", {"lora_unet_a.lora_down.weight": ONE})
+    write_state(places / "outside.safetensors", {"a": ONE})
+    assert find_model("cats") == find_model("cats.safetensors") == listed
+    found = {model.name: model for model in known_models()}
+    assert list(found) == ["cats"]
+    assert found["cats"].folder == listed
+    assert "a whole model" in found["cats"].family
+    for name in ("notes.txt", "notes", "../outside"):
+        with pytest.raises(SafelightError):
+            find_model(name)
 
 
 def test_a_folder_around_a_model_points_to_it(places):

@@ -1,4 +1,4 @@
-"""The command line: `safelight generate`, `rerun`, `show`, `train`, `eval` and `models`."""
+"""The command line: `safelight generate`, `train`, `convert` and the others."""
 
 import os
 import sys
@@ -48,6 +48,20 @@ with the expected time and memory, and written beside the result. What was
 stopped, by Ctrl-C too, goes on with --resume where it was.""",
     ),
     "eval": ("evaluate:evaluate", "Measure a model."),
+    "inspect": (
+        "inspect:inspect",
+        """Say what a file or folder of weights is.
+
+Its family, precision, size and parts, told by what it holds and never by its
+name. Weights are not read.""",
+    ),
+    "convert": (
+        "convert:convert",
+        """Turn a single file into a folder, or a folder into a single file.
+
+A target that ends in .safetensors is written as one file in the layout of
+CompVis and Stability, any other as a folder in that of diffusers.""",
+    ),
     "models": (
         "models:models",
         """List the models that --model finds by name.

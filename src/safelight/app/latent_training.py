@@ -43,7 +43,7 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     say(f"Data: {pictures.summary()}.")
     model = start_model(recipe, pictures)
     text = conditioner(model)
-    unet, tower, autoencoder = model.unet, text.tower, model.autoencoder
+    unet, tower, autoencoder = model.unet, text.towers[0], model.autoencoder
     check_sizes(recipe.data, autoencoder.factor)
     basis = latent_basis(model, text_trained=recipe.text.trained)
     if recipe.base is not None:

@@ -172,7 +172,7 @@ def _unet_cost(
     recipe: LatentRecipe, model: Folder, pictures: PictureFolder, device: torch.device
 ) -> Cost:
     text = conditioner(model)
-    for module in (model.unet, text.tower):
+    for module in (model.unet, text.towers[0]):
         own_memory(module)
     denoiser = Denoiser(
         model.unet,
@@ -181,7 +181,7 @@ def _unet_cost(
         autocast_dtype(recipe.optim.precision, device),
     )
     objective = latent_objective(recipe.objective, denoiser)
-    task = LatentTask({"unet": model.unet, "text": text.tower}, denoiser, text, objective)
+    task = LatentTask({"unet": model.unet, "text": text.towers[0]}, denoiser, text, objective)
     items = pictures.items[:_TRIED]
     side = recipe.data.size // model.autoencoder.factor
     latents = torch.zeros(len(items), model.unet.config.out_channels, side, side)

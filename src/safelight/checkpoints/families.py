@@ -25,10 +25,12 @@ class TextPart:
 class Family:
     """A kind of file: its text towers, and what it was published with that left no trace."""
 
+    name: str
     pipeline: str
     text: tuple[TextPart, ...]
     latent_scale: float
     latent_size: int
+    contexts: tuple[int, ...]  # widths of the published U-Nets' context
     scheduler: SchedulerConfig
     xl: bool = False
 
@@ -36,16 +38,25 @@ class Family:
 _PNDM = SchedulerConfig(class_name="PNDMScheduler", set_alpha_to_one=False)
 _EULER = SchedulerConfig(class_name="EulerDiscreteScheduler", timestep_spacing="leading")
 SD1 = Family(
+    "Stable Diffusion 1.x",
     "StableDiffusionPipeline",
     (TextPart("cond_stage_model.transformer.", False),),
     0.18215,
     64,
+    (768,),
     _PNDM,
 )
 SD2 = Family(
-    "StableDiffusionPipeline", (TextPart("cond_stage_model.model.", True),), 0.18215, 64, _PNDM
+    "Stable Diffusion 2.x",
+    "StableDiffusionPipeline",
+    (TextPart("cond_stage_model.model.", True),),
+    0.18215,
+    64,
+    (1024,),
+    _PNDM,
 )
 XL = Family(
+    "Stable Diffusion XL",
     "StableDiffusionXLPipeline",
     (
         TextPart("conditioner.embedders.0.transformer.", False),
@@ -53,14 +64,17 @@ XL = Family(
     ),
     0.13025,
     128,
+    (2048,),
     _EULER,
     xl=True,
 )
 REFINER = Family(
+    "the refiner of Stable Diffusion XL",
     "StableDiffusionXLImg2ImgPipeline",
     (TextPart("conditioner.embedders.0.model.", True),),
     0.13025,
     128,
+    (1280,),
     _EULER,
     xl=True,
 )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,21 @@ from torch import Tensor
 from safelight.checkpoints.atomic import replacing_file, write_text
 from safelight.config import read_json
 from safelight.errors import SafelightError
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 State = dict[str, Tensor]
 """Weights by name."""
@@ -49,6 +64,30 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with _open(path, "cpu") as file:
             return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise SafelightError(
+            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            "It may be truncated; copy or download it again."
+        ) from error
+
+
+def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
+    """The tensors of one safetensors file without their values (on the meta device), and its text
+    entries: only the header is read. Errors as `read_state`.
+    """
+    _check_is_file(path)
+    try:
+        with _open(path, "cpu") as file:
+            state: State = {}
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                dtype = _DTYPES.get(part.get_dtype())
+                if dtype is None:
+                    raise SafelightError(
+                        f"{path} holds {name!r} in the unknown precision {part.get_dtype()}."
+                    )
+                state[name] = torch.empty(part.get_shape(), dtype=dtype, device="meta")
+            return state, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise SafelightError(
             f"{path} is not a readable safetensors file ({_one_line(error)}). "
@@ -196,11 +235,20 @@ def sha256_of_state(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@runtime_checkable
+class _Slice(Protocol):
+    """A tensor of an opened file, not read yet."""
+
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
+
+
 class _File(Protocol):
     """What an opened safetensors file offers; the library ships no types."""
 
     def keys(self) -> list[str]: ...
     def get_tensor(self, name: str) -> Tensor: ...
+    def get_slice(self, name: str) -> _Slice: ...
     def metadata(self) -> dict[str, str] | None: ...
 
 

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from safelight.checkpoints.inspection import inspect
 from safelight.config import near, read_json
 from safelight.errors import SafelightError
 
 DEFAULT = "default"
 _INDEX = "model_index.json"
+_SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may leave out
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model folder that `load` and `--model` find by name."""
+    """A model that `load` and `--model` find by name."""
 
     name: str
-    folder: Path
-    family: str  # the pipeline class that its model_index.json names
+    folder: Path  # or single file
+    family: str  # the pipeline class that its model_index.json names, or what its file is
     size: int  # bytes of weights
 
 
@@ -28,7 +30,8 @@ def find_model(name: str) -> Path:
 
     Looks, in this order, for the bundled model (`default`), for what is at that path, in the
     folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
-    in the cache of the Hugging Face hub. Nothing is fetched.
+    in the cache of the Hugging Face hub. Single files in SAFELIGHT_MODELS are found with or without
+    their suffix. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
@@ -42,9 +45,13 @@ def find_model(name: str) -> Path:
     path = _expanded(name)
     if path.exists():
         return _model_folder(path)
-    for root in _library():
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    for root in _library() if inside else ():
         if (root / name / _INDEX).is_file():
             return root / name
+        for file in (root / f"{name}{suffix}" for suffix in ("", *_SUFFIXES)):
+            if file.is_file() and file.suffix in _SUFFIXES:
+                return file
     snapshot = _cached_snapshot(name)
     if snapshot is not None:
         return snapshot
@@ -65,10 +72,11 @@ def lasting_name(name: str) -> str:
 
 def known_models() -> list[KnownModel]:
     """Every model that has a name: bundled, in SAFELIGHT_MODELS, or in the Hugging Face cache."""
-    return [
+    folders = [
         KnownModel(name, folder, _family(folder), _weight_bytes(folder))
         for name, folder in _named_folders()
     ]
+    return [*folders, *_named_files()]
 
 
 def bundled() -> Path:
@@ -97,6 +105,18 @@ def _named_folders() -> Iterator[tuple[str, Path]]:
         snapshot = _cached_snapshot(name)
         if snapshot is not None:
             yield name, snapshot
+
+
+def _named_files() -> Iterator[KnownModel]:
+    """The single files in the library that are whole models, by their names without suffix."""
+    for root in _library():
+        for file in sorted(path for suffix in _SUFFIXES for path in root.glob(f"*{suffix}")):
+            try:
+                found = inspect(file)
+            except SafelightError:
+                continue
+            if found.is_whole_model:
+                yield KnownModel(file.stem, file, found.kind, found.size)
 
 
 def _library() -> list[Path]:

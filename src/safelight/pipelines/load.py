@@ -11,7 +11,7 @@ from safelight.errors import SafelightError
 from safelight.pipelines.find import DEFAULT, find_model, lasting_name
 from safelight.pipelines.image import ImagePipeline
 
-_PRECISIONS = {
+PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -45,9 +45,9 @@ def load(
 
 def precision_named(name: str) -> torch.dtype:
     """The dtype of a name such as "float32"; `SafelightError` for a name that is none."""
-    if name not in _PRECISIONS:
-        raise SafelightError(f"Unknown precision {name!r}. {near(name, _PRECISIONS)}")
-    return _PRECISIONS[name]
+    if name not in PRECISIONS:
+        raise SafelightError(f"Unknown precision {name!r}. {near(name, PRECISIONS)}")
+    return PRECISIONS[name]
 
 
 def has_device(name: str) -> bool:

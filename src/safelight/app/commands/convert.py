@@ -1,0 +1,49 @@
+"""`safelight convert`: a single file into a folder, and back."""
+
+from pathlib import Path
+
+
+def convert(
+    source: str, target: Path, /, *, precision: str | None = None, force: bool = False
+) -> None:
+    """Turn a single file into a folder, or a folder into a single file.
+
+    Parameters
+    ----------
+    source
+        A folder, a .safetensors or a .ckpt, or a name from safelight models.
+    target
+        What to write: a name ending in .safetensors for one file, else a folder.
+    precision
+        Of the written weights: float32, bfloat16 or float16; by default that of the source.
+    force
+        Replace what is at the target.
+    """
+    from safelight.app.outputs import check_new_folder
+    from safelight.checkpoints.folder import INDEX, write_folder
+    from safelight.checkpoints.inspection import inspect
+    from safelight.checkpoints.single_file import read_model, write_single_file
+    from safelight.errors import SafelightError
+    from safelight.pipelines.find import find_model
+    from safelight.pipelines.load import PRECISIONS, precision_named
+
+    found = find_model(source)
+    kept = next((name for name in inspect(found).precisions if name in PRECISIONS), "float32")
+    dtype = precision_named(precision or kept)
+    single = target.suffix == ".safetensors"
+    if target.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise SafelightError(f"{target.suffix} files are not written; end it in .safetensors.")
+    if target.is_dir() if single else target.is_file():
+        raise SafelightError(f"{target} is there as a {'folder' if single else 'file'} already.")
+    taken = target.exists() and (single or any(target.iterdir()))
+    if taken and not single and not (target / INDEX).is_file():
+        raise SafelightError(f"{target} is a folder with something else in it; choose another.")
+    if taken and not force:
+        raise SafelightError(f"{target} is there already; --force replaces it.")
+    check_new_folder(target.parent)
+    model = read_model(found)
+    if single:
+        write_single_file(target, model, dtype=dtype)
+    else:
+        write_folder(target, model, dtype=dtype)
+    print(target)

@@ -1,0 +1,71 @@
+"""What a file or folder says that it is, without its weights being read."""
+
+import pytest
+import torch
+
+from safelight.checkpoints.files import write_state
+from safelight.checkpoints.folder import write_folder
+from safelight.checkpoints.inspection import inspect
+from safelight.checkpoints.single_file import write_single_file
+from safelight.errors import SafelightError
+from tiny_model import tiny_folder
+
+PREFIXES = {
+    "Stable Diffusion 1.x": (768, ("cond_stage_model.transformer.",)),
+    "Stable Diffusion 2.x": (1024, ("cond_stage_model.model.",)),
+    "Stable Diffusion XL": (
+        2048,
+        ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+    ),
+    "the refiner of Stable Diffusion XL": (1280, ("conditioner.embedders.0.model.",)),
+}
+CROSSING = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+@pytest.mark.parametrize(("channels", "purpose"), [(4, ""), (9, " for inpainting")])
+def test_a_whole_model_is_told_by_its_names_and_widths(name, channels, purpose, tmp_path):
+    width, towers = PREFIXES[name]
+    state = {
+        "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, channels, 3, 3),
+        CROSSING: torch.zeros(2, width),
+        "first_stage_model.encoder.conv_in.weight": torch.zeros(4),
+        "model_ema.decay": torch.zeros(()),
+    } | {f"{prefix}x": torch.zeros(3) for prefix in towers}
+    write_state(tmp_path / "some.bin", state, {"title": "A title"})
+    found = inspect(tmp_path / "some.bin")
+    assert found.kind == f"{name}{purpose}, a whole model"
+    assert found.metadata["title"] == "A title"
+    assert {"U-Net", "autoencoder", "text tower 1", "moving averages"} <= found.parts.keys()
+    assert found.weights == sum(tensor.numel() for tensor in state.values())
+    write_state(tmp_path / "own.bin", state | {CROSSING: torch.zeros(2, 5)})
+    assert "of its own sizes" in inspect(tmp_path / "own.bin").kind
+
+
+def test_precisions_and_layouts_are_told(tmp_path):
+    folder = tiny_folder()
+    write_folder(tmp_path / "model", folder, dtype=torch.bfloat16)
+    found = inspect(tmp_path / "model")
+    assert found.kind == "a StableDiffusionPipeline folder"
+    assert list(found.precisions) == ["bfloat16"]
+    assert found.parts.keys() == {"unet", "vae", "text_encoder"}
+    assert "autoencoder" in found.parts["vae"]
+    write_single_file(tmp_path / "one", folder, dtype=torch.float16)
+    single = inspect(tmp_path / "one")
+    assert single.layout == "safetensors"
+    assert single.precisions == {"float16": found.weights}
+    mixed = {"a": torch.zeros(3, dtype=torch.float8_e4m3fn), "b": torch.zeros(2)}
+    write_state(tmp_path / "mixed", mixed)
+    assert inspect(tmp_path / "mixed").precisions == {"float8_e4m3fn": 3, "float32": 2}
+    torch.save({"state_dict": {"lora_unet_x.lora_down.weight": torch.ones(2)}}, tmp_path / "p.ckpt")
+    pickled = inspect(tmp_path / "p.ckpt")
+    assert pickled.kind == "a LoRA in kohya's layout"
+    assert pickled.layout == "PyTorch's pickle"
+
+
+def test_what_is_no_model_is_one_line(tmp_path):
+    (tmp_path / "text").write_text("no weights")
+    for path in (tmp_path, tmp_path / "text", tmp_path / "nowhere"):
+        with pytest.raises(SafelightError) as caught:
+            inspect(path)
+        assert "\n" not in str(caught.value)
