@@ -1,7 +1,6 @@
 """Weights on the disk: what is written is read back; what is broken is one line."""
 
 import json
-import os
 import struct
 import subprocess
 from pathlib import Path
@@ -17,7 +16,6 @@ from safelight.checkpoints.files import (
     find_weights,
     read_metadata,
     read_state,
-    read_torch_pickle,
     read_weights,
     sha256_of_files,
     sha256_of_state,
@@ -195,27 +193,6 @@ def test_a_mutated_file_is_read_or_is_one_line(tmp_path_factory, at, byte, cut):
 def test_a_path_that_is_no_file_is_one_line(tmp_path):
     _refused(tmp_path / "nowhere.safetensors", "not there")
     _refused(tmp_path, "a folder, not a file")
-    _refused(tmp_path / "nowhere.pth", "not there", read_torch_pickle)
-
-
-def test_a_pickled_state_dict_is_read_and_code_in_it_is_not_run(tmp_path):
-    path = tmp_path / "x.pth"
-    torch.save(_state(), path)
-    _same(read_torch_pickle(path), _state() | read_torch_pickle(path))
-
-    class Evil:
-        def __reduce__(self):
-            return os.system, (f"touch {tmp_path}/ran",)
-
-    torch.save({"a": Evil()}, path)
-    _refused(path, "not a plain PyTorch state dict", read_torch_pickle)
-    assert not (tmp_path / "ran").exists()
-    for value, match in (([1], "list"), ({"a": 3}, "'a'"), ({1: torch.ones(1)}, "1 is not one")):
-        torch.save(value, path)
-        _refused(path, match, read_torch_pickle)
-    for content in (b"", b"nonsense", b"PK\x03\x04" + b"\0" * 64, b"\x80\x04."):
-        path.write_bytes(content)
-        _refused(path, "state dict", read_torch_pickle)
 
 
 def test_the_hash_of_a_file_is_what_sha256sum_says(tmp_path):

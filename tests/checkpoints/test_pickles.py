@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from safelight.checkpoints.pickles import Unknown, read_pickle
+from safelight.checkpoints.pickle_machine import Unknown
+from safelight.checkpoints.pickles import read_pickle
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from safelight.checkpoints.detect import describe_state
-from safelight.checkpoints.files import read_state, read_torch_pickle
 from safelight.checkpoints.rules import Rule, Table, load_into
+from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.features import EfficientNetLite0, Vgg16Features, packaged_efficientnet
 from safelight.models.inception import InceptionFid
@@ -38,7 +38,7 @@ def load_features(
     Raises `SafelightError` if the package is not installed, or the file is none of these.
     """
     path = packaged_efficientnet() if source == EFFICIENTNET else Path(source)
-    state = read_state(path) if path.suffix == ".safetensors" else read_torch_pickle(path)
+    state = read_weights_file(path).state
     for mark, build, what in _NETWORKS:
         if mark in state:
             network = build()

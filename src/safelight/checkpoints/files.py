@@ -1,4 +1,4 @@
-"""The only place that reads and writes weights: safetensors, whole or in shards.
+"""Safetensors, whole or in shards: read and written. `pickles` beside this reads all others.
 
 Layout and names are those of diffusers and transformers: `{stem}.safetensors`,
 `{stem}.fp16.safetensors`, and for shards `{stem}.safetensors.index.json` beside
@@ -190,28 +190,6 @@ def write_weights(
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     suffix = f"index.{variant}.json" if variant else "index.json"
     write_text(folder / f"{stem}.safetensors.{suffix}", json.dumps(index, indent=2) + "\n")
-
-
-def read_torch_pickle(path: Path) -> State:
-    """The state dict in a packaged feature network's `.pth`, by torch's weights-only unpickler.
-
-    Raises `SafelightError` if the file is missing, broken, or holds anything but tensors by name.
-    """
-    _check_is_file(path)
-    try:
-        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler of a broken file may raise anything
-        raise SafelightError(
-            f"{path} is not a plain PyTorch state dict ({_one_line(error)})."
-        ) from error
-    if not isinstance(loaded, dict):
-        raise SafelightError(f"{path} should hold tensors by name, not {type(loaded).__name__}.")
-    state: State = {}
-    for name, tensor in loaded.items():  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise SafelightError(f"{path} should hold tensors by name; {name!r} is not one.")
-        state[name] = tensor
-    return state
 
 
 def sha256_of_files(paths: Iterable[Path]) -> str:
