@@ -1,0 +1,252 @@
+"""LoRA, LoHa and LoKr files, in the layouts of kohya, diffusers and peft, for a model that is read.
+
+A file's names are matched with those of the model's own layers, each spelled in every layout; so a
+file of another family is told by the first layer that the model has not.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from safelight.checkpoints.files import State
+from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.rules import their_name
+from safelight.checkpoints.tables.clip import CLIP_TEXT
+from safelight.checkpoints.tables.compvis import unet_table
+from safelight.checkpoints.tables.unet import UNET
+from safelight.checkpoints.weights_file import read_weights_file
+from safelight.errors import SafelightError
+from safelight.nn.lora import Hadamard, Kronecker, LowRank, adaptable
+
+_PARTS = {
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".alpha": "alpha",
+    **{f".{name}": name for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")},
+    **{f".{name}": name for name in ("hada_t1", "hada_t2", "lokr_t2", "lokr_w1", "lokr_w2")},
+    **{f".lokr_{name}": f"lokr_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")},
+}
+"""How a layer's tensors end, and what they are."""
+_UNSUPPORTED = {".dora_scale": "DoRA", ".diff": "whole differences", ".diff_b": "biases"}
+_METADATA = "lora_adapter_metadata"
+"""The text entry in which diffusers keeps peft's configuration."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer of a model: its network in diffusers' words, its path in ours and in theirs."""
+
+    network: str
+    path: str
+    theirs: str
+    size: int  # of its weight
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a file adds to each layer of a model's networks, by network and path."""
+
+    deltas: Mapping[str, Mapping[str, nn.Module]]
+    layout: str  # "LoRA", "LoHa" or "LoKr"
+
+    @property
+    def layers(self) -> int:
+        """How many layers it changes."""
+        return sum(len(paths) for paths in self.deltas.values())
+
+
+def read_adapter(path: Path, model: Folder) -> Adapter:
+    """Reads an adapter for a model from one file.
+
+    Raises `SafelightError`, one line, if the file is broken, incomplete, of a kind that is not
+    known, or changes layers that the model has not.
+    """
+    opened = read_weights_file(path)
+    spellings = _spellings(model)
+    alphas = _alphas(opened.metadata, str(path))
+    deltas: dict[str, dict[str, nn.Module]] = {}
+    kinds: set[str] = set()
+    for name, parts in _grouped(opened.state, str(path)).items():
+        place = spellings.get(name)
+        if place is None:
+            raise SafelightError(
+                f"{path} changes {name!r}, which the model has not; it is made for "
+                f"{_made_for(opened.state)}."
+            )
+        try:
+            kind, delta = _delta(parts, alphas.of(place))
+            size = delta.weight().numel()
+        except (KeyError, ValueError, RuntimeError) as error:
+            told = str(error).split("\n")[0]
+            raise SafelightError(f"{path}: what it adds to {name!r} is broken ({told}).") from error
+        if size != place.size:
+            raise SafelightError(
+                f"{path} adds {size:,} weights to {name!r}, which has {place.size:,} in this "
+                f"model; it is made for {_made_for(opened.state)}."
+            )
+        kinds.add(kind)
+        deltas.setdefault(place.network, {})[place.path] = delta
+    if not deltas:
+        raise SafelightError(f"{path} holds no adapter.")
+    return Adapter(deltas, " and ".join(sorted(kinds)))
+
+
+def networks(model: Folder) -> dict[str, nn.Module]:
+    """The networks of a model that adapters change, by diffusers' names."""
+    names = ("text_encoder", "text_encoder_2")
+    if len(model.text_towers) == 1 and "XL" in model.pipeline_class:
+        names = names[1:]  # the refiner
+    return {"unet": model.unet, **dict(zip(names, model.text_towers, strict=False))}
+
+
+def _grouped(state: State, source: str) -> dict[str, dict[str, Tensor]]:
+    """A file's tensors by layer, as the file spells it, and part."""
+    grouped: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        for ending, what in _UNSUPPORTED.items():
+            if key.endswith(ending):
+                raise SafelightError(f"{source} holds {what} ({key!r}), which are not supported.")
+        ending = next((ending for ending in _PARTS if key.endswith(ending)), None)
+        if ending is None:
+            raise SafelightError(f"{source} holds {key!r}, which is no part of an adapter.")
+        grouped.setdefault(key.removesuffix(ending), {})[_PARTS[ending]] = tensor
+    return grouped
+
+
+def _spellings(model: Folder) -> dict[str, _Place]:
+    """Every layer that can be changed, under each name that a file may have for it."""
+    found: dict[str, _Place] = {}
+    compvis = unet_table(model.unet.config)
+    for network, module in networks(model).items():
+        table = UNET if network == "unet" else CLIP_TEXT
+        for path, layer in adaptable(module):
+            theirs = _bare(their_name(table, f"{path}.weight"))
+            place = _Place(network, path, theirs, layer.weight.numel())
+            names = (
+                _unet_names(theirs, _bare(their_name(compvis, f"{theirs}.weight")))
+                if network == "unet"
+                else _text_names(theirs, path, network, alone=len(model.text_towers) == 1)
+            )
+            both = (f"{network}.{theirs}", theirs, f"base_model.model.{theirs}")
+            found |= dict.fromkeys((*both, *names), place)
+    return found
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _unet_names(theirs: str, compvis: str) -> Iterator[str]:
+    for name in (theirs, compvis):
+        yield f"lora_unet_{name.replace('.', '_')}"
+        yield f"lycoris_{name.replace('.', '_')}"
+    block, attention, layer = theirs.partition(".attn1.")
+    if not attention:
+        block, attention, layer = theirs.partition(".attn2.")
+    if attention:  # the attention processors of diffusers before 0.17
+        old = f"{block}{attention}processor.{layer.removesuffix('.0')}"
+        yield from (old, f"unet.{old}")
+
+
+def _text_names(theirs: str, path: str, network: str, *, alone: bool) -> Iterator[str]:
+    yield f"{network}.{path}"  # transformers 5 has no prefix
+    numbered = "lora_te2" if network == "text_encoder_2" else "lora_te1"
+    for start in (numbered, "lora_te") if alone else (numbered,):
+        yield f"{start}_{theirs.replace('.', '_')}"
+
+
+def _delta(
+    parts: Mapping[str, Tensor], alpha_of_all: float | None
+) -> tuple[str, LowRank | Hadamard | Kronecker]:
+    """One layer's addition; `KeyError` for a part that is missing, `ValueError` if they misfit."""
+    known = {name: tensor.float() for name, tensor in parts.items()}
+    given = known.pop("alpha", None)
+    alpha = alpha_of_all if given is None else given.item()
+    if "down" in known or "up" in known:
+        down, up = known["down"], known["up"]
+        scale = 1.0 if alpha is None else alpha / down.shape[0]
+        return "LoRA", LowRank(down, up, scale, known.get("mid"))
+    if "hada_w1_a" in known:
+        cores = None
+        if "hada_t1" in known:
+            cores = known["hada_t1"], known["hada_t2"]
+        rank = known["hada_w1_b"].shape[0]
+        first = known["hada_w1_a"], known["hada_w1_b"]
+        second = known["hada_w2_a"], known["hada_w2_b"]
+        scale = 1.0 if alpha is None else alpha / rank
+        return "LoHa", Hadamard(first, second, scale, cores)
+    return "LoKr", _kronecker(known, alpha)
+
+
+def _kronecker(known: Mapping[str, Tensor], alpha: float | None) -> Kronecker:
+    rank: int | None = None
+    factors: list[Tensor] = []
+    for name in ("lokr_w1", "lokr_w2"):
+        whole = known.get(name)
+        if whole is None:
+            a, b = known[f"{name}_a"], known[f"{name}_b"]
+            rank = b.shape[0]
+            core = known.get("lokr_t2") if name == "lokr_w2" else None
+            if core is not None:
+                whole = torch.einsum("pqhw,po,qi->oihw", core, a, b)
+            elif b.ndim == 4:
+                whole = torch.einsum("or,rihw->oihw", a, b)
+            else:
+                whole = a @ b
+        factors.append(whole)
+    scale = 1.0 if rank is None or alpha is None else alpha / rank
+    return Kronecker(factors[0], factors[1], scale)
+
+
+@dataclass(frozen=True)
+class _Alphas:
+    """The alphas in peft's configuration, where diffusers wrote it into the header."""
+
+    values: Mapping[str, object]
+
+    def of(self, place: _Place) -> float | None:
+        """The alpha of a layer; None if it is the rank."""
+        pattern = self.values.get(f"{place.network}.alpha_pattern")
+        if isinstance(pattern, dict):
+            own = cast(dict[str, object], pattern).get(place.theirs)
+            if isinstance(own, (int, float)):
+                return float(own)
+        whole = self.values.get(f"{place.network}.lora_alpha")
+        return float(whole) if isinstance(whole, (int, float)) else None
+
+
+def _alphas(metadata: Mapping[str, str], source: str) -> _Alphas:
+    if _METADATA not in metadata:
+        return _Alphas({})
+    try:
+        values = json.loads(metadata[_METADATA])
+    except (ValueError, RecursionError) as error:
+        raise SafelightError(f"{source}: {_METADATA} in its header is not valid JSON.") from error
+    if not isinstance(values, dict):
+        raise SafelightError(f"{source}: {_METADATA} in its header is no table.")
+    return _Alphas(cast(dict[str, object], values))
+
+
+def _made_for(state: State) -> str:
+    """The family that a file's cross-attention betrays."""
+    widths = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
+    for key, tensor in state.items():
+        if "attn2" in key and "to_k" in key and key.endswith(("down.weight", "A.weight")):
+            return widths.get(tensor.shape[1], f"a context of width {tensor.shape[1]}")
+    return "another model"
