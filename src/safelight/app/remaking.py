@@ -33,6 +33,10 @@ def remake(manifest: Manifest, *, model: str | None = None, any_weights: bool = 
     )
     if not any_weights:
         check_weights(manifest, pipeline)
+    for adapter in manifest.adapters:
+        pipeline.adapt(adapter.file, adapter.strength)
+    if not any_weights:
+        check_adapters(manifest, pipeline)
     request = request_of(manifest)
     threads = torch.get_num_threads()
     torch.set_num_threads(manifest.threads)
@@ -62,6 +66,17 @@ def check_weights(manifest: Manifest, pipeline: ImagePipeline) -> None:
             f"The weights of {pipeline.name!r} are not those that made the picture: "
             f"{', '.join(changed)}. Give the right ones by --model, or --other-weights to go on."
         )
+
+
+def check_adapters(manifest: Manifest, pipeline: ImagePipeline) -> None:
+    """Raises `SafelightError` naming the adapter's file that did not make the picture."""
+    for then, now in zip(manifest.adapters, pipeline.adapters, strict=True):
+        if then.sha256 != now.sha256:
+            raise SafelightError(
+                f"{then.file} is not the adapter that made the picture ({_short(then.sha256)} "
+                f"then, {_short(now.sha256)} now). Put the right one there, or give "
+                "--other-weights to go on."
+            )
 
 
 def request_of(manifest: Manifest) -> Request:

@@ -57,6 +57,34 @@ class PickleMachine:
         self._stack: list[object] = []
         self._below: list[list[object]] = []
         self._memo: dict[int, object] = {}
+        self._steps: Mapping[str, Callable[[object], None]] = {
+            "MEMOIZE": self._memoize,
+            "MARK": self._mark,
+            "POP": self._pop,
+            "POP_MARK": self._pop_mark,
+            "DUP": self._dup,
+            "LIST": self._make_list,
+            "TUPLE": self._make_tuple,
+            "DICT": self._make_dict,
+            "TUPLE1": self._tuple1,
+            "TUPLE2": self._tuple2,
+            "TUPLE3": self._tuple3,
+            "APPEND": self._append,
+            "APPENDS": self._appends,
+            "ADDITEMS": self._appends,
+            "FROZENSET": self._make_list,
+            "SETITEM": self._setitem,
+            "SETITEMS": self._setitems,
+            "GLOBAL": self._make_global,
+            "STACK_GLOBAL": self._stack_global,
+            "REDUCE": self._reduce,
+            "NEWOBJ": self._newobj,
+            "NEWOBJ_EX": self._newobj_ex,
+            "INST": self._inst,
+            "OBJ": self._obj,
+            "BUILD": self._build,
+            "BINPERSID": self._persistent,
+        }
 
     def run(self, stream: BytesIO) -> object:
         """The value of the pickle that begins where the stream stands; it is left at its end."""
@@ -82,10 +110,10 @@ class PickleMachine:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             self._stack.append(self._memo[cast(int, argument)])
         else:
-            step = _STEPS.get(name)
+            step = self._steps.get(name)
             if step is None:
                 raise ValueError(f"its pickle has the instruction {name}, which no weights need")
-            step(self, argument)
+            step(argument)
 
     def _memoize(self, _: object) -> None:
         self._memo[len(self._memo)] = self._stack[-1]
@@ -271,32 +299,4 @@ _EMPTY: Mapping[str, Callable[[], object]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
     "EMPTY_SET": list,
-}
-_STEPS: Mapping[str, Callable[[PickleMachine, object], None]] = {
-    "MEMOIZE": PickleMachine._memoize,
-    "MARK": PickleMachine._mark,
-    "POP": PickleMachine._pop,
-    "POP_MARK": PickleMachine._pop_mark,
-    "DUP": PickleMachine._dup,
-    "LIST": PickleMachine._make_list,
-    "TUPLE": PickleMachine._make_tuple,
-    "DICT": PickleMachine._make_dict,
-    "TUPLE1": PickleMachine._tuple1,
-    "TUPLE2": PickleMachine._tuple2,
-    "TUPLE3": PickleMachine._tuple3,
-    "APPEND": PickleMachine._append,
-    "APPENDS": PickleMachine._appends,
-    "ADDITEMS": PickleMachine._appends,
-    "FROZENSET": PickleMachine._make_list,
-    "SETITEM": PickleMachine._setitem,
-    "SETITEMS": PickleMachine._setitems,
-    "GLOBAL": PickleMachine._make_global,
-    "STACK_GLOBAL": PickleMachine._stack_global,
-    "REDUCE": PickleMachine._reduce,
-    "NEWOBJ": PickleMachine._newobj,
-    "NEWOBJ_EX": PickleMachine._newobj_ex,
-    "INST": PickleMachine._inst,
-    "OBJ": PickleMachine._obj,
-    "BUILD": PickleMachine._build,
-    "BINPERSID": PickleMachine._persistent,
 }

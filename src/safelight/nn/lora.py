@@ -8,7 +8,7 @@ to the bit.
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -52,16 +52,18 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor, base: Layer) -> Tensor:
         """What the layer's output gains for the input `x`, without the whole weight being made."""
+        whole_down, whole_up = self.down.to(x.dtype), self.up.to(x.dtype)
         if isinstance(base, nn.Linear):
-            return self.scale * F.linear(F.linear(x, self.down.flatten(1)), self.up.flatten(1))
-        up = self.up.reshape(*self.up.shape[:2], 1, 1)
+            return self.scale * F.linear(F.linear(x, whole_down.flatten(1)), whole_up.flatten(1))
+        up = whole_up.reshape(*self.up.shape[:2], 1, 1)
         if self.mid is None:
-            down = self.down.reshape(*self.down.shape[:2], *self._kernel(base))
+            down = whole_down.reshape(*self.down.shape[:2], *self._kernel(base))
             inner = F.conv2d(x, down, None, base.stride, base.padding, base.dilation)
         else:
-            down = self.down.reshape(*self.down.shape[:2], 1, 1)
+            down = whole_down.reshape(*self.down.shape[:2], 1, 1)
             inner = F.conv2d(x, down)
-            inner = F.conv2d(inner, self.mid, None, base.stride, base.padding, base.dilation)
+            mid = self.mid.to(x.dtype)
+            inner = F.conv2d(inner, mid, None, base.stride, base.padding, base.dilation)
         return self.scale * F.conv2d(inner, up)
 
     def _kernel(self, base: nn.Conv2d) -> tuple[int, ...]:
@@ -160,7 +162,7 @@ def adaptable(network: nn.Module) -> Iterator[tuple[str, Layer]]:
     """Every layer that an adapter can change, by its path; those within `Adapted` by the path of
     that.
     """
-    for path, module in network.named_modules():
+    for path, module in _modules(network):
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             yield path.removesuffix(".base"), module
 
@@ -225,7 +227,7 @@ def fused(network: nn.Module) -> Generator[None]:
     try:
         for path, module in list(_adapted(network)):
             base = module.base
-            held.append(_Held(path, module, base.weight))
+            held.append(_Held(path, module, cast(nn.Parameter, base.weight)))
             change = sum(
                 (
                     module.strengths[name] * _weight_of(delta).float()
@@ -251,9 +253,13 @@ class _Held:
 
 
 def _adapted(network: nn.Module) -> Iterator[tuple[str, Adapted]]:
-    for path, module in network.named_modules():
+    for path, module in _modules(network):
         if isinstance(module, Adapted):
             yield path, module
+
+
+def _modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    yield from network.named_modules()  # torch leaves their type open
 
 
 def _put(network: nn.Module, path: str, module: nn.Module) -> None:

@@ -1,15 +1,19 @@
 """Pictures from prompts."""
 
+import math
 import platform
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from safelight.checkpoints.adapters import networks, read_adapter
+from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
 from safelight.conditioners.numbers import with_numbers
 from safelight.conditioners.text import TextConditioner
@@ -17,14 +21,17 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
+from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
-from safelight.pipelines.manifest import Manifest, pixel_digest
+from safelight.pipelines.manifest import Manifest, UsedAdapter, pixel_digest
 from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request, Settings, check_multiple
 from safelight.rng import SeededNoise
 from safelight.types import Conditioning, OnStep
 
 T = TypeVar("T")
+
+_KEY = "adapter-"  # a module's name should not begin with a digit
 
 
 class ImagePipeline:
@@ -33,11 +40,13 @@ class ImagePipeline:
     Attributes:
         name: what it was loaded as.
         folder: its networks, text side, scheduler and defaults.
+        adapters: what `adapt` has put in.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
         self.name = name
         self.folder = folder
+        self.adapters: tuple[UsedAdapter, ...] = ()
         self._text = _text_conditioner(folder, name)
         self._dtype = dtype
         self._device = device
@@ -51,6 +60,33 @@ class ImagePipeline:
     def configuration(self) -> dict[str, str]:
         """The SHA-256 of each file that pictures depend on besides the weights."""
         return configuration_hashes(self.folder)
+
+    def adapt(self, file: str | Path, strength: float = 1.0) -> None:
+        """Puts a LoRA, LoHa or LoKr file into the model; several add up.
+
+        Args:
+            file: in the layout of kohya, diffusers or peft.
+            strength: how strongly it works: 1 as it was trained, 0 not at all.
+
+        Raises:
+            SafelightError: the file is broken, made for another model, or in already.
+        """
+        path = Path(file).expanduser()
+        if not math.isfinite(strength):
+            raise SafelightError(f"An adapter's strength should be a finite number: {strength}.")
+        adapter = read_adapter(path, self.folder)
+        used = UsedAdapter(str(path.absolute()), sha256_of_files([path]), strength)
+        if any(used.sha256 == other.sha256 for other in self.adapters):
+            raise SafelightError(f"{path} is in the model already; eject it first.")
+        for network, module in networks(self.folder).items():
+            inject(module, _KEY + used.sha256, adapter.deltas.get(network, {}), strength)
+        self.adapters = (*self.adapters, used)
+
+    def eject(self) -> None:
+        """Takes every adapter out; the model is then what it was, to the bit."""
+        for module in networks(self.folder).values():
+            eject(module)
+        self.adapters = ()
 
     def generate(
         self,
@@ -143,7 +179,7 @@ class ImagePipeline:
         )
         noise = SeededNoise(seeds, self._device)
         sigmas = scheduler.sigmas(settings.steps)
-        with torch.inference_mode(), _one_line_when_out_of_memory(settings):
+        with self._with_adapters(), torch.inference_mode(), _one_line_when_out_of_memory(settings):
             cond, uncond = self._conditioning(prompts, negative, settings)
             z = scheduler.solver(settings.steps)(
                 cfg(denoiser, cond, uncond, settings.scale),
@@ -178,6 +214,14 @@ class ImagePipeline:
             return ""
         start, _ = encoding.offsets[tokenizer.length - 1]
         return prompt[start:].strip()
+
+    @contextmanager
+    def _with_adapters(self) -> Generator[None]:
+        """The networks with their adapters added to their weights, as fast as without any."""
+        with torch.no_grad(), ExitStack() as stack:
+            for module in networks(self.folder).values() if self.adapters else ():
+                stack.enter_context(fused(module))
+            yield
 
     def _conditioning(
         self, prompts: Sequence[str], negative: str, settings: Settings
@@ -220,6 +264,7 @@ class ImagePipeline:
             count=request.count,
             versions=library_versions(),
             configuration=dict(self.configuration),
+            adapters=self.adapters,
         )
         return GeneratedImage(image, manifest)
 

@@ -1,6 +1,7 @@
 """From a name or a folder to a pipeline."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
+    adapters: Mapping[str | Path, float] | None = None,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts.
 
@@ -33,6 +35,7 @@ def load(
             Face hub have names too. Nothing is fetched.
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
+        adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
@@ -40,7 +43,10 @@ def load(
     """
     device = _device(device)
     folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
-    return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
+    pipeline = ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
+    for file, strength in (adapters or {}).items():
+        pipeline.adapt(file, strength)
+    return pipeline
 
 
 def precision_named(name: str) -> torch.dtype:

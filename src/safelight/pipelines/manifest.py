@@ -15,6 +15,15 @@ _MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
+class UsedAdapter:
+    """A LoRA or its kin that took part in a picture."""
+
+    file: str  # its absolute path
+    sha256: str
+    strength: float
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that makes one picture again: the request, the model and the machinery.
 
@@ -42,6 +51,7 @@ class Manifest:
     count: int = 1  # of the batch asked for
     versions: dict[str, str] = field(default_factory=dict[str, str])
     configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
+    adapters: tuple[UsedAdapter, ...] = ()
     format: int = _FORMAT
 
     def to_json(self) -> str:

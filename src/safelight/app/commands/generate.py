@@ -23,6 +23,7 @@ def generate(
     count: int = 1,
     prompts: Path | None = None,
     model: str = "default",
+    lora: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     device: str = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -65,6 +66,10 @@ def generate(
     model
         A folder in diffusers' layout, or a name from safelight
         models.
+    lora
+        A LoRA, LoHa or LoKr file, and after a colon its
+        strength: style.safetensors:0.8. Give it several times
+        for several.
     device
         cpu, cuda, or auto: cuda where there is one.
     precision
@@ -83,8 +88,10 @@ def generate(
     paths = plan_outputs(output, requests)
 
     # Torch takes a second to import: only now, when the mistakes that need no model are told.
+    from safelight.app.adapters import chosen_adapters
     from safelight.app.making import make_pictures
     from safelight.pipelines.load import load, precision_named
 
-    pipeline = load(model, dtype=precision_named(precision), device=device)
+    adapters = chosen_adapters(lora)
+    pipeline = load(model, dtype=precision_named(precision), device=device, adapters=adapters)
     make_pictures(pipeline, requests, paths)

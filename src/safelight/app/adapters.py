@@ -1,0 +1,32 @@
+"""Adapters as a user names them on the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from safelight.errors import SafelightError
+
+
+def chosen_adapters(texts: Sequence[str]) -> dict[str | Path, float]:
+    """Files with their strengths from `FILE` or `FILE:STRENGTH`, in the order given.
+
+    A colon in a file's name is part of it if what follows is no number. Raises `SafelightError` for
+    a file that is not there, or that is given twice.
+    """
+    chosen: dict[str | Path, float] = {}
+    for text in texts:
+        path, strength = _parted(text)
+        if not path.is_file():
+            raise SafelightError(f"There is no adapter's file {path}.")
+        if path in chosen:
+            raise SafelightError(f"{path} is given twice; give it once with its strength.")
+        chosen[path] = strength
+    return chosen
+
+
+def _parted(text: str) -> tuple[Path, float]:
+    name, colon, number = text.rpartition(":")
+    try:
+        strength = float(number)
+    except ValueError:
+        return Path(text).expanduser(), 1.0
+    return (Path(name).expanduser(), strength) if colon else (Path(text).expanduser(), 1.0)

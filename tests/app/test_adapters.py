@@ -1,0 +1,97 @@
+"""`--lora`: a picture with an adapter, its manifest, and the same picture again."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import safelight
+from safelight.app.adapters import chosen_adapters
+from safelight.app.cli import main
+from safelight.checkpoints.files import write_state
+from safelight.errors import SafelightError
+
+NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+TEXT = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+
+
+@pytest.fixture
+def lora(tmp_path):
+    torch.manual_seed(2)
+    state = {
+        f"{NAME}.lora_down.weight": torch.randn(2, 32),
+        f"{NAME}.lora_up.weight": torch.randn(32, 2),
+        f"{NAME}.alpha": torch.tensor(2.0),
+        f"{TEXT}.lora_down.weight": torch.randn(2, 32),
+        f"{TEXT}.lora_up.weight": torch.randn(64, 2),
+    }
+    write_state(tmp_path / "style.safetensors", state)
+    return tmp_path / "style.safetensors"
+
+
+def _make(model_folder, into, *options):
+    fixed = ["--model", str(model_folder), "--device", "cpu", "--steps", "2", "-o", str(into)]
+    assert main(["generate", "a red cube", *fixed, *options]) == 0
+    return np.asarray(Image.open(into))
+
+
+def test_a_lora_changes_the_picture_which_comes_again(model_folder, lora, tmp_path, capsys):
+    plain = _make(model_folder, tmp_path / "plain.png")
+    styled = _make(model_folder, tmp_path / "styled.png", "--lora", f"{lora}:0.8")
+    assert (styled != plain).any()
+    none = _make(model_folder, tmp_path / "none.png", "--lora", f"{lora}:0")
+    assert (none == plain).all()
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "styled.png")]) == 0
+    [told] = json.loads(capsys.readouterr().out)["adapters"]
+    assert (told["file"], told["strength"]) == (str(lora), 0.8)
+    assert main(["rerun", str(tmp_path / "styled.png")]) == 0
+    again = np.asarray(Image.open(tmp_path / "styled-rerun.png"))
+    assert (again == styled).all()
+
+
+def test_another_file_in_its_place_is_told(model_folder, lora, tmp_path, capsys):
+    _make(model_folder, tmp_path / "styled.png", "--lora", str(lora))
+    state = {
+        f"{NAME}.lora_down.weight": torch.ones(1, 32),
+        f"{NAME}.lora_up.weight": torch.ones(32, 1),
+    }
+    write_state(lora, state)
+    capsys.readouterr()
+    assert main(["rerun", str(tmp_path / "styled.png")]) == 2
+    assert "is not the adapter that made the picture" in capsys.readouterr().err
+    assert main(["rerun", str(tmp_path / "styled.png"), "--other-weights"]) == 1
+    lora.unlink()
+    assert main(["rerun", str(tmp_path / "styled.png")]) == 2
+
+
+def test_adapters_in_python_are_put_in_and_taken_out(model_folder, lora):
+    pipeline = safelight.load(model_folder, device="cpu", adapters={lora: 0.5})
+    before = safelight.load(model_folder, device="cpu")
+    options = {"steps": 2, "seed": 3}
+    [styled] = pipeline.generate("a red cube", **options)
+    with pytest.raises(SafelightError, match="already"):
+        pipeline.adapt(lora)
+    with pytest.raises(SafelightError, match="finite"):
+        pipeline.adapt(lora, float("nan"))
+    pipeline.eject()
+    [plain] = pipeline.generate("a red cube", **options)
+    [wanted] = before.generate("a red cube", **options)
+    assert plain.manifest.pixels == wanted.manifest.pixels != styled.manifest.pixels
+    assert plain.manifest.adapters == ()
+
+
+def test_files_and_strengths_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.safetensors", "with:colon"):
+        (tmp_path / name).write_bytes(b"")
+    chosen = chosen_adapters(["a.safetensors:-0.5", "with:colon"])
+    assert [(str(path), strength) for path, strength in chosen.items()] == [
+        ("a.safetensors", -0.5),
+        ("with:colon", 1.0),
+    ]
+    for texts, told in ((["b"], "no adapter"), (["a.safetensors", "a.safetensors:2"], "twice")):
+        with pytest.raises(SafelightError, match=told):
+            chosen_adapters(texts)
