@@ -14,7 +14,7 @@ from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
-LARGEST = 40_000_000  # bytes of all its files
+LARGEST = 40_000_000  # bytes of its weights
 
 
 def bundle(model: Path, target: Path) -> int:

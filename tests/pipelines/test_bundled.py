@@ -19,8 +19,10 @@ def pipeline() -> ImagePipeline:
 
 
 def test_it_fits_into_a_package():
-    size = sum(path.stat().st_size for path in bundled().rglob("*") if path.is_file())
-    assert 1_000_000 < size <= 40_000_000
+    sizes = {path: path.stat().st_size for path in bundled().rglob("*") if path.is_file()}
+    weights = sum(size for path, size in sizes.items() if path.suffix == ".safetensors")
+    assert 1_000_000 < weights <= 40_000_000
+    assert sum(sizes.values()) - weights <= 1_000_000
 
 
 def test_it_says_how_it_is_best_used(pipeline):
