@@ -59,8 +59,8 @@ def test_our_networks_are_recognised_as_written(description):
     [
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight", "a LoRA in kohya's"),
         ("unet.down_blocks.0.attn1.to_q.lora_A.weight", "a LoRA"),
-        ("model.diffusion_model.input_blocks.0.0.weight", "a whole model in one file"),
-        ("conditioner.embedders.0.transformer.text_model.x", "a whole model in one file"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a file in the layout of CompVis"),
+        ("conditioner.embedders.0.transformer.text_model.x", "a file in the layout of CompVis"),
         ("controlnet_cond_embedding.conv_in.weight", "a ControlNet"),
         ("some.thing", "nothing known (1 tensors, such as 'some.thing')"),
     ],

@@ -28,5 +28,13 @@ def _parted(text: str) -> tuple[Path, float]:
     try:
         strength = float(number)
     except ValueError:
-        return Path(text).expanduser(), 1.0
-    return (Path(name).expanduser(), strength) if colon else (Path(text).expanduser(), 1.0)
+        return _expanded(text), 1.0
+    return (_expanded(name), strength) if colon else (_expanded(text), 1.0)
+
+
+def _expanded(text: str) -> Path:
+    """The path with its `~` replaced, where that is someone's home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

@@ -5,6 +5,7 @@ file of another family is told by the first layer that the model has not.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from safelight.checkpoints.tables.compvis import unet_table
 from safelight.checkpoints.tables.unet import UNET
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
-from safelight.nn.lora import Hadamard, Kronecker, LowRank, adaptable
+from safelight.nn.lora import Hadamard, Kronecker, LowRank, adaptable, rows_and_columns
 
 _PARTS = {
     ".lora_down.weight": "down",
@@ -43,6 +44,12 @@ _PARTS = {
     **{f".lokr_{name}": f"lokr_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")},
 }
 """How a layer's tensors end, and what they are."""
+_KINDS = (
+    ("down", "up", "mid"),
+    ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+"""The parts that belong together."""
 _UNSUPPORTED = {".dora_scale": "DoRA", ".diff": "whole differences", ".diff_b": "biases"}
 _METADATA = "lora_adapter_metadata"
 """The text entry in which diffusers keeps peft's configuration."""
@@ -55,7 +62,7 @@ class _Place:
     network: str
     path: str
     theirs: str
-    size: int  # of its weight
+    shape: tuple[int, int]  # of its weight, as a matrix
 
 
 @dataclass(frozen=True)
@@ -91,15 +98,17 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
             )
         try:
             kind, delta = _delta(parts, alphas.of(place))
-            size = delta.weight().numel()
-        except (KeyError, ValueError, RuntimeError) as error:
+            shape = delta.shape
+        except (LookupError, ValueError, ArithmeticError, RuntimeError) as error:
             told = str(error).split("\n")[0]
             raise SafelightError(f"{path}: what it adds to {name!r} is broken ({told}).") from error
-        if size != place.size:
+        if shape != place.shape:
             raise SafelightError(
-                f"{path} adds {size:,} weights to {name!r}, which has {place.size:,} in this "
-                f"model; it is made for {_made_for(opened.state)}."
+                f"{path} adds {_times(shape)} weights to {name!r}, which has "
+                f"{_times(place.shape)} in this model; it is made for {_made_for(opened.state)}."
             )
+        if place.path in deltas.get(place.network, {}):
+            raise SafelightError(f"{path} changes {name!r} twice, under two names.")
         kinds.add(kind)
         deltas.setdefault(place.network, {})[place.path] = delta
     if not deltas:
@@ -125,7 +134,10 @@ def _grouped(state: State, source: str) -> dict[str, dict[str, Tensor]]:
         ending = next((ending for ending in _PARTS if key.endswith(ending)), None)
         if ending is None:
             raise SafelightError(f"{source} holds {key!r}, which is no part of an adapter.")
-        grouped.setdefault(key.removesuffix(ending), {})[_PARTS[ending]] = tensor
+        parts = grouped.setdefault(key.removesuffix(ending), {})
+        if _PARTS[ending] in parts:
+            raise SafelightError(f"{source} holds {key!r} under another name as well.")
+        parts[_PARTS[ending]] = tensor
     return grouped
 
 
@@ -137,7 +149,7 @@ def _spellings(model: Folder) -> dict[str, _Place]:
         table = UNET if network == "unet" else CLIP_TEXT
         for path, layer in adaptable(module):
             theirs = _bare(their_name(table, f"{path}.weight"))
-            place = _Place(network, path, theirs, layer.weight.numel())
+            place = _Place(network, path, theirs, rows_and_columns(layer))
             names = (
                 _unet_names(theirs, _bare(their_name(compvis, f"{theirs}.weight")))
                 if network == "unet"
@@ -178,6 +190,10 @@ def _delta(
     known = {name: tensor.float() for name, tensor in parts.items()}
     given = known.pop("alpha", None)
     alpha = alpha_of_all if given is None else given.item()
+    if alpha is not None and not math.isfinite(alpha):
+        raise ValueError(f"its alpha is {alpha}")
+    if not any(set(names) >= known.keys() > set() for names in _KINDS):
+        raise ValueError(f"its parts are of no one kind: {', '.join(sorted(known)) or 'alpha'}")
     if "down" in known or "up" in known:
         down, up = known["down"], known["up"]
         scale = 1.0 if alpha is None else alpha / down.shape[0]
@@ -224,9 +240,10 @@ class _Alphas:
         """The alpha of a layer; None if it is the rank."""
         pattern = self.values.get(f"{place.network}.alpha_pattern")
         if isinstance(pattern, dict):
-            own = cast(dict[str, object], pattern).get(place.theirs)
-            if isinstance(own, (int, float)):
-                return float(own)
+            for end, own in cast(dict[str, object], pattern).items():
+                fits = place.theirs == end or place.theirs.endswith(f".{end}")
+                if fits and isinstance(own, (int, float)):
+                    return float(own)
         whole = self.values.get(f"{place.network}.lora_alpha")
         return float(whole) if isinstance(whole, (int, float)) else None
 
@@ -240,13 +257,21 @@ def _alphas(metadata: Mapping[str, str], source: str) -> _Alphas:
         raise SafelightError(f"{source}: {_METADATA} in its header is not valid JSON.") from error
     if not isinstance(values, dict):
         raise SafelightError(f"{source}: {_METADATA} in its header is no table.")
-    return _Alphas(cast(dict[str, object], values))
+    table = cast(dict[str, object], values)
+    if any(value is True for key, value in table.items() if key.endswith("use_rslora")):
+        raise SafelightError(f"{source} is a LoRA of stabilised rank (rsLoRA): not supported.")
+    return _Alphas(table)
+
+
+def _times(shape: tuple[int, int]) -> str:
+    return f"{shape[0]:,} x {shape[1]:,}"
 
 
 def _made_for(state: State) -> str:
     """The family that a file's cross-attention betrays."""
     widths = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SDXL"}
     for key, tensor in state.items():
-        if "attn2" in key and "to_k" in key and key.endswith(("down.weight", "A.weight")):
+        crosses = "attn2" in key and "to_k" in key and tensor.ndim > 1
+        if crosses and key.endswith(("down.weight", "A.weight")):
             return widths.get(tensor.shape[1], f"a context of width {tensor.shape[1]}")
     return "another model"

@@ -109,18 +109,24 @@ def read_tokenizer(folder: Path, tower: ClipTextConfig | None = None) -> ClipTok
         pad = "!" if tower.hidden_act == "gelu" else EOS
         return ClipTokenizer.bundled(length=tower.max_position_embeddings, pad=pad)
     tokenizer = _read_tokenizer(folder)
-    if tower is not None and tokenizer.last_id >= tower.vocab_size:
+    if tower is not None:
+        check_tokenizer(tokenizer, tower, str(folder))
+    return tokenizer
+
+
+def check_tokenizer(tokenizer: ClipTokenizer, tower: ClipTextConfig, source: str) -> None:
+    """Raises `SafelightError` for a tokenizer with more tokens, or longer, than its tower."""
+    if tokenizer.last_id >= tower.vocab_size:
         raise SafelightError(
-            f"{folder} has token ids up to {tokenizer.last_id}, but its text tower's vocab_size is "
+            f"{source} has token ids up to {tokenizer.last_id}, but its text tower's vocab_size is "
             f"{tower.vocab_size}; expected the tokenizer that the tower was trained with."
         )
-    if tower is not None and tokenizer.length > tower.max_position_embeddings:
+    if tokenizer.length > tower.max_position_embeddings:
         raise SafelightError(
-            f"{folder} has model_max_length = {tokenizer.length}, but its text tower's "
+            f"{source} has model_max_length = {tokenizer.length}, but its text tower's "
             f"max_position_embeddings is {tower.max_position_embeddings}; expected no more than "
             "that."
         )
-    return tokenizer
 
 
 def _read_tokenizer(folder: Path) -> ClipTokenizer:
@@ -181,8 +187,9 @@ def filled(
     try:
         with torch.device("meta"), _Unfilled():
             module = build()
-    except ValueError as error:
-        raise SafelightError(f"{source}: its configuration cannot be built: {error}") from error
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        told = str(error).split("\n")[0]
+        raise SafelightError(f"{source}: its configuration cannot be built: {told}") from error
     what = f"the {type(module).__name__} of its configuration"
     load_into(module, state, table, what=what, source=source, dtype=dtype)
     return module.eval()

@@ -19,7 +19,7 @@ _MARKS = (
             "cond_stage_model.",
             "conditioner.embedders.",
         ),
-        "a whole model in one file, CompVis' layout",
+        "a file in the layout of CompVis' models, or a part of one",
     ),
     (("emb_params", "string_to_param"), "a textual inversion embedding"),
     (("temporal_transformer_blocks.", "temporal_res_block."), "a video U-Net"),
@@ -54,11 +54,11 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     if "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state:
         if any(key.startswith(("quantize.", "codebook.")) for key in state):
             return "a VQ autoencoder"
-        latents = state["decoder.conv_in.weight"].shape[1]
+        latents = _width(state["decoder.conv_in.weight"])
         return f"a KL autoencoder of {latents} latent channels"
     tokens = [key for key in state if key.endswith("embeddings.token_embedding.weight")]
     if tokens:
-        width = state[tokens[0]].shape[1]
+        width = _width(state[tokens[0]])
         return f"a CLIP text tower of width {width} ({_TEXT_WIDTHS.get(width, 'no known family')})"
     if {"features.0.weight", "features.28.weight"} <= state.keys():
         return "a VGG16"
@@ -84,9 +84,9 @@ def describe_folder(folder: Path) -> str:
 
 
 def _describe_unet(state: Mapping[str, Tensor]) -> str:
-    channels = state["conv_in.weight"].shape[1]
+    channels = _width(state["conv_in.weight"])
     crossings = [key for key in state if key.endswith("attn2.to_k.weight")]
-    width = state[crossings[0]].shape[1] if crossings else 0
+    width = _width(state[crossings[0]]) if crossings else 0
     purpose = _INPUT_CHANNELS.get(
         channels, "" if channels == 4 else f" of {channels} input channels"
     )
@@ -94,3 +94,8 @@ def _describe_unet(state: Mapping[str, Tensor]) -> str:
         return _CONTEXT_WIDTHS[width] + purpose
     context = f"context width {width}" if crossings else "no context"
     return f"a U-Net of {channels} input channels and {context}"
+
+
+def _width(tensor: Tensor) -> int:
+    """What a layer takes; 0 for a tensor that is no layer's weight."""
+    return tensor.shape[1] if tensor.ndim > 1 else 0

@@ -1,13 +1,14 @@
 """What Stability's and CompVis' single files are, by the names of their tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from safelight.checkpoints.detect import describe_state
 from safelight.checkpoints.files import State
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.config import Value
 from safelight.errors import SafelightError
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -33,6 +34,7 @@ class Family:
     contexts: tuple[int, ...]  # widths of the published U-Nets' context
     scheduler: SchedulerConfig
     xl: bool = False
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
 _PNDM = SchedulerConfig(class_name="PNDMScheduler", set_alpha_to_one=False)
@@ -67,6 +69,7 @@ XL = Family(
     (2048,),
     _EULER,
     xl=True,
+    settings={"force_zeros_for_empty_prompt": True},
 )
 REFINER = Family(
     "the refiner of Stable Diffusion XL",
@@ -77,6 +80,7 @@ REFINER = Family(
     (1280,),
     _EULER,
     xl=True,
+    settings={"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},
 )
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
@@ -89,7 +93,7 @@ _BY_CHANNELS = {
 _DROPPED = (
     *("model_ema.", "betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
     *("lvlb_weights", "denoiser.sigmas", "embedding_manager.", "scale_factor", "global_step"),
-    *("v_pred", "ztsnr"),
+    *("v_pred", "ztsnr", "cond_stage_model.logit_scale", "conditioner.embedders.0.logit_scale"),
 )
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""
 _VELOCITY_BIAS = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -130,20 +134,22 @@ def pipeline_of(family: Family, in_channels: int) -> str:
     return _BY_CHANNELS.get((in_channels, family.xl), family.pipeline)
 
 
-def scheduler_of(family: Family, state: Mapping[str, Tensor]) -> SchedulerConfig:
+def scheduler_of(
+    family: Family, state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> SchedulerConfig:
     """The noise schedule that a file was published with.
 
-    A model that predicts v shows in a mark that some trainers leave, or, in Stable Diffusion 2.x,
-    in the spread of one bias, as ComfyUI has found: no other trace of it is in a file.
+    A model that predicts v shows in a tensor or a text entry that some trainers leave, or, in
+    Stable Diffusion 2.x, in the spread of one bias, as ComfyUI has found.
     """
     bias = state.get(_VELOCITY_BIAS) if family is SD2 else None
     spread = 0.0 if bias is None else bias.float().std(correction=0).item()
-    if "v_pred" not in state and spread <= _VELOCITY_SPREAD:
+    said = metadata.get("modelspec.prediction_type") == "v"
+    if not said and "v_pred" not in state and not spread > _VELOCITY_SPREAD:
         return family.scheduler
-    zero = "ztsnr" in state
     return replace(
         family.scheduler,
-        class_name="DDIMScheduler" if family is SD2 else family.scheduler.class_name,
+        class_name=family.scheduler.class_name if family.xl else "DDIMScheduler",
         prediction_type="v_prediction",
-        rescale_betas_zero_snr=zero,
+        rescale_betas_zero_snr="ztsnr" in state,
     )

@@ -36,6 +36,13 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 
+_BROKEN = (
+    *(SafetensorError, OSError, MemoryError, KeyError, AttributeError),
+    *(ValueError, TypeError, RuntimeError, OverflowError),
+)
+"""What the library and torch raise at a broken file."""
+_MOST_TENSORS = 100_000  # of one file; the largest models have some thousands
+
 State = dict[str, Tensor]
 """Weights by name."""
 
@@ -50,8 +57,8 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> State:
     _check_is_file(path)
     try:
         with _open(path, device) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
+            return {name: file.get_tensor(name) for name in _few(file.keys(), path)}
+    except _BROKEN as error:
         raise SafelightError(
             f"{path} is not a readable safetensors file ({_one_line(error)}). "
             "It may be truncated; copy or download it again."
@@ -64,7 +71,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with _open(path, "cpu") as file:
             return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except _BROKEN as error:
         raise SafelightError(
             f"{path} is not a readable safetensors file ({_one_line(error)}). "
             "It may be truncated; copy or download it again."
@@ -79,7 +86,7 @@ def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with _open(path, "cpu") as file:
             state: State = {}
-            for name in file.keys():  # noqa: SIM118
+            for name in _few(file.keys(), path):
                 part = file.get_slice(name)
                 dtype = _DTYPES.get(part.get_dtype())
                 if dtype is None:
@@ -88,7 +95,7 @@ def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
                     )
                 state[name] = torch.empty(part.get_shape(), dtype=dtype, device="meta")
             return state, dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except _BROKEN as error:
         raise SafelightError(
             f"{path} is not a readable safetensors file ({_one_line(error)}). "
             "It may be truncated; copy or download it again."
@@ -232,6 +239,12 @@ class _File(Protocol):
 
 def _open(path: Path, device: torch.device | str) -> AbstractContextManager[_File]:
     return cast(AbstractContextManager[_File], safe_open(path, framework="pt", device=str(device)))
+
+
+def _few(names: list[str], path: Path) -> list[str]:
+    if len(names) > _MOST_TENSORS:
+        raise SafelightError(f"{path} names {len(names):,} tensors, more than any model has.")
+    return names
 
 
 def _shards_of(index: Path) -> tuple[Path, ...]:

@@ -29,11 +29,7 @@ class Inspection:
     precisions: Mapping[str, int]
     size: int  # bytes on the disk
     metadata: Mapping[str, str]
-
-    @property
-    def is_whole_model(self) -> bool:
-        """Whether it makes pictures by itself."""
-        return "whole model" in self.kind
+    is_whole_model: bool = False  # in one file: it makes pictures by itself
 
     @property
     def weights(self) -> int:
@@ -57,6 +53,7 @@ def inspect(path: Path) -> Inspection:
         _precisions(state.values()),
         path.stat().st_size,
         metadata,
+        is_whole_model=kind is not None,
     )
 
 
@@ -85,7 +82,7 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
         parts["moving averages"] = "not read"
     purpose = _purpose(pipeline_of(family, channels))
     crossings = [key for key in state if key.startswith(UNET) and key.endswith("attn2.to_k.weight")]
-    width = state[crossings[0]].shape[-1] if crossings else 0
+    width = state[crossings[0]].shape[-1] if crossings and state[crossings[0]].ndim else 0
     if width not in family.contexts:
         return f"a whole model of its own sizes, in the layout of {family.name}{purpose}", parts
     return f"{family.name}{purpose}, a whole model", parts

@@ -26,8 +26,11 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_MOST_INSTRUCTIONS = 20_000_000  # a tensor takes some 50
+_MOST_INSTRUCTIONS = 3_000_000  # a tensor takes some 50
 _MOST_DIMENSIONS = 16
+_LONGEST_KEY = 256
+_LARGEST_KEY = 2**31  # ints above it can be chosen to share one hash
+_COST = 64  # bytes that a tensor or a container takes, however little it holds
 
 StorageOf = Callable[[torch.dtype, str, int], Tensor]
 """The flat tensor (n,) of a storage by dtype, key and number of elements."""
@@ -106,6 +109,8 @@ class PickleMachine:
         elif name in _EMPTY:
             self._stack.append(_EMPTY[name]())
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if not 0 <= cast(int, argument) <= _MOST_INSTRUCTIONS:
+                raise ValueError("its pickle has an absurd memo")
             self._memo[cast(int, argument)] = self._stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             self._stack.append(self._memo[cast(int, argument)])
@@ -186,12 +191,14 @@ class PickleMachine:
         self._set(self._since_mark())
 
     def _set(self, items: list[object]) -> None:
-        """Keys are text and numbers: the hash of tuples in tuples can take for ever."""
+        """Keys are text and small numbers, others are passed over: the hash of tuples in tuples can
+        take for ever, and numbers can be chosen so that all of them fall into one place.
+        """
         target = self._stack[-1]
         if not isinstance(target, dict):
             return
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, (str, int, float, bool, bytes)):
+            if isinstance(key, (str, bytes)) or (isinstance(key, int) and abs(key) < _LARGEST_KEY):
                 cast(dict[object, object], target)[key] = value
 
     def _make_global(self, argument: object) -> None:
@@ -236,7 +243,7 @@ class PickleMachine:
         dtype = _DTYPES.get(kind.name) if isinstance(kind, _Name) else None
         if what != "storage" or dtype is None or not isinstance(count, int) or count < 0:
             raise ValueError(f"it has a storage of an unknown kind, {_spelled(kind)[:60]}")
-        self._stack.append(self._storage_of(dtype, str(key), count))
+        self._stack.append(self._storage_of(dtype, storage_key(key), count))
 
     def _called(self, function: object, arguments: object) -> object:
         """What the few known calls give; of any other, its name alone."""
@@ -265,10 +272,17 @@ class PickleMachine:
         last = offset + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
         if count and last >= len(storage):
             raise ValueError("it has a tensor that reaches beyond its storage")
-        self._bytes_left -= count * storage.dtype.itemsize
+        self._bytes_left -= count * storage.dtype.itemsize + _COST
         if self._bytes_left < 0:
             raise ValueError("its tensors are many times larger than the file")
         return torch.as_strided(storage, sizes, steps, offset if count else 0)
+
+
+def storage_key(value: object) -> str:
+    """The name of a storage; `ValueError` for anything but short text, which all writers use."""
+    if not isinstance(value, str) or len(value) > _LONGEST_KEY:
+        raise ValueError("it has a storage whose key is no short text")
+    return value
 
 
 def _lengths(value: object) -> tuple[int, ...]:

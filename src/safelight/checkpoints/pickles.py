@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safelight.checkpoints.pickle_machine import PickleMachine
+from safelight.checkpoints.pickle_machine import PickleMachine, storage_key
 from safelight.errors import SafelightError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of PyTorch before 1.6
+_MAGIC_LENGTH = 64  # bytes that surely hold its pickle
 _MOST_PICKLE_BYTES = 256 * 1024**2
 _MOST_SHARING = 4  # how many times over tensors may share the file's bytes
 
@@ -33,6 +34,7 @@ def read_pickle(path: Path) -> object:
         return _read_zip(path) if zipped else _read_legacy(path)
     except (
         OSError,
+        MemoryError,
         ValueError,
         LookupError,
         TypeError,
@@ -92,6 +94,10 @@ def _bytes_of(mapped: "np.ndarray[tuple[int], np.dtype[np.uint8]]", entry: zipfi
 
 def _read_legacy(path: Path) -> object:
     """A file of PyTorch before 1.6: five pickles, then each storage's length and bytes."""
+    with path.open("rb") as file:
+        start = file.read(_MAGIC_LENGTH)
+    if PickleMachine(_no_storage, 0).run(BytesIO(start)) != _MAGIC:
+        raise ValueError("neither safetensors nor a PyTorch file")
     raw = path.read_bytes()
     stream, storages = BytesIO(raw), dict[str, Tensor]()
 
@@ -107,8 +113,7 @@ def _read_legacy(path: Path) -> object:
     def pickled() -> object:
         return PickleMachine(storage, _MOST_SHARING * len(raw)).run(stream)
 
-    if raw[:1] != b"\x80" or pickled() != _MAGIC:
-        raise ValueError("neither safetensors nor a PyTorch file")
+    pickled()  # the magic number
     pickled()  # the version of the protocol
     machine = pickled()
     if not isinstance(machine, Mapping) or machine.get("little_endian") is not True:  # pyright: ignore[reportUnknownMemberType]
@@ -116,12 +121,16 @@ def _read_legacy(path: Path) -> object:
     root = pickled()
     for key in cast(list[object], pickled()):
         count = struct.unpack("<q", stream.read(8))[0]
-        tensor = storages.get(str(key))
+        tensor = storages.get(storage_key(key))
         if tensor is None or count != len(tensor):
-            raise ValueError(f"storage {str(key)[:40]!r} is not of the length that its tensors say")
+            raise ValueError(f"storage {key!r} is not of the length that its tensors say")
         data = stream.read(tensor.nbytes)
         if len(data) < tensor.nbytes:
             raise ValueError("its data is cut short")
         if data:
             tensor.copy_(torch.frombuffer(bytearray(data), dtype=tensor.dtype))
     return root
+
+
+def _no_storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+    raise ValueError("neither safetensors nor a PyTorch file")

@@ -49,10 +49,14 @@ def _without_window(tensor: Tensor) -> Tensor:
     return tensor[:, :, 0, 0] if tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.mT.contiguous() if tensor.ndim == 2 else tensor
+
+
 TRANSFORMS = {
     # a linear layer as a convolution of one pixel; files of later tools have it linear too
     "pointwise": Transform(lambda t: t[:, :, None, None] if t.ndim == 2 else t, _without_window),
-    "transposed": Transform(lambda t: t.mT.contiguous(), lambda t: t.mT.contiguous()),
+    "transposed": Transform(_transposed, _transposed),
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.components import filled
+from safelight.checkpoints.components import check_tokenizer, filled
 from safelight.checkpoints.families import (
     REFINER,
     SD1,
@@ -37,6 +37,7 @@ from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
 
 _PUBLIC_VOCABULARY = 49408
+_LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
 
 def read_model(
@@ -65,14 +66,17 @@ def read_single_file(
     parts = split(opened.state, family, source)
     header = read_header(opened.metadata, source)
     network = _read_unet(parts[UNET], family, header, source, dtype)
-    if header.pipeline and len(header.text) != len(family.text):
-        raise SafelightError(
-            f"{source} has {len(family.text)} text towers, its header {len(header.text)}."
-        )
+    for what, count in (("towers", len(header.text)), ("tokenizers", len(header.tokenizers))):
+        if header.pipeline is not None and count != len(family.text):
+            raise SafelightError(
+                f"{source} has {len(family.text)} text towers, its header {count} {what}."
+            )
     towers = tuple(
         _read_tower(parts[part.prefix], part, place, family, header, source, dtype)
         for place, part in enumerate(family.text)
     )
+    for tokenizer, tower in zip(header.tokenizers, towers, strict=False):
+        check_tokenizer(tokenizer, tower.config, source)
     folder = Folder(
         unet=network.to(device),
         autoencoder=_read_autoencoder(parts[VAE], family, header, source, dtype).to(device),
@@ -80,10 +84,10 @@ def read_single_file(
         tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
         scheduler=scheduler_from_diffusers(header.scheduler, source)
         if header.scheduler
-        else scheduler_of(family, opened.state),
+        else scheduler_of(family, opened.state, opened.metadata),
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
         defaults=header.defaults,
-        settings=header.settings,
+        settings=header.settings or family.settings,
         files={SINGLE: (path,)},
     )
     check_fit(path, folder)
@@ -119,6 +123,7 @@ def _read_unet(
 ) -> UNet:
     if header.unet:
         config = unet.unet_config_from_diffusers(header.unet, source)
+        _check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = replace(shapes.unet_config_of(state, source), sample_size=family.latent_size)
     named = to_ours(compvis.unet_table(config), state, source)
@@ -130,6 +135,7 @@ def _read_autoencoder(
 ) -> Autoencoder:
     if header.vae:
         config = autoencoder.autoencoder_config_from_diffusers(header.vae, source)
+        _check_layers((config.layers_per_block,), state, source)
     else:
         config = shapes.autoencoder_config_of(state, family.latent_scale, source)
     named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
@@ -153,6 +159,7 @@ def _read_tower(
         config = clip.clip_config_from_transformers(
             values, source, skip=skip, final_norm=final_norm
         )
+        _check_layers((config.num_hidden_layers,), state, source)
     else:
         config = _tower_config(named, part, family, source, skip=skip, final_norm=final_norm)
         named = _without_unused(named, config)
@@ -184,7 +191,13 @@ def _without_unused(named: Mapping[str, torch.Tensor], config: ClipTextConfig) -
     return {key: tensor for key, tensor in named.items() if not key.startswith(tuple(left_out))}
 
 
-_LAYERS_LEFT = 23
+def _check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
+    """Raises `SafelightError` before a header's absurd number of layers is built."""
+    if sum(counts) > len(state):
+        raise SafelightError(
+            f"{source}: its header tells of {sum(counts):,} layers; the file has {len(state):,} "
+            "tensors for them."
+        )
 
 
 def _tokenizer(tower: ClipText, source: str) -> ClipTokenizer:

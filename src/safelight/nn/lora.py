@@ -21,8 +21,13 @@ Layer = nn.Linear | nn.Conv2d
 class Delta(Protocol):
     """What an adapter adds to one layer's weight."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The addition's rows and columns, told without making it."""
+        ...
+
     def weight(self) -> Tensor:
-        """The addition at strength 1, with as many entries as the layer's weight."""
+        """The addition at strength 1: (out, in), or (out, in * h * w) for a kernel."""
         ...
 
 
@@ -37,10 +42,20 @@ class LowRank(nn.Module):
         super().__init__()
         if down.ndim not in (2, 4) or up.ndim not in (2, 4) or up.shape[1] != down.shape[0]:
             raise ValueError(f"down {tuple(down.shape)} and up {tuple(up.shape)} do not fit.")
+        if up[0].numel() != down.shape[0] or down.shape[0] < 1:
+            raise ValueError(f"up {tuple(up.shape)} has a kernel, or there is no rank.")
+        if mid is not None and (mid.ndim != 4 or mid.shape[:2] != (up.shape[1], down.shape[0])):
+            raise ValueError(f"mid {tuple(mid.shape)} does not fit between the two.")
         self.down = nn.Parameter(down)
         self.up = nn.Parameter(up)
         self.mid = None if mid is None else nn.Parameter(mid)
         self.scale = scale
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in * h * w)."""
+        window = 1 if self.mid is None else self.mid[0, 0].numel()
+        return self.up.shape[0], self.down[0].numel() * window
 
     def weight(self) -> Tensor:
         """(out, in * h * w)."""
@@ -83,10 +98,24 @@ class Hadamard(nn.Module):
         cores: tuple[Tensor, Tensor] | None = None,
     ):
         super().__init__()
+        for a, b in (first, second):
+            if a.ndim != 2 or b.ndim != 2:
+                raise ValueError("its factors are no matrices.")
+        for core in cores or ():
+            if core.ndim != 4:
+                raise ValueError("its cores are no kernels.")
         self.first = nn.ParameterList(first)
         self.second = nn.ParameterList(second)
         self.cores = None if cores is None else nn.ParameterList(cores)
         self.scale = scale
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in * h * w)."""
+        a, b = self.first[0], self.first[1]
+        if self.cores is None:
+            return a.shape[0], b.shape[1]
+        return a.shape[1], b.shape[1] * self.cores[0][0, 0].numel()
 
     def weight(self) -> Tensor:
         """(out, in * h * w)."""
@@ -106,9 +135,17 @@ class Kronecker(nn.Module):
 
     def __init__(self, first: Tensor, second: Tensor, scale: float):
         super().__init__()
+        if first.ndim != 2 or second.ndim not in (2, 4):
+            raise ValueError("its factors are no matrices.")
         self.first = nn.Parameter(first)
         self.second = nn.Parameter(second)
         self.scale = scale
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in * h * w)."""
+        out, inputs = self.first.shape
+        return out * self.second.shape[0], inputs * self.second[0].numel()
 
     def weight(self) -> Tensor:
         """(out, in * h * w)."""
@@ -153,9 +190,19 @@ def _gain(delta: nn.Module, x: Tensor, base: Layer) -> Tensor:
 
 
 def _weight_of(delta: nn.Module) -> Tensor:
-    if not isinstance(delta, Delta):
-        raise TypeError(f"{type(delta).__name__} is no adapter.")
-    return delta.weight()
+    return as_delta(delta).weight()
+
+
+def as_delta(module: nn.Module) -> Delta:
+    """A module as what an adapter adds; `TypeError` if it is none."""
+    if not isinstance(module, Delta):
+        raise TypeError(f"{type(module).__name__} is no adapter.")
+    return module
+
+
+def rows_and_columns(layer: Layer) -> tuple[int, int]:
+    """The shape that an addition to a layer's weight has."""
+    return layer.weight.shape[0], layer.weight[0].numel()
 
 
 def adaptable(network: nn.Module) -> Iterator[tuple[str, Layer]]:
@@ -179,11 +226,9 @@ def inject(
         layer = layers.get(path)
         if layer is None:
             raise ValueError(f"{path!r} is no linear or convolutional layer of the network.")
-        if _weight_of(delta).numel() != layer.weight.numel():
-            raise ValueError(
-                f"The adapter {name!r} changes {_weight_of(delta).numel()} weights of {path!r}, "
-                f"which has {layer.weight.numel()}."
-            )
+        shape, wanted = as_delta(delta).shape, rows_and_columns(layer)
+        if shape != wanted:
+            raise ValueError(f"The adapter {name!r} adds {shape} to {path!r}, which is {wanted}.")
         module = network.get_submodule(path)
         if isinstance(module, Adapted) and name in module.deltas:
             raise ValueError(f"An adapter {name!r} is there already.")

@@ -113,7 +113,7 @@ def _named_files() -> Iterator[KnownModel]:
         for file in sorted(path for suffix in _SUFFIXES for path in root.glob(f"*{suffix}")):
             try:
                 found = inspect(file)
-            except SafelightError:
+            except (SafelightError, OSError):
                 continue
             if found.is_whole_model:
                 yield KnownModel(file.stem, file, found.kind, found.size)

@@ -71,7 +71,7 @@ class ImagePipeline:
         Raises:
             SafelightError: the file is broken, made for another model, or in already.
         """
-        path = Path(file).expanduser()
+        path = Path(file)
         if not math.isfinite(strength):
             raise SafelightError(f"An adapter's strength should be a finite number: {strength}.")
         adapter = read_adapter(path, self.folder)
@@ -179,7 +179,7 @@ class ImagePipeline:
         )
         noise = SeededNoise(seeds, self._device)
         sigmas = scheduler.sigmas(settings.steps)
-        with self._with_adapters(), torch.inference_mode(), _one_line_when_out_of_memory(settings):
+        with _one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
             cond, uncond = self._conditioning(prompts, negative, settings)
             z = scheduler.solver(settings.steps)(
                 cfg(denoiser, cond, uncond, settings.scale),

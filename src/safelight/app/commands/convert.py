@@ -28,8 +28,7 @@ def convert(
     from safelight.pipelines.load import PRECISIONS, precision_named
 
     found = find_model(source)
-    kept = next((name for name in inspect(found).precisions if name in PRECISIONS), "float32")
-    dtype = precision_named(precision or kept)
+    dtype = precision_named(precision) if precision else None
     single = target.suffix == ".safetensors"
     if target.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise SafelightError(f"{target.suffix} files are not written; end it in .safetensors.")
@@ -42,6 +41,10 @@ def convert(
         raise SafelightError(f"{target} is there already; --force replaces it.")
     check_new_folder(target.parent)
     model = read_model(found)
+    if dtype is None:
+        unet = model.files.get("unet") or (found,)
+        kept = next((name for name in inspect(unet[0]).precisions if name in PRECISIONS), "float32")
+        dtype = precision_named(kept)
     if single:
         write_single_file(target, model, dtype=dtype)
     else:

@@ -19,7 +19,9 @@ def inspect(path: Path, /) -> None:
     precisions = [f"{count / 1e6:,.2f} M in {name}" for name, count in found.precisions.items()]
     rows.append(("weights", ", ".join(precisions) or "none"))
     rows.append(("on disk", f"{found.size / 1e6:,.1f} MB"))
-    rows += [(f"header: {name}", _short(text)) for name, text in found.metadata.items()]
+    rows += [
+        (f"header: {_short(name)[:40]}", _short(text)) for name, text in found.metadata.items()
+    ]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         print(f"{name.ljust(width)}  {text}")
