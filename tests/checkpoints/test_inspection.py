@@ -63,6 +63,24 @@ def test_precisions_and_layouts_are_told(tmp_path):
     assert pickled.layout == "PyTorch's pickle"
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "embeddings.token_embedding.weight",
+        "conv_in.weight",
+        CROSSING,
+        "lora_unet_attn2_to_k.lora_down.weight",
+    ],
+)
+def test_tensors_of_no_shape_are_no_crash(key, tmp_path):
+    for tensor in (torch.zeros(()), torch.zeros(3)):
+        others = ("down_blocks.0.resnets.0.time_emb_proj.weight", "attn2.to_k.weight")
+        write_state(tmp_path / "odd", {key: tensor} | {other: tensor.clone() for other in others})
+        found = inspect(tmp_path / "odd")
+        assert found.kind
+        assert not found.is_whole_model
+
+
 def test_what_is_no_model_is_one_line(tmp_path):
     (tmp_path / "text").write_text("no weights")
     for path in (tmp_path, tmp_path / "text", tmp_path / "nowhere"):

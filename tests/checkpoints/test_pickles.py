@@ -177,6 +177,31 @@ def test_keys_that_would_be_hashed_for_ever_are_passed_over(tmp_path):
     assert read_pickle(_zip(tmp_path / "deep", deep)) == {}
 
 
+def test_a_storage_key_that_doubles_is_refused(tmp_path):
+    key = b"(K\x01K\x01tq\x01" + b"h\x01h\x01\x86q\x01" * 60
+    deep = b"\x80\x02}X\x01\x00\x00\x00a(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    deep += key + b"X\x03\x00\x00\x00cpuK\x01tQs."
+    with pytest.raises(SafelightError, match="not a readable PyTorch file"):
+        read_pickle(_zip(tmp_path / "deep", deep))
+
+
+def test_numbers_that_share_a_hash_are_passed_over(tmp_path):
+    path = tmp_path / "hashes"
+    torch.save({(2**61 - 1) * n: n for n in range(1, 50)} | {7: 1}, path)
+    assert read_pickle(path) == {7: 1}
+    memo = b"\x80\x02Np" + str(2**61 - 1).encode() + b"\n."
+    with pytest.raises(SafelightError, match="absurd memo"):
+        read_pickle(_zip(tmp_path / "memo", memo))
+
+
+def test_a_large_file_of_another_kind_is_not_read_whole(tmp_path):
+    path = tmp_path / "film.mp4"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # a hole: as large as a film, without its bytes
+    with pytest.raises(SafelightError, match="not a readable PyTorch file"):
+        read_pickle(path)
+
+
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -1,5 +1,7 @@
 """LoRA, LoHa and LoKr files against peft and diffusers, in each layout."""
 
+import json
+
 import pytest
 import torch
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
@@ -17,6 +19,7 @@ from safelight.types import Conditioning
 from .conftest import relative_error
 from .test_single_file import PIPELINES, words  # noqa: F401
 
+ONES = torch.ones(64, 1)
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 ALL = [*ATTENTION, "proj_in", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut"]
 
@@ -215,20 +218,31 @@ def test_two_adapters_add_up(pair, tmp_path):
         ({"NAME.lora_up.weight": torch.ones(64, 5)}, "broken"),
         ({"NAME.lora_up.weight": torch.ones(32, 3)}, "made for a context of width 5"),
         ({"NAME.dora_scale": torch.ones(1)}, "DoRA"),
+        ({"NAME.lora_up.weight": torch.ones(())}, "broken"),
+        ({"NAME.lora_up.weight": torch.ones(32, 3, 2, 1)}, "broken"),
+        ({"NAME.alpha": torch.tensor(float("nan"))}, "alpha is nan"),
+        ({"NAME.hada_w1_a": torch.ones(2, 2)}, "of no one kind"),
+        ({"NAME.lora_A.weight": torch.ones(3, 64)}, "under another name"),
+        (
+            {"unet.OTHER.lora_A.weight": torch.ones(1, 64), "unet.OTHER.lora_B.weight": ONES},
+            "twice",
+        ),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(words, change, told, tmp_path):  # noqa: F811
     pipeline = PIPELINES["sd1"](words)
     pipeline.save_pretrained(tmp_path / "model")
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    crossing = name.replace("attn1_to_q", "attn2_to_k")
     state = {
         f"{name}.lora_down.weight": torch.ones(3, 64),
         f"{name}.lora_up.weight": torch.ones(64, 3),
-        f"{name.replace('attn1_to_q', 'attn2_to_k')}.lora_down.weight": torch.ones(3, 5),
-        f"{name.replace('attn1_to_q', 'attn2_to_k')}.lora_up.weight": torch.ones(64, 3),
+        f"{crossing}.lora_down.weight": torch.ones(3, 5 if "width 5" in told else 64),
+        f"{crossing}.lora_up.weight": torch.ones(64, 3),
     }
     for key, tensor in change.items():
-        key = key.replace("NAME", name)
+        dotted = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+        key = key.replace("NAME", name).replace("OTHER", dotted)
         if tensor is None:
             del state[key]
         else:
@@ -237,6 +251,25 @@ def test_a_file_that_does_not_fit_is_one_line(words, change, told, tmp_path):  #
     with pytest.raises(SafelightError, match=told) as caught:
         read_adapter(tmp_path / "it.safetensors", read_folder(tmp_path / "model"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_alphas_of_pefts_configuration(words, tmp_path):  # noqa: F811
+    PIPELINES["sd1"](words).save_pretrained(tmp_path / "model")
+    model = read_folder(tmp_path / "model")
+    block = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
+    state = {}
+    for layer in ("to_q", "to_k"):
+        state |= {f"unet.{block}.{layer}.lora_A.weight": torch.ones(2, 64)}
+        state |= {f"unet.{block}.{layer}.lora_B.weight": torch.ones(64, 2)}
+    told = {"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_k": 1.0}}
+    header = {"lora_adapter_metadata": json.dumps(told)}
+    write_state(tmp_path / "it.safetensors", state, header)
+    deltas = read_adapter(tmp_path / "it.safetensors", model).deltas["unet"]
+    assert [deltas[f"{block}.{layer}"].scale for layer in ("to_q", "to_k")] == [3.0, 0.5]
+    for broken in ("{", "[]", json.dumps({"unet.use_rslora": True})):
+        write_state(tmp_path / "it.safetensors", state, {"lora_adapter_metadata": broken})
+        with pytest.raises(SafelightError, match=r"header|rsLoRA"):
+            read_adapter(tmp_path / "it.safetensors", model)
 
 
 def test_the_older_names_of_diffusers_are_known(words, tmp_path):  # noqa: F811

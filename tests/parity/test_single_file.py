@@ -22,7 +22,7 @@ from transformers import (
 )
 
 import safelight
-from safelight.checkpoints.files import read_state, write_state
+from safelight.checkpoints.files import read_metadata, read_state, write_state
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.single_file import read_single_file, write_single_file
 from safelight.errors import SafelightError
@@ -269,6 +269,29 @@ def test_a_file_that_is_not_whole_is_one_line(words, change, named, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_header_of_absurd_numbers_is_one_line(words, tmp_path):
+    _sd(words, "sd1").save_pretrained(tmp_path / "folder")
+    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
+    state = read_state(tmp_path / "one.safetensors")
+    said = json.loads(read_metadata(tmp_path / "one.safetensors")["safelight"])
+    changes = (
+        ("unet", {"layers_per_block": 10**8}, "layers"),
+        ("unet", {"norm_num_groups": 0}, "cannot be built"),
+        ("unet", {"in_channels": -1}, ""),
+        ("vae", {"layers_per_block": 10**8}, "layers"),
+        ("text", [said["text"][0] | {"num_hidden_layers": 10**8}], "layers"),
+        ("text", [], "towers"),
+        ("tokenizers", [], "tokenizers"),
+        ("tokenizers", [said["tokenizers"][0] | {"length": 500}], "max_position_embeddings"),
+    )
+    for name, change, told in changes:
+        entry = said | {name: said[name] | change if isinstance(change, dict) else change}
+        write_state(tmp_path / "odd.safetensors", state, {"safelight": json.dumps(entry)})
+        with pytest.raises(SafelightError, match=told) as caught:
+            read_single_file(tmp_path / "odd.safetensors")
+        assert "\n" not in str(caught.value)
+
+
 def test_v_prediction_shows_in_one_bias(words, tmp_path):
     _sd(words, "sd2").save_pretrained(tmp_path / "folder")
     write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
@@ -277,6 +300,8 @@ def test_v_prediction_shows_in_one_bias(words, tmp_path):
     assert key in state
     write_state(tmp_path / "marked.safetensors", state | {"v_pred": torch.ones(1)})
     assert read_single_file(tmp_path / "marked.safetensors").scheduler.prediction == "v_prediction"
+    write_state(tmp_path / "told.safetensors", state, {"modelspec.prediction_type": "v"})
+    assert read_single_file(tmp_path / "told.safetensors").scheduler.prediction == "v_prediction"
     write_state(tmp_path / "plain.safetensors", state)
     assert read_single_file(tmp_path / "plain.safetensors").scheduler.prediction == "epsilon"
 

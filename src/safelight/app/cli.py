@@ -53,7 +53,7 @@ stopped, by Ctrl-C too, goes on with --resume where it was.""",
         """Say what a file or folder of weights is.
 
 Its family, precision, size and parts, told by what it holds and never by its
-name. Weights are not read.""",
+name.""",
     ),
     "convert": (
         "convert:convert",

@@ -1,4 +1,4 @@
-"""What a file or folder of weights is, from its names, shapes and entries: no weights are read."""
+"""What a file or folder of weights is, from its names, shapes and entries."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -64,8 +64,8 @@ def generate(
         A text file with one prompt a line instead of PROMPT;
         empty lines and lines that begin with # are passed over.
     model
-        A folder in diffusers' layout, or a name from safelight
-        models.
+        A folder in diffusers' layout, a single file, or a name
+        from safelight models.
     lora
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
