@@ -1,10 +1,18 @@
 """`safelight convert`: a single file into a folder, and back."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 
 def convert(
-    source: str, target: Path, /, *, precision: str | None = None, force: bool = False
+    source: str,
+    target: Path,
+    /,
+    *,
+    precision: str | None = None,
+    force: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> None:
     """Turn a single file into a folder, or a folder into a single file.
 
