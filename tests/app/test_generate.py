@@ -105,7 +105,7 @@ MISTAKES = [
     ([PROMPT, "-o", "n" * 300 + ".png"], "name too long"),
     ([PROMPT, "surplus"], "surplus"),
     ([PROMPT, "--model", "none/such"], "No model 'none/such'. Looked for a folder"),
-    ([PROMPT, "--model", "empty.txt"], "empty.txt not a readable pytorch file"),
+    ([PROMPT, "--model", "empty.txt"], "empty.txt is not a readable PyTorch file"),
     (["broken \udc80"], "not valid Unicode"),
 ]
 
