@@ -7,3 +7,8 @@ class SafelightError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line that is not too long; else its kind."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

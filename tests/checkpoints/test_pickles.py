@@ -178,10 +178,10 @@ def test_keys_that_would_be_hashed_for_ever_are_passed_over(tmp_path):
 
 
 def test_a_storage_key_that_doubles_is_refused(tmp_path):
-    key = b"(K\x01K\x01tq\x01" + b"h\x01h\x01\x86q\x01" * 60
+    key = b"(K\x01K\x01tq\x01" + b"0h\x01h\x01\x86q\x01" * 60
     deep = b"\x80\x02}X\x01\x00\x00\x00a(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
     deep += key + b"X\x03\x00\x00\x00cpuK\x01tQs."
-    with pytest.raises(SafelightError, match="not a readable PyTorch file"):
+    with pytest.raises(SafelightError, match="key is no short text"):
         read_pickle(_zip(tmp_path / "deep", deep))
 
 
@@ -198,7 +198,7 @@ def test_a_large_file_of_another_kind_is_not_read_whole(tmp_path):
     path = tmp_path / "film.mp4"
     with path.open("wb") as file:
         file.truncate(2**40)  # a hole: as large as a film, without its bytes
-    with pytest.raises(SafelightError, match="not a readable PyTorch file"):
+    with pytest.raises(SafelightError, match=r"opcode b'.x00' unknown"):  # not that memory is short
         read_pickle(path)
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 import safelight
+from safelight.checkpoints.families import SD1, SD2, XL, scheduler_of
 from safelight.checkpoints.files import read_metadata, read_state, write_state
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.single_file import read_single_file, write_single_file
@@ -155,6 +156,13 @@ def _ours(path):
     return (pixels / 2 + 0.5).permute(0, 2, 3, 1).numpy()
 
 
+def _written(words, kind, top):
+    """A model as `top/folder` and, by us, as `top/one.safetensors`, whose tensors it gives."""
+    PIPELINES[kind](words).save_pretrained(top / "folder")
+    write_single_file(top / "one.safetensors", read_folder(top / "folder"))
+    return read_state(top / "one.safetensors")
+
+
 def _foreign(path, into):
     """The same file without our header, as another program would have written it."""
     write_state(into, read_state(path))
@@ -211,10 +219,7 @@ def test_a_file_without_our_header_is_told_by_its_tensors(words, kind, tmp_path)
 
 
 def test_the_last_layer_of_a_whole_openclip_tower_is_left_out(words, tmp_path):
-    theirs = _sd(words, "sd2")
-    theirs.save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    state = read_state(tmp_path / "one.safetensors")
+    state = _written(words, "sd2", tmp_path)
     prefix = "cond_stage_model.model."
     last = f"{prefix}transformer.resblocks.2."
     more = {  # as Stability's files have it: a layer more, a projection, a temperature
@@ -233,10 +238,7 @@ def test_the_last_layer_of_a_whole_openclip_tower_is_left_out(words, tmp_path):
 
 
 def test_a_pickled_file_gives_the_same_model(words, tmp_path):
-    theirs = _sd(words, "sd1")
-    theirs.save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    state = dict(read_state(tmp_path / "one.safetensors"))
+    state = _written(words, "sd1", tmp_path)
     state["model_ema.decay"] = torch.tensor(0.9999)
     state["betas"] = torch.zeros(1000)
     for legacy in (False, True):
@@ -261,23 +263,20 @@ def test_a_pickled_file_gives_the_same_model(words, tmp_path):
     ],
 )
 def test_a_file_that_is_not_whole_is_one_line(words, change, named, tmp_path):
-    _sd(words, "sd1").save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    write_state(tmp_path / "less.safetensors", change(read_state(tmp_path / "one.safetensors")))
+    state = _written(words, "sd1", tmp_path)
+    write_state(tmp_path / "less.safetensors", change(state))
     with pytest.raises(SafelightError, match=named) as caught:
         read_single_file(tmp_path / "less.safetensors")
     assert "\n" not in str(caught.value)
 
 
 def test_a_header_of_absurd_numbers_is_one_line(words, tmp_path):
-    _sd(words, "sd1").save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    state = read_state(tmp_path / "one.safetensors")
+    state = _written(words, "sd1", tmp_path)
     said = json.loads(read_metadata(tmp_path / "one.safetensors")["safelight"])
     changes = (
         ("unet", {"layers_per_block": 10**8}, "layers"),
         ("unet", {"norm_num_groups": 0}, "cannot be built"),
-        ("unet", {"in_channels": -1}, ""),
+        ("unet", {"in_channels": -1}, "cannot be built"),
         ("vae", {"layers_per_block": 10**8}, "layers"),
         ("text", [said["text"][0] | {"num_hidden_layers": 10**8}], "layers"),
         ("text", [], "towers"),
@@ -292,12 +291,16 @@ def test_a_header_of_absurd_numbers_is_one_line(words, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_v_prediction_shows_in_one_bias(words, tmp_path):
-    _sd(words, "sd2").save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    state = read_state(tmp_path / "one.safetensors")
-    key = "model.diffusion_model.output_blocks.5.1.transformer_blocks.0.norm1.bias"
-    assert key in state
+@pytest.mark.parametrize("family", [SD1, SD2, XL])
+def test_v_prediction_shows_in_the_spread_of_one_bias_of_2x(family):
+    key = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    for spread, wanted in ((0.2, "v_prediction"), (0.05, "epsilon"), (float("nan"), "epsilon")):
+        scheduler = scheduler_of(family, {key: torch.tensor([-spread, spread])}, {})
+        assert scheduler.prediction == (wanted if family is SD2 else "epsilon")
+
+
+def test_v_prediction_shows_in_marks(words, tmp_path):
+    state = _written(words, "sd2", tmp_path)
     write_state(tmp_path / "marked.safetensors", state | {"v_pred": torch.ones(1)})
     assert read_single_file(tmp_path / "marked.safetensors").scheduler.prediction == "v_prediction"
     write_state(tmp_path / "told.safetensors", state, {"modelspec.prediction_type": "v"})
@@ -308,9 +311,7 @@ def test_v_prediction_shows_in_one_bias(words, tmp_path):
 
 @pytest.mark.parametrize("entry", ["{", "[]", "{}", json.dumps({"pipeline": 3})])
 def test_a_broken_header_entry_is_one_line(words, entry, tmp_path):
-    _sd(words, "sd1").save_pretrained(tmp_path / "folder")
-    write_single_file(tmp_path / "one.safetensors", read_folder(tmp_path / "folder"))
-    state = read_state(tmp_path / "one.safetensors")
+    state = _written(words, "sd1", tmp_path)
     write_state(tmp_path / "broken.safetensors", state, {"safelight": entry})
     with pytest.raises(SafelightError, match="header") as caught:
         read_single_file(tmp_path / "broken.safetensors")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safelight.errors import SafelightError
+from safelight.pipelines.find import expanded
 
 
 def chosen_adapters(texts: Sequence[str]) -> dict[str | Path, float]:
@@ -28,13 +29,5 @@ def _parted(text: str) -> tuple[Path, float]:
     try:
         strength = float(number)
     except ValueError:
-        return _expanded(text), 1.0
-    return (_expanded(name), strength) if colon else (_expanded(text), 1.0)
-
-
-def _expanded(text: str) -> Path:
-    """The path with its `~` replaced, where that is someone's home."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        return Path(text)
+        return expanded(text), 1.0
+    return (expanded(name), strength) if colon else (expanded(text), 1.0)

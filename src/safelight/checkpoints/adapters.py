@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from safelight.checkpoints.files import State
-from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.folder import Folder, text_names
 from safelight.checkpoints.rules import their_name
 from safelight.checkpoints.tables.clip import CLIP_TEXT
 from safelight.checkpoints.tables.compvis import unet_table
 from safelight.checkpoints.tables.unet import UNET
 from safelight.checkpoints.weights_file import read_weights_file
-from safelight.errors import SafelightError
+from safelight.errors import SafelightError, first_line
 from safelight.nn.lora import Hadamard, Kronecker, LowRank, adaptable, rows_and_columns
 
 _PARTS = {
@@ -100,8 +100,9 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
             kind, delta = _delta(parts, alphas.of(place))
             shape = delta.shape
         except (LookupError, ValueError, ArithmeticError, RuntimeError) as error:
-            told = str(error).split("\n")[0]
-            raise SafelightError(f"{path}: what it adds to {name!r} is broken ({told}).") from error
+            raise SafelightError(
+                f"{path}: what it adds to {name!r} is broken ({first_line(error)})."
+            ) from error
         if shape != place.shape:
             raise SafelightError(
                 f"{path} adds {_times(shape)} weights to {name!r}, which has "
@@ -118,10 +119,8 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
 
 def networks(model: Folder) -> dict[str, nn.Module]:
     """The networks of a model that adapters change, by diffusers' names."""
-    names = ("text_encoder", "text_encoder_2")
-    if len(model.text_towers) == 1 and "XL" in model.pipeline_class:
-        names = names[1:]  # the refiner
-    return {"unet": model.unet, **dict(zip(names, model.text_towers, strict=False))}
+    towers = zip(text_names(model), model.text_towers, strict=True)
+    return {"unet": model.unet, **{name: tower for (name, _), tower in towers}}
 
 
 def _grouped(state: State, source: str) -> dict[str, dict[str, Tensor]]:

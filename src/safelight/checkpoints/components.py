@@ -33,7 +33,7 @@ from safelight.checkpoints.tables.unet import (
     unet_config_to_diffusers,
 )
 from safelight.config import Value, read_json
-from safelight.errors import SafelightError
+from safelight.errors import SafelightError, first_line
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.tokenizer import EOS, ClipTokenizer
@@ -43,7 +43,7 @@ from safelight.models.vq import VQAutoencoder
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
 MAX_SHARD_BYTES = 10 * 1000**3
-_CLIP_VOCABULARY = 49408  # tokens of the public vocabulary
+CLIP_VOCABULARY = 49408  # tokens of the public vocabulary
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -104,14 +104,19 @@ def read_tokenizer(folder: Path, tower: ClipTextConfig | None = None) -> ClipTok
     """
     files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "merges.txt")
     there = any((folder / name).is_file() for name in files)
-    if not there and tower is not None and tower.vocab_size == _CLIP_VOCABULARY:
-        # OpenCLIP's towers, which have the exact gelu, were trained with id 0 as padding
-        pad = "!" if tower.hidden_act == "gelu" else EOS
-        return ClipTokenizer.bundled(length=tower.max_position_embeddings, pad=pad)
+    if not there and tower is not None and tower.vocab_size == CLIP_VOCABULARY:
+        return public_tokenizer(tower)
     tokenizer = _read_tokenizer(folder)
     if tower is not None:
         check_tokenizer(tokenizer, tower, str(folder))
     return tokenizer
+
+
+def public_tokenizer(tower: ClipTextConfig) -> ClipTokenizer:
+    """The public vocabulary as a tower of `CLIP_VOCABULARY` rows reads it."""
+    # OpenCLIP's towers, which have the exact gelu, were trained with id 0 as padding
+    pad = "!" if tower.hidden_act == "gelu" else EOS
+    return ClipTokenizer.bundled(length=tower.max_position_embeddings, pad=pad)
 
 
 def check_tokenizer(tokenizer: ClipTokenizer, tower: ClipTextConfig, source: str) -> None:
@@ -188,8 +193,9 @@ def filled(
         with torch.device("meta"), _Unfilled():
             module = build()
     except (ValueError, ArithmeticError, RuntimeError) as error:
-        told = str(error).split("\n")[0]
-        raise SafelightError(f"{source}: its configuration cannot be built: {told}") from error
+        raise SafelightError(
+            f"{source}: its configuration cannot be built: {first_line(error)}"
+        ) from error
     what = f"the {type(module).__name__} of its configuration"
     load_into(module, state, table, what=what, source=source, dtype=dtype)
     return module.eval()

@@ -33,12 +33,13 @@ _CONTEXT_WIDTHS = {
     1280: "an SDXL refiner U-Net",
     2048: "an SDXL U-Net",
 }
-_INPUT_CHANNELS = {
+PURPOSES = {
     5: " for depth",
     7: " for upscaling",
     8: " for editing by instruction",
     9: " for inpainting",
 }
+"""What a U-Net is for, by its input channels."""
 _TEXT_WIDTHS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 
 
@@ -87,9 +88,7 @@ def _describe_unet(state: Mapping[str, Tensor]) -> str:
     channels = _width(state["conv_in.weight"])
     crossings = [key for key in state if key.endswith("attn2.to_k.weight")]
     width = _width(state[crossings[0]]) if crossings else 0
-    purpose = _INPUT_CHANNELS.get(
-        channels, "" if channels == 4 else f" of {channels} input channels"
-    )
+    purpose = PURPOSES.get(channels, "" if channels == 4 else f" of {channels} input channels")
     if width in _CONTEXT_WIDTHS:
         return _CONTEXT_WIDTHS[width] + purpose
     context = f"context width {width}" if crossings else "no context"

@@ -31,7 +31,7 @@ class Family:
     text: tuple[TextPart, ...]
     latent_scale: float
     latent_size: int
-    contexts: tuple[int, ...]  # widths of the published U-Nets' context
+    context: int  # width of the published U-Nets' context
     scheduler: SchedulerConfig
     xl: bool = False
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
@@ -45,7 +45,7 @@ SD1 = Family(
     (TextPart("cond_stage_model.transformer.", False),),
     0.18215,
     64,
-    (768,),
+    768,
     _PNDM,
 )
 SD2 = Family(
@@ -54,7 +54,7 @@ SD2 = Family(
     (TextPart("cond_stage_model.model.", True),),
     0.18215,
     64,
-    (1024,),
+    1024,
     _PNDM,
 )
 XL = Family(
@@ -66,7 +66,7 @@ XL = Family(
     ),
     0.13025,
     128,
-    (2048,),
+    2048,
     _EULER,
     xl=True,
     settings={"force_zeros_for_empty_prompt": True},
@@ -77,7 +77,7 @@ REFINER = Family(
     (TextPart("conditioner.embedders.0.model.", True),),
     0.13025,
     128,
-    (1280,),
+    1280,
     _EULER,
     xl=True,
     settings={"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},

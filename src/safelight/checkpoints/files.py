@@ -19,7 +19,7 @@ from torch import Tensor
 
 from safelight.checkpoints.atomic import replacing_file, write_text
 from safelight.config import read_json
-from safelight.errors import SafelightError
+from safelight.errors import SafelightError, first_line
 
 _DTYPES = {
     "F64": torch.float64,
@@ -54,26 +54,26 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> State:
 
     Raises `SafelightError` if the file is missing, truncated, hostile, or not safetensors.
     """
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with _open(path, device) as file:
             return {name: file.get_tensor(name) for name in _few(file.keys(), path)}
     except _BROKEN as error:
         raise SafelightError(
-            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            f"{path} is not a readable safetensors file ({first_line(error)}). "
             "It may be truncated; copy or download it again."
         ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The text entries in a safetensors file's header, if any. Errors as `read_state`."""
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with _open(path, "cpu") as file:
             return dict(file.metadata() or {})
     except _BROKEN as error:
         raise SafelightError(
-            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            f"{path} is not a readable safetensors file ({first_line(error)}). "
             "It may be truncated; copy or download it again."
         ) from error
 
@@ -82,7 +82,7 @@ def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
     """The tensors of one safetensors file without their values (on the meta device), and its text
     entries: only the header is read. Errors as `read_state`.
     """
-    _check_is_file(path)
+    check_is_file(path)
     try:
         with _open(path, "cpu") as file:
             state: State = {}
@@ -97,7 +97,7 @@ def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
             return state, dict(file.metadata() or {})
     except _BROKEN as error:
         raise SafelightError(
-            f"{path} is not a readable safetensors file ({_one_line(error)}). "
+            f"{path} is not a readable safetensors file ({first_line(error)}). "
             "It may be truncated; copy or download it again."
         ) from error
 
@@ -327,11 +327,8 @@ def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _check_is_file(path: Path) -> None:
+def check_is_file(path: Path) -> None:
+    """Raises `SafelightError` unless there is a file at the path."""
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "not there"
         raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

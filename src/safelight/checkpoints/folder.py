@@ -164,7 +164,7 @@ def write_folder(
         vae = without_shift(vae) if isinstance(vae, Autoencoder) else vae
         write_autoencoder(whole / "vae", vae, writing)
         for (name, words), tower, tokenizer in zip(
-            _pairs(folder), folder.text_towers, folder.tokenizers, strict=True
+            text_names(folder), folder.text_towers, folder.tokenizers, strict=True
         ):
             write_text_tower(whole / name, tower, writing)
             (whole / words).mkdir()
@@ -231,7 +231,7 @@ def _index(folder: Folder) -> dict[str, Value]:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", kl],
     }
-    for (name, words), tower in zip(_pairs(folder), folder.text_towers, strict=True):
+    for (name, words), tower in zip(text_names(folder), folder.text_towers, strict=True):
         index[name] = ["transformers", clip_class_name(tower.config)]
         index[words] = ["transformers", "CLIPTokenizer"]
     if folder.pipeline_class in _AMENDING:
@@ -240,7 +240,7 @@ def _index(folder: Folder) -> dict[str, Value]:
     return index
 
 
-def _pairs(folder: Folder) -> tuple[tuple[str, str], ...]:
+def text_names(folder: Folder) -> tuple[tuple[str, str], ...]:
     """The names of the text towers and tokenizers; the XL refiner has the second pair alone."""
     count = len(folder.text_towers)
     refiner = count == 1 and "XL" in folder.pipeline_class

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from safelight.checkpoints.detect import describe_folder, describe_state
-from safelight.checkpoints.families import UNET, VAE, family_of, pipeline_of
+from safelight.checkpoints.detect import PURPOSES, describe_folder, describe_state
+from safelight.checkpoints.families import UNET, VAE, family_of
 from safelight.checkpoints.files import State, read_shapes
 from safelight.checkpoints.folder import INDEX
 from safelight.checkpoints.weights_file import is_safetensors, read_weights_file
@@ -80,24 +80,12 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
         parts[name] = f"{count / 1e6:,.2f} M weights"
     if any(key.startswith("model_ema.") for key in state):
         parts["moving averages"] = "not read"
-    purpose = _purpose(pipeline_of(family, channels))
+    purpose = PURPOSES.get(channels, "")
     crossings = [key for key in state if key.startswith(UNET) and key.endswith("attn2.to_k.weight")]
     width = state[crossings[0]].shape[-1] if crossings and state[crossings[0]].ndim else 0
-    if width not in family.contexts:
+    if width != family.context:
         return f"a whole model of its own sizes, in the layout of {family.name}{purpose}", parts
     return f"{family.name}{purpose}, a whole model", parts
-
-
-def _purpose(pipeline: str) -> str:
-    for mark, purpose in (
-        ("Inpaint", " for inpainting"),
-        ("Depth", " for depth"),
-        ("InstructPix2Pix", " for editing by instruction"),
-        ("Upscale", " for upscaling"),
-    ):
-        if mark in pipeline:
-            return purpose
-    return ""
 
 
 def _inspect_folder(path: Path) -> Inspection:

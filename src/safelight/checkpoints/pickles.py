@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from safelight.checkpoints.pickle_machine import PickleMachine, storage_key
-from safelight.errors import SafelightError
+from safelight.errors import SafelightError, first_line
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of PyTorch before 1.6
 _MAGIC_LENGTH = 64  # bytes that surely hold its pickle
@@ -44,8 +44,9 @@ def read_pickle(path: Path) -> object:
         struct.error,
         zipfile.BadZipFile,
     ) as error:
-        told = str(error).split("\n")[0][:200] or type(error).__name__
-        raise SafelightError(f"{path} is not a readable PyTorch file ({told}).") from error
+        raise SafelightError(
+            f"{path} is not a readable PyTorch file ({first_line(error)})."
+        ) from error
 
 
 def _read_zip(path: Path) -> object:
@@ -99,13 +100,14 @@ def _read_legacy(path: Path) -> object:
     if PickleMachine(_no_storage, 0).run(BytesIO(start)) != _MAGIC:
         raise ValueError("neither safetensors nor a PyTorch file")
     raw = path.read_bytes()
-    stream, storages = BytesIO(raw), dict[str, Tensor]()
+    stream, storages, left = BytesIO(raw), dict[str, Tensor](), len(raw)
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        nonlocal left
         known = storages.get(key)
         if known is None:
-            spent = sum(tensor.nbytes for tensor in storages.values())
-            if spent + count * dtype.itemsize > len(raw):
+            left -= count * dtype.itemsize
+            if left < 0:
                 raise ValueError("its storages are larger than the file")
             known = storages[key] = torch.zeros(count, dtype=dtype)
         return known

@@ -1,12 +1,17 @@
 """A whole model in one file, as CompVis and Stability lay it out: read, and written."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.components import check_tokenizer, filled
+from safelight.checkpoints.components import (
+    CLIP_VOCABULARY,
+    check_tokenizer,
+    filled,
+    public_tokenizer,
+)
 from safelight.checkpoints.families import (
     REFINER,
     SD1,
@@ -15,7 +20,6 @@ from safelight.checkpoints.families import (
     VAE,
     XL,
     Family,
-    TextPart,
     family_of,
     pipeline_of,
     scheduler_of,
@@ -32,11 +36,10 @@ from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText, ClipTextConfig
-from safelight.models.tokenizer import EOS, ClipTokenizer
+from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
 
-_PUBLIC_VOCABULARY = 49408
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
 
@@ -65,21 +68,21 @@ def read_single_file(
     family = family_of(opened.state, source)
     parts = split(opened.state, family, source)
     header = read_header(opened.metadata, source)
-    network = _read_unet(parts[UNET], family, header, source, dtype)
+    known = _Known(family, header, source, dtype)
+    network = _read_unet(parts[UNET], known)
     for what, count in (("towers", len(header.text)), ("tokenizers", len(header.tokenizers))):
         if header.pipeline is not None and count != len(family.text):
             raise SafelightError(
                 f"{source} has {len(family.text)} text towers, its header {count} {what}."
             )
     towers = tuple(
-        _read_tower(parts[part.prefix], part, place, family, header, source, dtype)
-        for place, part in enumerate(family.text)
+        _read_tower(parts[part.prefix], place, known) for place, part in enumerate(family.text)
     )
     for tokenizer, tower in zip(header.tokenizers, towers, strict=False):
         check_tokenizer(tokenizer, tower.config, source)
     folder = Folder(
         unet=network.to(device),
-        autoencoder=_read_autoencoder(parts[VAE], family, header, source, dtype).to(device),
+        autoencoder=_read_autoencoder(parts[VAE], known).to(device),
         text_towers=tuple(tower.to(device) for tower in towers),
         tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
         scheduler=scheduler_from_diffusers(header.scheduler, source)
@@ -95,8 +98,8 @@ def read_single_file(
 
 
 def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.float32) -> None:
-    """Writes a model as one safetensors file in CompVis' layout, which diffusers'
-    `from_single_file`, ComfyUI and AUTOMATIC1111 read for the families that they know.
+    """Writes a model as one safetensors file in the layout of CompVis and Stability, as diffusers'
+    `from_single_file` reads it.
 
     A text entry in its header carries the configurations, so that any model of ours comes back.
 
@@ -118,63 +121,59 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
     write_state(path, whole, {ENTRY: write_header(folder, vae.config)})
 
 
-def _read_unet(
-    state: State, family: Family, header: Header, source: str, dtype: torch.dtype
-) -> UNet:
-    if header.unet:
-        config = unet.unet_config_from_diffusers(header.unet, source)
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a file before its parts are read, and the precision that is asked for."""
+
+    family: Family
+    header: Header
+    source: str
+    dtype: torch.dtype
+
+
+def _read_unet(state: State, known: _Known) -> UNet:
+    source = known.source
+    if known.header.unet:
+        config = unet.unet_config_from_diffusers(known.header.unet, source)
         _check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
-        config = replace(shapes.unet_config_of(state, source), sample_size=family.latent_size)
+        config = shapes.unet_config_of(state, source)
+        config = replace(config, sample_size=known.family.latent_size)
     named = to_ours(compvis.unet_table(config), state, source)
-    return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=dtype)
+    return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=known.dtype)
 
 
-def _read_autoencoder(
-    state: State, family: Family, header: Header, source: str, dtype: torch.dtype
-) -> Autoencoder:
-    if header.vae:
-        config = autoencoder.autoencoder_config_from_diffusers(header.vae, source)
+def _read_autoencoder(state: State, known: _Known) -> Autoencoder:
+    source = known.source
+    if known.header.vae:
+        config = autoencoder.autoencoder_config_from_diffusers(known.header.vae, source)
         _check_layers((config.layers_per_block,), state, source)
     else:
-        config = shapes.autoencoder_config_of(state, family.latent_scale, source)
+        config = shapes.autoencoder_config_of(state, known.family.latent_scale, source)
     named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
     table = autoencoder.AUTOENCODER
-    return filled(lambda: Autoencoder(config), named, table, source=source, dtype=dtype)
+    return filled(lambda: Autoencoder(config), named, table, source=source, dtype=known.dtype)
 
 
-def _read_tower(
-    state: State,
-    part: TextPart,
-    place: int,
-    family: Family,
-    header: Header,
-    source: str,
-    dtype: torch.dtype,
-) -> ClipText:
-    named = to_ours(compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT, state, source)
-    skip, final_norm = int(family.xl), not family.xl
-    if header.text:
-        values = header.text[place]
-        config = clip.clip_config_from_transformers(
-            values, source, skip=skip, final_norm=final_norm
-        )
+def _read_tower(state: State, place: int, known: _Known) -> ClipText:
+    source, family = known.source, known.family
+    open_clip = family.text[place].open_clip
+    named = to_ours(compvis.OPEN_CLIP if open_clip else clip.CLIP_TEXT, state, source)
+    if known.header.text:
+        values = known.header.text[place]
+        config = clip.clip_config_from_transformers(values, source)
         _check_layers((config.num_hidden_layers,), state, source)
     else:
-        config = _tower_config(named, part, family, source, skip=skip, final_norm=final_norm)
+        config = _tower_config(shapes.clip_config_of(named, source), family, open_clip=open_clip)
         named = _without_unused(named, config)
-    return filled(lambda: ClipText(config), named, clip.CLIP_TEXT, source=source, dtype=dtype)
+    config = replace(config, skip=int(family.xl), final_norm=not family.xl)
+    table = clip.CLIP_TEXT
+    return filled(lambda: ClipText(config), named, table, source=source, dtype=known.dtype)
 
 
-def _tower_config(
-    named: State, part: TextPart, family: Family, source: str, *, skip: int, final_norm: bool
-) -> ClipTextConfig:
-    config = replace(
-        shapes.clip_config_of(named, source),
-        hidden_act="gelu" if part.open_clip else "quick_gelu",
-        skip=skip,
-        final_norm=final_norm,
-    )
+def _tower_config(config: ClipTextConfig, family: Family, *, open_clip: bool) -> ClipTextConfig:
+    """The shape of a published tower of that family, from the shape of its tensors."""
+    config = replace(config, hidden_act="gelu" if open_clip else "quick_gelu")
     if family is not SD2:
         return config
     # Stable Diffusion 2.x reads the last but one state, so that diffusers leaves the last layer out
@@ -201,14 +200,12 @@ def _check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
 
 
 def _tokenizer(tower: ClipText, source: str) -> ClipTokenizer:
-    config = tower.config
-    if config.vocab_size != _PUBLIC_VOCABULARY:
+    if tower.config.vocab_size != CLIP_VOCABULARY:
         raise SafelightError(
-            f"{source} has a text tower of {config.vocab_size} tokens and brings no tokenizer; "
-            f"the public one has {_PUBLIC_VOCABULARY}."
+            f"{source} has a text tower of {tower.config.vocab_size} tokens and brings no "
+            f"tokenizer; the public one has {CLIP_VOCABULARY}."
         )
-    pad = "!" if config.hidden_act == "gelu" else EOS
-    return ClipTokenizer.bundled(length=config.max_position_embeddings, pad=pad)
+    return public_tokenizer(tower.config)
 
 
 def _family_to_write(folder: Folder) -> Family:

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from safelight.checkpoints.files import State, read_metadata, read_state
+from safelight.checkpoints.files import State, check_is_file, read_metadata, read_state
 from safelight.checkpoints.pickles import read_pickle
 from safelight.errors import SafelightError
 
@@ -30,9 +30,7 @@ def read_weights_file(path: Path) -> WeightsFile:
 
     Raises `SafelightError`, one line, if it is missing, broken, hostile, or holds no tensors.
     """
-    if not path.is_file():
-        what = "a folder, not a file" if path.is_dir() else "not there"
-        raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
+    check_is_file(path)
     if is_safetensors(path):
         opened = WeightsFile(read_state(path), read_metadata(path), "safetensors")
     else:

@@ -129,4 +129,6 @@ def _without_helpers() -> None:
     With more OpenMP threads than cores, libgomp no longer spins at a barrier but sleeps at once:
     the main thread's many short operations then wait for the kernel at each.
     """
-    torch.set_num_threads(1)  # of this thread, as in torch's own pin_memory thread
+    # as in torch's own pin_memory thread: the threads that run keep their number, but one started
+    # later begins with this one
+    torch.set_num_threads(1)

@@ -72,7 +72,7 @@ class LowRank(nn.Module):
             return self.scale * F.linear(F.linear(x, whole_down.flatten(1)), whole_up.flatten(1))
         up = whole_up.reshape(*self.up.shape[:2], 1, 1)
         if self.mid is None:
-            down = whole_down.reshape(*self.down.shape[:2], *self._kernel(base))
+            down = whole_down.reshape(*self.down.shape[:2], *base.weight.shape[2:])
             inner = F.conv2d(x, down, None, base.stride, base.padding, base.dilation)
         else:
             down = whole_down.reshape(*self.down.shape[:2], 1, 1)
@@ -80,9 +80,6 @@ class LowRank(nn.Module):
             mid = self.mid.to(x.dtype)
             inner = F.conv2d(inner, mid, None, base.stride, base.padding, base.dilation)
         return self.scale * F.conv2d(inner, up)
-
-    def _kernel(self, base: nn.Conv2d) -> tuple[int, ...]:
-        return tuple(base.weight.shape[2:])
 
 
 class Hadamard(nn.Module):

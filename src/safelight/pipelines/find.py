@@ -42,7 +42,7 @@ def find_model(name: str) -> Path:
             f"This installation has no bundled model (looked in {bundled()}); "
             "install safelight anew, or give --model FOLDER."
         )
-    path = _expanded(name)
+    path = expanded(name)
     if path.exists():
         return _model_folder(path)
     inside = not Path(name).is_absolute() and ".." not in Path(name).parts
@@ -66,7 +66,7 @@ def find_model(name: str) -> Path:
 
 def lasting_name(name: str) -> str:
     """The name by which the same model is found from every working folder: a path made absolute."""
-    path = _expanded(name)
+    path = expanded(name)
     return name if name == DEFAULT or not path.exists() else str(path.absolute())
 
 
@@ -121,15 +121,15 @@ def _named_files() -> Iterator[KnownModel]:
 
 def _library() -> list[Path]:
     listed = os.environ.get("SAFELIGHT_MODELS", "")
-    return [_expanded(part) for part in listed.split(os.pathsep) if part]
+    return [expanded(part) for part in listed.split(os.pathsep) if part]
 
 
 def _hub_cache() -> Path:
-    home = os.environ.get("HF_HOME") or _expanded("~/.cache/huggingface")
+    home = os.environ.get("HF_HOME") or expanded("~/.cache/huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
 
 
-def _expanded(path: str) -> Path:
+def expanded(path: str) -> Path:
     """The path with its `~` replaced, where that is someone's home."""
     try:
         return Path(path).expanduser()

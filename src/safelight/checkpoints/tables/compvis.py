@@ -23,7 +23,7 @@ def unet_table(config: UNetConfig) -> Table:
     rows = [
         Rule("time_embedding.linear_1.{p}", "time_embed.0.{p}"),
         Rule("time_embedding.linear_2.{p}", "time_embed.2.{p}"),
-        Rule("time_embedding.cond_proj.{p}", "time_embed.cond_proj.{p}"),
+        Rule("time_embedding.cond_proj.{p}", "time_embed.cond_proj.{p}"),  # ours: no public file
         Rule(f"{label}.linear_1.{{p}}", "label_emb.0.0.{p}"),
         Rule(f"{label}.linear_2.{{p}}", "label_emb.0.2.{p}"),
         Rule("class_embedding.{p}", "label_emb.{p}"),
