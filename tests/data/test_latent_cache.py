@@ -14,8 +14,8 @@ from safelight.data.config import DataConfig, FolderConfig
 from safelight.data.encoding import cache_latents
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches, LatentCache, measure_scale
-from safelight.data.pictures import load_picture, to_pixels
 from safelight.errors import SafelightError
+from safelight.pictures import load_picture, to_pixels
 
 MakePictures = Callable[..., Path]
 

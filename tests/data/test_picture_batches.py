@@ -16,8 +16,8 @@ import safelight.data.batches
 from safelight.data.batches import PictureBatches, prefetch
 from safelight.data.config import DataConfig, FolderConfig
 from safelight.data.folders import PictureFolder, gather
-from safelight.data.pictures import load_picture, to_pixels
 from safelight.errors import SafelightError
+from safelight.pictures import load_picture, to_pixels
 from safelight.types import Batch
 
 MakePictures = Callable[..., Path]

@@ -17,8 +17,8 @@ from safelight.data.folders import PictureFolder, Skipped
 from safelight.data.groups import Group, grouped
 from safelight.data.memory import Kept
 from safelight.data.order import BatchOrder
-from safelight.data.pictures import Levels, Size, UnreadablePictureError, decode, stack_pixels
 from safelight.errors import SafelightError
+from safelight.pictures import Levels, Size, UnreadablePictureError, decode, stack_pixels
 from safelight.types import Batch
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from safelight.data.config import Colour, DataConfig
-from safelight.data.pictures import Levels, Size, flatten
+from safelight.data.config import DataConfig
+from safelight.pictures import Colour, Levels, Size, flatten
 
 
 @dataclass(frozen=True)

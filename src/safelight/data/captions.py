@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import cast
 
 from safelight.config import Value
-from safelight.data.pictures import SUFFIXES
 from safelight.errors import SafelightError
+from safelight.pictures import SUFFIXES
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 

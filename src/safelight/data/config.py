@@ -8,11 +8,7 @@ from typing import Literal
 from PIL import ImageColor
 
 from safelight.errors import SafelightError
-
-Colour = tuple[int, int, int]
-"""Red, green and blue, each in 0..255."""
-
-WHITE: Colour = (255, 255, 255)
+from safelight.pictures import Colour
 
 
 @dataclass(frozen=True)

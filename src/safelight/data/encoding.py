@@ -13,14 +13,22 @@ from torch import Tensor
 
 from safelight.data.batches import prefetch
 from safelight.data.buckets import View, cut
-from safelight.data.config import WHITE, Colour, DataConfig
+from safelight.data.config import DataConfig
 from safelight.data.file_hashes import FileHashes
 from safelight.data.folders import PictureFolder, Skipped
 from safelight.data.groups import grouped
 from safelight.data.latent_store import LatentStore, entry_name
 from safelight.data.latents import LatentCache
-from safelight.data.pictures import Levels, Size, UnreadablePictureError, decode, stack_pixels
 from safelight.errors import SafelightError
+from safelight.pictures import (
+    WHITE,
+    Colour,
+    Levels,
+    Size,
+    UnreadablePictureError,
+    decode,
+    stack_pixels,
+)
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """An autoencoder's encoder: pixels (b, 3, h, w) in [-1, 1] to the unscaled latents' mean

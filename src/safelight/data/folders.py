@@ -17,8 +17,8 @@ from safelight.data.captions import (
     read_metadata,
 )
 from safelight.data.config import DataConfig
-from safelight.data.pictures import SUFFIXES, Size, UnreadablePictureError, upright_size
 from safelight.errors import SafelightError
+from safelight.pictures import SUFFIXES, Size, UnreadablePictureError, upright_size
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from safelight.data.buckets import buckets_for, nearest_bucket
 from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
-from safelight.data.pictures import Size
+from safelight.pictures import Size
 
 
 @dataclass(frozen=True)

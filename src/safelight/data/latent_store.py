@@ -11,9 +11,8 @@ from jaxtyping import Float16
 from torch import Tensor
 
 from safelight.checkpoints.files import read_metadata, read_state, write_state
-from safelight.data.config import Colour
-from safelight.data.pictures import Size
 from safelight.errors import SafelightError
+from safelight.pictures import Colour, Size
 
 Moments = Float16[Tensor, "2 c h w"]
 """Mean and standard deviation of one picture's latents, unscaled."""

@@ -12,8 +12,8 @@ from safelight.data.folders import PictureFolder
 from safelight.data.groups import grouped
 from safelight.data.latent_store import LatentStore, Moments, entry_name
 from safelight.data.order import BatchOrder
-from safelight.data.pictures import Size
 from safelight.errors import SafelightError
+from safelight.pictures import Size
 from safelight.types import Batch
 
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.data.buckets import View, cut
-from safelight.data.config import WHITE, Colour
 from safelight.data.folders import PictureItem, Skipped, scan
-from safelight.data.pictures import UnreadablePictureError, decode, stack_pixels
+from safelight.pictures import WHITE, Colour, UnreadablePictureError, decode, stack_pixels
 
 
 @dataclass(frozen=True)

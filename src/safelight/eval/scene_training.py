@@ -13,11 +13,11 @@ from torch import Tensor
 from safelight.config import Value, near
 from safelight.data.folders import PictureItem, scan
 from safelight.data.order import BatchOrder
-from safelight.data.pictures import load_picture
 from safelight.errors import SafelightError
 from safelight.eval.augment import disturb, move, random_shifts, recolour
 from safelight.eval.fit import fit
 from safelight.eval.scene_judge import SceneJudge, SceneJudgeConfig, make_labels
+from safelight.pictures import load_picture
 from safelight.rng import generator_for
 from safelight.train.optim import OptimConfig
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from safelight.data.pictures import (
+from safelight.pictures import (
     UnreadablePictureError,
     covering,
     decode,

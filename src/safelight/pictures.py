@@ -12,7 +12,6 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms, ImageFile
 from torch import Tensor
 
-from safelight.data.config import WHITE, Colour
 from safelight.errors import SafelightError
 
 SUFFIXES = frozenset(
@@ -20,6 +19,11 @@ SUFFIXES = frozenset(
     | {".avif", ".heic", ".heif", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"}
 )
 """Endings (in lower case) of files that are taken for pictures."""
+
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+WHITE: Colour = (255, 255, 255)
 
 Size = tuple[int, int]
 """Width and height in pixels, as Pillow orders them."""

@@ -1,0 +1,115 @@
+"""Pictures that a user gives beside the prompt: to start from, to keep, to go by."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from safelight.errors import SafelightError
+from safelight.pictures import WHITE, flatten, load_picture
+from safelight.pipelines.picture_files import open_picture
+
+Part = Literal["image", "mask", "depth"]
+PARTS: tuple[Part, ...] = ("image", "mask", "depth")
+
+
+@dataclass(frozen=True)
+class GivenPicture:
+    """A picture and where it came from.
+
+    Attributes:
+        picture: RGB for an image, "L" for a mask (white is made anew), "F" for a depth map (more
+            is nearer).
+        file: its absolute path; None for one made in memory.
+        sha256: of its size and pixels.
+    """
+
+    picture: Image.Image
+    file: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """The pictures beside a prompt."""
+
+    image: GivenPicture | None = None
+    mask: GivenPicture | None = None
+    depth: GivenPicture | None = None
+
+    @property
+    def parts(self) -> dict[Part, GivenPicture]:
+        """Those that are there."""
+        pictures = {part: getattr(self, part) for part in PARTS}
+        return {part: picture for part, picture in pictures.items() if picture is not None}
+
+
+def give(part: Part, source: str | Path | Image.Image | None) -> GivenPicture | None:
+    """A picture from a file or from memory; `SafelightError` if it cannot be read."""
+    if source is None:
+        return None
+    if isinstance(source, Image.Image):
+        return _given(_plain(part, source), None)
+    path = Path(source)
+    if part == "image":
+        return _given(load_picture(path), path)
+    with open_picture(path) as picture:
+        return _given(_plain(part, ImageOps.exif_transpose(picture)), path)
+
+
+def image_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
+    """An image in [-1, 1], resized by Lanczos as diffusers does."""
+    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+    return torch.from_numpy(levels).permute(2, 0, 1)[None] * 2 - 1
+
+
+def mask_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 1 h w"]:
+    """A mask of ones, which are made anew, and zeros."""
+    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+    return (torch.from_numpy(levels)[None, None] >= 0.5).float()
+
+
+def depth_tensor(given: GivenPicture) -> Float[Tensor, "1 1 h w"]:
+    """A depth map in its own values and size."""
+    return torch.from_numpy(np.array(given.picture, dtype=np.float32))[None, None]
+
+
+def _given(picture: Image.Image, path: Path | None) -> GivenPicture:
+    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes())
+    return GivenPicture(picture, None if path is None else str(path.absolute()), digest.hexdigest())
+
+
+def _plain(part: Part, picture: Image.Image) -> Image.Image:
+    if part == "image":
+        return flatten(picture.convert("RGBA"), WHITE)
+    if part == "mask":
+        return picture.convert("L")
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return Image.fromarray(np.asarray(picture, dtype=np.float32))
+    return picture.convert("L").convert("F")
+
+
+def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def size_for(given: GivenPicture, factor: int) -> tuple[int, int]:
+    """Its width and height, each cut to a multiple of `factor`.
+
+    Raises `SafelightError` for a picture that is smaller than that.
+    """
+    width, height = (side // factor * factor for side in given.picture.size)
+    if not width or not height:
+        raise SafelightError(
+            f"A picture of {given.picture.size[0]} x {given.picture.size[1]} pixels is too small "
+            f"for this model, whose sizes are multiples of {factor}."
+        )
+    return width, height
