@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from safelight.types import Noise
+
 
 class SeededNoise:
     """Standard normal noise for a batch, one CPU generator per image, as diffusers draws it.
@@ -12,7 +14,8 @@ class SeededNoise:
     `noise(shape, index)` gives the draw number `index` (0 is the initial latent) of every image:
     row i comes from `torch.Generator("cpu").manual_seed(seeds[i])` after `index` earlier draws of
     the same shape, so an image does not change with its batch or its place in it. Draws are float32
-    on the CPU and moved to `device` and `dtype`.
+    on the CPU and moved to `device` and `dtype`. `earlier` are the shapes, without the batch, of
+    draws of other shapes that each generator has given before.
 
     Raises `ValueError` if the batch axis of `shape` is not the number of seeds.
     """
@@ -22,8 +25,10 @@ class SeededNoise:
         seeds: Sequence[int],
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        earlier: Sequence[Sequence[int]] = (),
     ):
         self._seeds = tuple(seeds)
+        self._earlier = tuple(tuple(shape) for shape in earlier)
         self._device = torch.device(device)
         self._dtype = dtype
         self._rewind()
@@ -43,11 +48,23 @@ class SeededNoise:
     def _rewind(self) -> None:
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in self._seeds]
         self._next = 0
+        for shape in self._earlier:
+            for generator in self._generators:
+                torch.randn(shape, generator=generator)
 
     def _draw(self, shape: Sequence[int]) -> Tensor:
         self._next += 1
         one = (1, *shape[1:])
         return torch.cat([torch.randn(one, generator=generator) for generator in self._generators])
+
+
+def after(noise: Noise, draws: int) -> Noise:
+    """The noise of a sampler whose x took that many draws, where one is usual."""
+
+    def later(shape: Sequence[int], index: int) -> Tensor:
+        return noise(shape, index + draws - 1)
+
+    return later
 
 
 def generator_for(seed: int, *keys: int) -> torch.Generator:

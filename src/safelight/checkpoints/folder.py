@@ -54,8 +54,15 @@ _UNUSED = (
     "image_encoder",
     "watermarker",
     "depth_estimator",
-    "low_res_scheduler",
 )
+_LOW_RESOLUTION = "low_res_scheduler"
+_UPSCALER = "StableDiffusionUpscalePipeline"
+
+
+LOW_RESOLUTION = SchedulerConfig(
+    class_name="DDPMScheduler", beta_start=0.0001, beta_end=0.02, steps_offset=0
+)
+"""How the small picture is noised that Stable Diffusion's x4 upscaler sees."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class Folder:
 
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
     for XL. `settings` are the plain values in model_index.json, such as XL's
-    `force_zeros_for_empty_prompt`. `files` are the weights that each component was read from.
+    `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
+    `files` are the weights that each component was read from.
     """
 
     unet: UNet
@@ -86,6 +94,7 @@ class Folder:
     pipeline_class: str = "StableDiffusionPipeline"
     defaults: Defaults = Defaults()
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    low_resolution: SchedulerConfig = LOW_RESOLUTION
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
 
     @cached_property
@@ -135,6 +144,9 @@ def read_folder(
         if defaults.is_file()
         else Defaults(),
         settings=_settings(index),
+        low_resolution=read_scheduler(path / _LOW_RESOLUTION)
+        if _LOW_RESOLUTION in components
+        else LOW_RESOLUTION,
         files={
             name: weights_files(path / name, variant)
             for name in ("unet", "vae", *(tower for tower, _ in pairs))
@@ -170,6 +182,8 @@ def write_folder(
             (whole / words).mkdir()
             tokenizer.save(whole / words)
         write_scheduler(whole / "scheduler", folder.scheduler)
+        if folder.pipeline_class == _UPSCALER:
+            write_scheduler(whole / _LOW_RESOLUTION, folder.low_resolution)
         _write_json(whole / DEFAULTS, to_dict(folder.defaults))
         _write_json(whole / INDEX, _index(folder))
 
@@ -195,7 +209,7 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
     needed = {"unet", "vae", "scheduler"}
     text = {tower for tower, _ in _TEXT} & present
     needed |= {tokenizer for tower, tokenizer in _TEXT if tower in text}
-    unknown = sorted(present - needed - text - set(_UNUSED))
+    unknown = sorted(present - needed - text - {*_UNUSED, _LOW_RESOLUTION})
     missing = sorted(needed - present)
     if unknown or missing or not text:
         lacks = missing or ([] if text else ["text_encoder"])
@@ -234,6 +248,9 @@ def _index(folder: Folder) -> dict[str, Value]:
     for (name, words), tower in zip(text_names(folder), folder.text_towers, strict=True):
         index[name] = ["transformers", clip_class_name(tower.config)]
         index[words] = ["transformers", "CLIPTokenizer"]
+    if folder.pipeline_class == _UPSCALER:
+        index[_LOW_RESOLUTION] = ["diffusers", folder.low_resolution.class_name]
+        index |= {"safety_checker": none, "feature_extractor": none, "watermarker": none}
     if folder.pipeline_class in _AMENDING:
         index |= {"safety_checker": none, "feature_extractor": none, "image_encoder": none}
         index["requires_safety_checker"] = False

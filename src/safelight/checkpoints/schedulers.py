@@ -37,11 +37,12 @@ from safelight.diffusion.sigmas import (
     exponential_sigmas,
     flow_sigmas,
     karras_sigmas,
+    lcm_sigmas,
     model_sigmas,
     solver_flow_sigmas,
 )
 from safelight.diffusion.solvers import sample_ddim
-from safelight.diffusion.solvers_multistep import sample_plms
+from safelight.diffusion.solvers_multistep import sample_dpmpp_2m, sample_plms
 from safelight.errors import SafelightError
 
 
@@ -81,6 +82,7 @@ class SchedulerConfig:
     sigma_data: float = 1.0  # latents are scaled to it; where a file is silent it is 0.5
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     rho: float = 7.0
+    original_inference_steps: int = 50
     unsupported: tuple[str, ...] = ()
     borrowed: str | None = None
 
@@ -189,6 +191,8 @@ class SchedulerConfig:
         if self.levels == "edm":
             return self._edm_sigmas(steps)
         schedule, kind = self._table(), self._class
+        if kind.sampler == "lcm":
+            return lcm_sigmas(schedule, steps, distilled=self.original_inference_steps)
         final = self._final_sigma(schedule)
         even = model_sigmas(
             schedule,
@@ -209,8 +213,11 @@ class SchedulerConfig:
         curve = karras_sigmas if self.use_karras_sigmas else exponential_sigmas
         return curve(steps, low, high, final_sigma=final)
 
-    def solver(self, steps: int) -> Sampler:
-        """The sampler for `sigmas(steps)`, with what diffusers' class does unlike its paper.
+    def solver(self, steps: int, span: slice = slice(None)) -> Sampler:
+        """The sampler for `sigmas(steps)`, or for a `span` of those steps, with what diffusers'
+        class does unlike its paper.
+
+        Differs from diffusers in PLMS from a later step on, whose first step there is not Heun's.
 
         Raises `SafelightError` if the model's sampler is none of ours.
         """
@@ -218,6 +225,8 @@ class SchedulerConfig:
         if name == "plms":
             velocity = self.levels == "betas" and self.prediction == "v_prediction"
             return partial(sample_plms, velocity=velocity)
+        if name == "dpmpp_2m" and span.stop is not None:
+            return partial(sample_dpmpp_2m, lower_order_final=False)
         if name != "ddim" or self.levels != "betas":
             return SAMPLERS[name]
         schedule = self._table()
@@ -228,7 +237,7 @@ class SchedulerConfig:
             steps_offset=self.steps_offset,
             final_sigma=self._final_sigma(schedule),
         )
-        return partial(sample_ddim, landings=landings)
+        return partial(sample_ddim, landings=landings[span])
 
     def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
         """What standard normal noise is multiplied by to be x at the first of `sigmas`.

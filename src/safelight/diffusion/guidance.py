@@ -32,3 +32,29 @@ def cfg(
         return without + strength * (steered - without)
 
     return guided
+
+
+def cfg_image(
+    denoise: ConditionalDenoise,
+    cond: Conditioning,
+    image_only: Conditioning,
+    uncond: Conditioning,
+    scale: float,
+    image_scale: float,
+) -> Denoise:
+    """Guidance towards a prompt and a picture, each by its own scale (Brooks et al. 2023, arXiv
+    2211.09800, eq. 3): `uncond + image_scale * (image_only - uncond) + scale * (cond -
+    image_only)`.
+
+    `image_only` has the picture and not the prompt, `uncond` neither. All three go through the
+    network in one batch.
+    """
+    all_three = Conditioning.cat([cond, image_only, uncond])
+
+    def guided(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        steered, kept, without = denoise(
+            torch.cat([x] * 3), torch.cat([sigma] * 3), all_three
+        ).chunk(3)
+        return without + image_scale * (kept - without) + scale * (steered - kept)
+
+    return guided

@@ -12,6 +12,7 @@ from safelight.diffusion.solvers import (
     sample_euler,
     sample_euler_ancestral,
     sample_heun,
+    sample_lcm,
 )
 from safelight.diffusion.solvers_multistep import sample_dpmpp_2m, sample_plms
 from safelight.errors import SafelightError
@@ -42,6 +43,7 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": sample_heun,
     "dpmpp_2m": sample_dpmpp_2m,
     "plms": sample_plms,
+    "lcm": sample_lcm,
 }
 
 _OTHERS = {

@@ -59,6 +59,31 @@ def ddim_landings(
     return torch.where(landings < 0, torch.full_like(sigmas, final_sigma), sigmas)
 
 
+def lcm_sigmas(
+    schedule: DiscreteSchedule, steps: int, *, distilled: int = 50
+) -> Float[Tensor, " n"]:
+    """The levels of diffusers' `LCMScheduler`: some of the `distilled` times that a latent
+    consistency model was taught, which end at 0 (Luo et al. 2023, arXiv 2310.04378, section 4.3).
+
+    Raises `SafelightError` for more steps than such times.
+    """
+    taught = np.arange(1, min(distilled, len(schedule)) + 1)
+    times = taught * (len(schedule) // distilled) - 1
+    _check_steps(steps, len(times))
+    chosen = np.floor(np.linspace(0, len(times), steps, endpoint=False)).astype(np.int64)
+    return _ended(schedule.t_to_sigma(torch.from_numpy(times[::-1][chosen].astype(float))), 0.0)
+
+
+def split_at(schedule: DiscreteSchedule, sigmas: Float[Tensor, " n"], part: float) -> int:
+    """The number of steps before the first whose time lies in the last `1 - part` of the
+    schedule's, which is where one model hands x over to another (diffusers' `denoising_end` and
+    `denoising_start`).
+    """
+    cutoff = round(len(schedule) * (1 - part))
+    times = schedule.sigma_to_t(sigmas[:-1])
+    return int((times >= cutoff - 1e-6).sum().item())
+
+
 def flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
     """The levels of diffusers' `FlowMatchEulerDiscreteScheduler`: u evenly from 1 down to the
     shifted 1 / num, then shifted again, which is how Stable Diffusion 3 samples (Esser et al. 2024,

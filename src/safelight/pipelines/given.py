@@ -16,7 +16,6 @@ from safelight.pictures import WHITE, flatten, load_picture
 from safelight.pipelines.picture_files import open_picture
 
 Part = Literal["image", "mask", "depth"]
-PARTS: tuple[Part, ...] = ("image", "mask", "depth")
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,15 @@ class Given:
     @property
     def parts(self) -> dict[Part, GivenPicture]:
         """Those that are there."""
-        pictures = {part: getattr(self, part) for part in PARTS}
+        pictures: dict[Part, GivenPicture | None] = {
+            "image": self.image,
+            "mask": self.mask,
+            "depth": self.depth,
+        }
         return {part: picture for part, picture in pictures.items() if picture is not None}
+
+
+NOTHING = Given()
 
 
 def give(part: Part, source: str | Path | Image.Image | None) -> GivenPicture | None:

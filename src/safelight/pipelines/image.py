@@ -4,32 +4,36 @@ import math
 import platform
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from safelight.checkpoints.adapters import networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
-from safelight.conditioners.numbers import with_numbers
 from safelight.conditioners.text import TextConditioner
-from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import cfg
-from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
-from safelight.pipelines.manifest import Manifest, UsedAdapter, pixel_digest
+from safelight.pipelines.given import NOTHING, Given, give
+from safelight.pipelines.kind import Kind, kind_of
+from safelight.pipelines.manifest import (
+    Manifest,
+    UsedAdapter,
+    UsedPicture,
+    UsedRefiner,
+    pixel_digest,
+)
 from safelight.pipelines.provenance import configuration_hashes, library_versions
-from safelight.pipelines.request import Request, Settings, check_multiple
-from safelight.rng import SeededNoise
-from safelight.types import Conditioning, OnStep
-
-T = TypeVar("T")
+from safelight.pipelines.request import Request, Settings
+from safelight.pipelines.sampling import Batch, Model, sample_in_two, sample_latents
+from safelight.pipelines.settling import settle
+from safelight.types import OnStep
 
 _KEY = "adapter-"  # a module's name should not begin with a digit
 
@@ -41,13 +45,17 @@ class ImagePipeline:
         name: what it was loaded as.
         folder: its networks, text side, scheduler and defaults.
         adapters: what `adapt` has put in.
+        kind: what it takes beside the prompt.
+        refiner: what `refine_by` has set.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
         self.name = name
         self.folder = folder
         self.adapters: tuple[UsedAdapter, ...] = ()
-        self._text = _text_conditioner(folder, name)
+        self.refiner: Refiner | None = None
+        self.kind = kind_of(folder, name)
+        self._text = _text_conditioner(folder, self.kind)
         self._dtype = dtype
         self._device = device
 
@@ -88,6 +96,27 @@ class ImagePipeline:
             eject(module)
         self.adapters = ()
 
+    def refine_by(self, refiner: "ImagePipeline", at: float = 0.8) -> None:
+        """Lets a second model do the last part of the steps, as SDXL's refiner does.
+
+        Args:
+            refiner: with the same latents.
+            at: the part of the noise schedule that is done before it, between 0 and 1.
+
+        Raises:
+            SafelightError: the two do not go together, or `at` is out of its range.
+        """
+        channels = self.folder.unet.config.out_channels
+        theirs = refiner.folder.unet.config
+        if not 0 < at < 1:
+            raise SafelightError(f"refine_at should lie between 0 and 1, got {at}.")
+        if theirs.out_channels != channels or theirs.in_channels != channels:
+            raise SafelightError(
+                f"{refiner.name} takes {theirs.in_channels} latent channels, {self.name} makes "
+                f"{channels}; a refiner goes on from the same latents."
+            )
+        self.refiner = Refiner(refiner, at)
+
     def generate(
         self,
         prompt: str,
@@ -100,6 +129,12 @@ class ImagePipeline:
         width: int | None = None,
         height: int | None = None,
         count: int = 1,
+        image: str | Path | Image.Image | None = None,
+        mask: str | Path | Image.Image | None = None,
+        depth: str | Path | Image.Image | None = None,
+        strength: float | None = None,
+        image_scale: float | None = None,
+        noise_level: int | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -113,18 +148,42 @@ class ImagePipeline:
             prompt: what the picture should show.
             negative: what it should not show.
             steps: of the sampler, from 1 up.
-            scale: of classifier-free guidance, from 0 up; 1 is none.
+            scale: of classifier-free guidance; 1 and below are none, as in diffusers. A latent
+                consistency model is told it instead.
             sampler: a name from `safelight.diffusion.samplers.SAMPLERS`.
             seed: -2**63 to 2**64 - 1.
             width: pixels, a multiple of the autoencoder's factor.
             height: pixels, likewise.
             count: how many, from 1 up.
+            image: a picture to begin from, to inpaint, to edit or to enlarge, as the model does;
+                its size is that of the picture made where none is asked for, cut to a multiple
+                of the autoencoder's factor.
+            mask: white where the image is made anew, for an inpainting model.
+            depth: a map, brighter where nearer, for a depth model.
+            strength: how much of the image is made anew, above 0 and up to 1.
+            image_scale: of the guidance by the image, for a model that edits by instruction.
+            noise_level: of the image that an upscaler sees, a time of its noise schedule.
             on_step: called after each step of each picture.
 
         Raises:
             SafelightError: one of these is out of its range, or memory does not suffice.
         """
-        request = Request(prompt, negative, steps, scale, sampler, seed, width, height, count)
+        given = Given(give("image", image), give("mask", mask), give("depth", depth))
+        request = Request(
+            prompt,
+            negative,
+            steps,
+            scale,
+            sampler,
+            seed,
+            width,
+            height,
+            count,
+            given,
+            strength,
+            image_scale,
+            noise_level,
+        )
         return list(self.each(request, on_step))
 
     def each(self, request: Request, on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
@@ -134,23 +193,7 @@ class ImagePipeline:
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
-        request.check()
-        defaults, unet = self.folder.defaults, self.folder.unet.config
-        factor = self.folder.autoencoder.factor
-        trained = (unet.sample_size or 64) * factor
-        settings = Settings(
-            steps=_first(request.steps, defaults.steps, 50),
-            scale=_first(request.scale, defaults.scale, 7.5 if unet.added_dim is None else 5.0),
-            sampler=sampler_name(
-                request.sampler or defaults.sampler or self.folder.scheduler.sampler
-            ),
-            width=_first(request.width, defaults.width, trained),
-            height=_first(request.height, defaults.height, trained),
-        )
-        check_multiple("width", settings.width, factor)
-        check_multiple("height", settings.height, factor)
-        self.folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
-        return settings
+        return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
 
     def sample(
         self,
@@ -159,6 +202,7 @@ class ImagePipeline:
         settings: Settings,
         *,
         negative: str = "",
+        given: Given = NOTHING,
         on_step: OnStep | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Makes one picture a prompt in one batch: faster where many are wanted.
@@ -167,29 +211,14 @@ class ImagePipeline:
         up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        folder = self.folder
-        scheduler = folder.scheduler.with_sampler(settings.sampler)
-        factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
-        shape = (len(seeds), channels, settings.height // factor, settings.width // factor)
-        denoiser = Denoiser(
-            folder.unet,
-            scheduler.parameterization(),
-            scheduler.schedule(),
-            None if self._dtype == torch.float32 else self._dtype,
-        )
-        noise = SeededNoise(seeds, self._device)
-        sigmas = scheduler.sigmas(settings.steps)
+        batch = Batch(prompts, seeds, negative, settings, given)
+        model, second = self._model, self.refiner
         with _one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
-            cond, uncond = self._conditioning(prompts, negative, settings)
-            z = scheduler.solver(settings.steps)(
-                cfg(denoiser, cond, uncond, settings.scale),
-                noise(shape, 0) * scheduler.initial_scale(sigmas),
-                sigmas,
-                noise=noise,
-                on_step=on_step,
-            )
-            z = z * scheduler.final_scale(sigmas)
-            autoencoder = folder.autoencoder
+            if second is None:
+                z = sample_latents(model, batch, on_step)
+            else:
+                z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
+            autoencoder = self.folder.autoencoder
             pixels = autoencoder.decode(autoencoder.unscale(z).to(self._dtype)).float()
         if not pixels.isfinite().all():
             raise SafelightError(
@@ -223,25 +252,21 @@ class ImagePipeline:
                 stack.enter_context(fused(module))
             yield
 
-    def _conditioning(
-        self, prompts: Sequence[str], negative: str, settings: Settings
-    ) -> tuple[Conditioning, Conditioning]:
-        """What the prompts ask for, and what guidance steers away from."""
-        count, unet = len(prompts), self.folder.unet.config
-        cond = self._text(prompts)
-        uncond = self._text([negative] * count) if negative else self._text.null(count)
-        if unet.added_time_dim is None:
-            return cond, uncond
-        size = [settings.height, settings.width]  # as of a whole picture of this size
-        numbers = torch.tensor([[*size, 0, 0, *size]] * count).float().to(self._device)
-        return with_numbers(cond, numbers, unet), with_numbers(uncond, numbers, unet)
+    @property
+    def _model(self) -> Model:
+        return Model(self.folder, self.kind, self._text, self._dtype, self._device)
 
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
     ) -> GeneratedImage:
         seed = request.seed + place
         pixels = self.sample(
-            [request.prompt], [seed], settings, negative=request.negative, on_step=on_step
+            [request.prompt],
+            [seed],
+            settings,
+            negative=request.negative,
+            given=request.given,
+            on_step=on_step,
         )
         image = to_image(pixels[0])
         manifest = Manifest(
@@ -265,33 +290,40 @@ class ImagePipeline:
             versions=library_versions(),
             configuration=dict(self.configuration),
             adapters=self.adapters,
+            given={
+                part: UsedPicture(picture.file, picture.sha256)
+                for part, picture in request.given.parts.items()
+            },
+            strength=settings.strength,
+            image_scale=settings.image_scale,
+            noise_level=settings.noise_level,
+            refiner=None if self.refiner is None else self.refiner.used,
         )
         return GeneratedImage(image, manifest)
 
 
-def _text_conditioner(folder: Folder, name: str) -> TextConditioner:
-    """The text side of a model whose U-Net takes text and, as SDXL's base does, sizes."""
-    unet, towers = folder.unet.config, folder.text_towers
-    sizes = 6 * (unet.added_time_dim or 0)
-    xl = len(towers) == 2 and unet.added_dim == (towers[-1].config.projection_dim or 0) + sizes
-    takes_more = [
-        what
-        for what, there in (
-            ("channels beside the latent", unet.in_channels != unet.out_channels),
-            ("classes", unet.class_dim is not None),
-            ("other numbers", unet.added_dim is not None and not xl),
-            ("the guidance scale", unet.guidance_dim is not None),
-        )
-        if there
-    ]
-    if takes_more:
-        raise SafelightError(
-            f"{name} is a {folder.pipeline_class}, whose U-Net also takes "
-            f"{' and '.join(takes_more)}; pictures are made by models that take text alone, or "
-            "text and sizes as SDXL's base does."
-        )
+def _text_conditioner(folder: Folder, kind: Kind) -> TextConditioner:
+    pooled = kind.numbers != "none"
     zero_null = folder.settings.get("force_zeros_for_empty_prompt", True) is True
-    return TextConditioner(folder.tokenizers, towers, pooled=xl, zero_null=xl and zero_null)
+    return TextConditioner(
+        folder.tokenizers, folder.text_towers, pooled=pooled, zero_null=pooled and zero_null
+    )
+
+
+@dataclass(frozen=True)
+class Refiner:
+    """A second model, and the part of the noise schedule that is done before it."""
+
+    pipeline: ImagePipeline
+    at: float
+
+    @property
+    def used(self) -> UsedRefiner:
+        """What a manifest says of it."""
+        pipeline = self.pipeline
+        return UsedRefiner(
+            pipeline.name, self.at, dict(pipeline.weights), dict(pipeline.configuration)
+        )
 
 
 @contextmanager
@@ -312,8 +344,3 @@ def _machine(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _first(*values: T | None) -> T:
-    """The first of the values that is not None; the last must not be."""
-    return next(value for value in values if value is not None)

@@ -25,8 +25,10 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
     adapters: Mapping[str | Path, float] | None = None,
+    refiner: str | Path | None = None,
+    refine_at: float = 0.8,
 ) -> ImagePipeline:
-    """Loads a model that makes pictures from prompts.
+    """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
 
     Args:
         path_or_name: a folder in diffusers' layout, a single file (`.safetensors` or `.ckpt`) in
@@ -36,17 +38,25 @@ def load(
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
+        refiner: a second model that does the last steps, as by `ImagePipeline.refine_by`.
+        refine_at: the part of the noise schedule that is done before it.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
             a kind that makes pictures from a prompt, or the device is not there.
     """
     device = _device(device)
-    folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
-    pipeline = ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
+    pipeline = _read(path_or_name, dtype, device)
     for file, strength in (adapters or {}).items():
         pipeline.adapt(file, strength)
+    if refiner is not None:
+        pipeline.refine_by(_read(refiner, dtype, device), refine_at)
     return pipeline
+
+
+def _read(path_or_name: str | Path, dtype: torch.dtype, device: str) -> ImagePipeline:
+    folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
+    return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
 
 
 def precision_named(name: str) -> torch.dtype:

@@ -24,6 +24,24 @@ class UsedAdapter:
 
 
 @dataclass(frozen=True)
+class UsedPicture:
+    """A picture that was given beside the prompt."""
+
+    file: str | None  # its absolute path; None for one made in memory
+    sha256: str  # of its size and pixels
+
+
+@dataclass(frozen=True)
+class UsedRefiner:
+    """A second model that did the last part of the steps."""
+
+    model: str  # as `Manifest.model`
+    at: float  # the part of the noise schedule that was done before it
+    weights: dict[str, str]
+    configuration: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that makes one picture again: the request, the model and the machinery.
 
@@ -52,6 +70,11 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
     adapters: tuple[UsedAdapter, ...] = ()
+    given: dict[str, UsedPicture] = field(default_factory=dict[str, UsedPicture])
+    strength: float = 1.0
+    image_scale: float | None = None
+    noise_level: int | None = None
+    refiner: UsedRefiner | None = None
     format: int = _FORMAT
 
     def to_json(self) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from safelight.errors import SafelightError
+from safelight.pipelines.given import NOTHING, Given
 
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 
@@ -18,12 +19,16 @@ class Request:
     prompt: str
     negative: str = ""  # what guidance leads away from
     steps: int | None = None  # of the sampler
-    scale: float | None = None  # of classifier-free guidance; 1 is none
+    scale: float | None = None  # of classifier-free guidance; 1 and below are none
     sampler: str | None = None  # a name from `safelight.diffusion.SAMPLERS`
     seed: int = 0
     width: int | None = None  # pixels
     height: int | None = None  # pixels
     count: int = 1
+    given: Given = NOTHING  # pictures beside the prompt
+    strength: float | None = None  # how much of a given picture is made anew, 0 to 1
+    image_scale: float | None = None  # of the guidance by a given picture
+    noise_level: int | None = None  # of the small picture that an upscaler sees
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -36,6 +41,14 @@ class Request:
                 _at_least_one(name, number)
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 0):
             raise SafelightError(f"scale should be a finite number from 0 up, got {self.scale}.")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise SafelightError(f"strength should lie above 0 and up to 1, got {self.strength}.")
+        if self.image_scale is not None and not (
+            math.isfinite(self.image_scale) and self.image_scale >= 0
+        ):
+            raise SafelightError(
+                f"image_scale should be a finite number from 0 up, got {self.image_scale}."
+            )
         for seed in (self.seed, self.seed + self.count - 1):
             if seed not in _SEEDS:
                 raise SafelightError(
@@ -48,10 +61,13 @@ class Settings:
     """How pictures are sampled, with nothing left open."""
 
     steps: int
-    scale: float  # of classifier-free guidance; 1 is none
+    scale: float  # of classifier-free guidance; 1 and below are none
     sampler: str
     width: int  # pixels
     height: int  # pixels
+    strength: float = 1.0  # how much of a given picture is made anew
+    image_scale: float | None = None  # of the guidance by a given picture
+    noise_level: int | None = None  # of the small picture that an upscaler sees
 
 
 def check_multiple(name: str, size: int, factor: int) -> None:

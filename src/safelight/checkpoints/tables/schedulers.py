@@ -52,7 +52,7 @@ _CURVES = ("use_karras_sigmas", "use_exponential_sigmas")
 _SOLVER_FLOW = ("use_flow_sigmas", "flow_shift")
 _EDM = ("sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", _FINAL)
 
-OWN = (*_SOLVER_FLOW, "shift", *(key for key in _EDM if key != _FINAL))
+OWN = (*_SOLVER_FLOW, "shift", "original_inference_steps", *(key for key in _EDM if key != _FINAL))
 """Keys of `SchedulerConfig` that mean something in the classes that have them alone."""
 
 OPTIONAL = (_ALPHA, _ZERO_SNR, _FINAL, *_CURVES, *OWN)
@@ -137,6 +137,16 @@ CLASSES: Mapping[str, SchedulerClass] = {
             "variance_type": (None, (None,)),
         },
     ),
+    "LCMScheduler": SchedulerClass(
+        "lcm",
+        "leading",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        unit_variance=True,
+        takes=(_ALPHA, _ZERO_SNR, "original_inference_steps"),
+        options={"clip_sample": _OFF, "thresholding": _OFF, "timestep_scaling": (10.0, (10.0,))},
+    ),
     "FlowMatchEulerDiscreteScheduler": SchedulerClass(
         "euler",
         levels="flow",
@@ -158,14 +168,6 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
     # Only their noise schedules are known; another sampler has to be asked for.
     "DDPMScheduler": SchedulerClass(None, "leading", takes=(_ZERO_SNR,)),
-    "LCMScheduler": SchedulerClass(
-        None,
-        "leading",
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        takes=(_ALPHA, _ZERO_SNR),
-    ),
     "LMSDiscreteScheduler": SchedulerClass(None),
     "KDPM2DiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
     "KDPM2AncestralDiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
@@ -192,7 +194,7 @@ CLASS_OF_SAMPLER: Mapping[Levels, Mapping[str, str]] = {
 
 BORROWED: Mapping[Levels, tuple[str, ...]] = {
     "betas": (),
-    "flow": ("ddim", "euler_a"),  # heun and plms lose x0 beside the sigma of pure noise
-    "edm": ("ddim", "euler_a", "heun", "plms"),
+    "flow": ("ddim", "euler_a", "lcm"),  # heun and plms lose x0 beside the sigma of pure noise
+    "edm": ("ddim", "euler_a", "heun", "plms", "lcm"),
 }
 """Samplers of ours that diffusers has no class for at such levels; they stop where Euler does."""

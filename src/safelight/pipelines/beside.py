@@ -1,0 +1,73 @@
+"""The channels that a network sees beside the noised latent, made of given pictures."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.checkpoints.folder import Folder
+from safelight.errors import SafelightError
+from safelight.models.autoencoder import Autoencoder
+from safelight.models.vq import VQAutoencoder
+from safelight.pipelines.given import Given, GivenPicture, depth_tensor, image_tensor, mask_tensor
+
+Latents = Float[Tensor, "b c h w"]
+
+
+def encoded(
+    autoencoder: Autoencoder | VQAutoencoder, pixels: Float[Tensor, "b 3 H W"], noise: Latents
+) -> Latents:
+    """Scaled latents of a picture, drawn from the autoencoder's distribution with that noise."""
+    found = autoencoder.encode(pixels)
+    z = found if isinstance(found, Tensor) else found.sample(noise)
+    return autoencoder.scale(z).float()
+
+
+def masked(
+    folder: Folder, given: Given, pixels: Float[Tensor, "b 3 H W"], noise: Latents
+) -> Tensor:
+    """For inpainting (Rombach et al. 2022, section 4.5): the mask at the latents' size and the
+    latents of the picture without what is under it, (b, 1 + c, h, w).
+    """
+    if given.mask is None:
+        raise SafelightError("Inpainting needs a mask.")
+    height, width = pixels.shape[-2:]
+    mask = mask_tensor(given.mask, width, height).to(pixels)
+    kept = encoded(folder.autoencoder, pixels * (mask < 0.5), noise)
+    small = F.interpolate(mask, size=(noise.shape[-2], noise.shape[-1]))
+    return torch.cat([small.expand(len(noise), -1, -1, -1).float(), kept], dim=1)
+
+
+def instructed(folder: Folder, pixels: Float[Tensor, "b 3 H W"]) -> Latents:
+    """For editing by instruction (Brooks et al. 2023, section 3.2): the picture's most probable
+    latents, which InstructPix2Pix takes unscaled and CosXL scaled, (b, c, h, w).
+    """
+    autoencoder = folder.autoencoder
+    found = autoencoder.encode(pixels)
+    z = found if isinstance(found, Tensor) else found.mode()
+    return (autoencoder.scale(z) if folder.settings.get("is_cosxl_edit") is True else z).float()
+
+
+def depth_beside(depth: GivenPicture, height: int, width: int) -> Float[Tensor, "1 1 h w"]:
+    """A depth map at the latents' size, its range spread over [-1, 1] (Stable Diffusion 2's
+    depth-to-image).
+    """
+    small = F.interpolate(
+        depth_tensor(depth), size=(height, width), mode="bicubic", align_corners=False
+    )
+    low, high = small.amin(), small.amax()
+    if low == high:
+        raise SafelightError("The depth map is the same everywhere; expected one that varies.")
+    return 2 * (small - low) / (high - low) - 1
+
+
+def noised_small(
+    folder: Folder, image: GivenPicture, level: int, noise: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b 3 h w"]:
+    """For upscaling: the picture itself at the latents' size, noised to a time of its own schedule
+    (Ho et al. 2022, arXiv 2106.15282, section 3).
+    """
+    schedule = folder.low_resolution.schedule()
+    sigma = schedule.t_to_sigma(torch.tensor(float(level), dtype=torch.float64)).item()
+    pixels = image_tensor(image, noise.shape[-1], noise.shape[-2]).to(noise)
+    return (pixels + sigma * noise) / (1 + sigma**2) ** 0.5

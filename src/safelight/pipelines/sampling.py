@@ -1,0 +1,201 @@
+"""From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.conditioners.numbers import with_class, with_guidance, with_numbers
+from safelight.conditioners.text import TextConditioner
+from safelight.diffusion.denoiser import Denoiser
+from safelight.diffusion.guidance import cfg, cfg_image
+from safelight.diffusion.noise_schedule import DiscreteSchedule
+from safelight.diffusion.sigmas import split_at
+from safelight.errors import SafelightError
+from safelight.pipelines.beside import depth_beside, encoded, instructed, masked, noised_small
+from safelight.pipelines.given import Given, image_tensor
+from safelight.pipelines.kind import Kind
+from safelight.pipelines.request import Settings
+from safelight.rng import SeededNoise, after
+from safelight.types import Conditioning, Denoise, Noise, OnStep
+
+Latents = Float[Tensor, "b c h w"]
+
+_AESTHETIC, _UNAESTHETIC = 6.0, 2.5
+"""The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parts of a model that sampling needs."""
+
+    folder: Folder
+    kind: Kind
+    text: TextConditioner
+    dtype: torch.dtype
+    device: str
+
+    def scheduler(self, settings: Settings) -> SchedulerConfig:
+        """The noise levels, laid out for the sampler that is asked for."""
+        return self.folder.scheduler.with_sampler(settings.sampler)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is asked of each picture: row i has prompt i, and the noise of seed i."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    negative: str
+    settings: Settings
+    given: Given
+
+
+def sample_latents(model: Model, batch: Batch, on_step: OnStep | None = None) -> Latents:
+    """Scaled latents of a batch by one model."""
+    scheduler = model.scheduler(batch.settings)
+    steps = batch.settings.steps
+    start = steps - min(int(steps * batch.settings.strength), steps)
+    x, concat, noise = _begin(model, batch, scheduler, start)
+    return _run(model, batch, scheduler, slice(start, None), x, concat, noise, on_step)
+
+
+def sample_in_two(
+    base: Model, refiner: Model, at: float, batch: Batch, on_step: OnStep | None = None
+) -> Latents:
+    """Scaled latents of a batch whose first steps a base does, and those below the part `at` of the
+    noise schedule a refiner (Podell et al. 2023, arXiv 2307.01952, section 2.5); as diffusers'
+    `denoising_end` and `denoising_start`.
+
+    Raises `SafelightError` where one of the two would have no step.
+    """
+    steps = batch.settings.steps
+    ours, theirs = base.scheduler(batch.settings), refiner.scheduler(batch.settings)
+    end, start = (_split(scheduler, steps, at) for scheduler in (ours, theirs))
+    if not 0 < end < steps or start >= steps:
+        raise SafelightError(
+            f"With {steps} steps and refine_at = {at} the base does {end} and the refiner "
+            f"{steps - start} of them; each should do one or more."
+        )
+    x, concat, noise = _begin(base, batch, ours, 0)
+    x = _run(base, batch, ours, slice(0, end), x, concat, noise, on_step)
+    later = after(noise, end + 1)  # fresh draws for the second part
+    return _run(refiner, batch, theirs, slice(start, None), x, None, later, on_step)
+
+
+def _split(scheduler: SchedulerConfig, steps: int, at: float) -> int:
+    schedule = scheduler.schedule()
+    if not isinstance(schedule, DiscreteSchedule):
+        raise SafelightError("A refiner goes with a model whose noise levels are a table of betas.")
+    return split_at(schedule, scheduler.sigmas(steps), at)
+
+
+def _begin(
+    model: Model, batch: Batch, scheduler: SchedulerConfig, start: int
+) -> tuple[Latents, Tensor | None, Noise]:
+    """x at the level of step `start`, the channels beside it, and the sampler's noise.
+
+    Draws come in diffusers' order, so that a seed gives its picture.
+    """
+    settings, given, kind, folder = batch.settings, batch.given, model.kind, model.folder
+    autoencoder = folder.autoencoder
+    height, width = (side // autoencoder.factor for side in (settings.height, settings.width))
+    shape = (len(batch.seeds), folder.unet.config.out_channels, height, width)
+    sigmas = scheduler.sigmas(settings.steps)
+
+    def pure(noise: Noise, index: int) -> Latents:
+        return noise(shape, index) * scheduler.initial_scale(sigmas)
+
+    small = (3, height, width)
+    upscales = kind.beside == "low resolution"
+    noise = SeededNoise(batch.seeds, model.device, earlier=(small,) if upscales else ())
+    if given.image is None:
+        return pure(noise, 0), None, noise
+    if upscales:
+        first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
+        level = settings.noise_level or 0
+        return pure(noise, 0), noised_small(folder, given.image, level, first), noise
+    pixels = image_tensor(given.image, settings.width, settings.height)
+    pixels = pixels.to(model.device, model.dtype).expand(len(batch.seeds), -1, -1, -1)
+    if kind.beside == "image":
+        return pure(noise, 0), instructed(folder, pixels), noise
+    if kind.beside == "mask" and start == 0:
+        return pure(noise, 0), masked(folder, given, pixels, noise(shape, 1)), after(noise, 2)
+    x0 = encoded(autoencoder, pixels, noise(shape, 0))
+    x = x0 + sigmas[start].item() * noise(shape, 1)
+    if kind.beside == "mask":
+        return x, masked(folder, given, pixels, noise(shape, 2)), after(noise, 3)
+    if given.depth is None:
+        return x, None, after(noise, 2)
+    depth = depth_beside(given.depth, height, width).to(model.device)
+    return x, depth.expand(len(batch.seeds), -1, -1, -1), after(noise, 2)
+
+
+def _run(
+    model: Model,
+    batch: Batch,
+    scheduler: SchedulerConfig,
+    span: slice,
+    x: Latents,
+    concat: Tensor | None,
+    noise: Noise,
+    on_step: OnStep | None,
+) -> Latents:
+    """The steps of `span`: x at their first level to x at their last."""
+    steps = batch.settings.steps
+    sigmas = scheduler.sigmas(steps)
+    levels = sigmas[span.start : None if span.stop is None else span.stop + 1]
+    denoise = _guided(model, batch, scheduler, concat)
+    x = scheduler.solver(steps, span)(denoise, x, levels, noise=noise, on_step=on_step)
+    return x * scheduler.final_scale(sigmas) if span.stop is None else x
+
+
+def _guided(
+    model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
+) -> Denoise:
+    """The denoiser under the prompt, and under the picture where the model has a scale for it."""
+    settings, kind = batch.settings, model.kind
+    denoiser = Denoiser(
+        model.folder.unet,
+        scheduler.parameterization(),
+        scheduler.schedule(),
+        None if model.dtype == torch.float32 else model.dtype,
+    )
+    cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
+    if kind.guided:
+        told = with_guidance(cond, settings.scale, model.folder.unet.config)
+        return cfg(denoiser, told, told, 1.0)
+    if settings.scale <= 1:
+        return cfg(denoiser, cond, cond, 1.0)
+    if kind.beside != "image" or concat is None:
+        return cfg(denoiser, cond, uncond, settings.scale)
+    by_image = 1.0 if settings.image_scale is None else settings.image_scale
+    if by_image < 1:
+        return cfg(denoiser, cond, cond, 1.0)
+    neither = replace(uncond, concat=torch.zeros_like(concat))
+    return cfg_image(denoiser, cond, uncond, neither, settings.scale, by_image)
+
+
+def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
+    """What the prompts ask for, and what guidance steers away from."""
+    count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
+    cond = model.text(batch.prompts)
+    uncond = model.text([batch.negative] * count) if batch.negative else model.text.null(count)
+    if model.kind.beside == "low resolution":
+        level = settings.noise_level or 0
+        return with_class(cond, level, unet), with_class(uncond, level, unet)
+    if model.kind.numbers == "none":
+        return cond, uncond
+    size = [float(settings.height), float(settings.width)]  # as of a whole picture of this size
+    aesthetics = model.kind.numbers == "aesthetics"
+    wanted = [*size, 0.0, 0.0, *([_AESTHETIC] if aesthetics else size)]
+    avoided = [*size, 0.0, 0.0, *([_UNAESTHETIC] if aesthetics else size)]
+
+    def rows(numbers: list[float]) -> Float[Tensor, "b k"]:
+        return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
+
+    return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)

@@ -1,0 +1,454 @@
+"""Models that take more than a prompt, against diffusers' pipelines: the same seed, the same
+picture.
+"""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    StableDiffusionDepth2ImgPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionUpscalePipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    DPTConfig,
+    DPTForDepthEstimation,
+    DPTImageProcessor,
+)
+
+import safelight
+from safelight.checkpoints.folder import read_folder, write_folder
+from safelight.errors import SafelightError
+from safelight.models.tokenizer import ClipTokenizer
+
+from .conftest import shaken
+
+SIZE, SEED, STEPS = 32, 11, 6
+PROMPT, NEGATIVE = "a red cube left of a blue ball!", "grey mush"
+BETAS = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+TIME, PROJECTION = 8, 24
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A tokenizer and two text towers of width 32, the second with a projection."""
+    torch.manual_seed(5)
+    words = tmp_path_factory.mktemp("tokenizer")
+    ClipTokenizer.train([PROMPT, NEGATIVE], vocab_size=540, length=24).save(words)
+    tokenizer = CLIPTokenizer.from_pretrained(words)
+    size = len(tokenizer)
+    shape = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 24,
+        "bos_token_id": size - 2,
+        "eos_token_id": size - 1,
+        "projection_dim": PROJECTION,
+    }
+    return {
+        "tokenizer": tokenizer,
+        "text_encoder": shaken(CLIPTextModel(CLIPTextConfig(**shape))),
+        "text_encoder_2": shaken(CLIPTextModelWithProjection(CLIPTextConfig(**shape))),
+    }
+
+
+@pytest.fixture(scope="module")
+def image():
+    """A picture that is not of the model's size, with a gradient and an edge."""
+    rows, columns = np.mgrid[0:40, 0:36]
+    red = (rows * 6).astype(np.uint8)
+    green = (columns * 7).astype(np.uint8)
+    blue = np.where(columns > rows, 220, 30).astype(np.uint8)
+    return Image.fromarray(np.stack([red, green, blue], axis=-1))
+
+
+@pytest.fixture(scope="module")
+def mask():
+    levels = np.zeros((40, 36), dtype=np.uint8)
+    levels[8:30, 5:20] = 255
+    return Image.fromarray(levels)
+
+
+def _vae(scaling_factor=0.4, levels=2):
+    return shaken(
+        AutoencoderKL(
+            block_out_channels=(16, 32, 32)[:levels],
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            norm_num_groups=8,
+            sample_size=SIZE,
+            scaling_factor=scaling_factor,
+        )
+    )
+
+
+def _unet(in_channels=4, context=32, **options):
+    return shaken(
+        UNet2DConditionModel(
+            sample_size=SIZE // 2,
+            in_channels=in_channels,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=4,
+            cross_attention_dim=context,
+            **options,
+        )
+    )
+
+
+def _xl_unet(in_channels=4, *, context=64, numbers=6):
+    return _unet(
+        in_channels,
+        context,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=TIME,
+        projection_class_embeddings_input_dim=PROJECTION + numbers * TIME,
+    )
+
+
+def _pipeline(kind, text, unet, scheduler=None, **parts):
+    """diffusers' pipeline of a kind, with as many text towers as it takes."""
+    parts = {
+        "vae": _vae(),
+        "unet": unet,
+        "scheduler": scheduler or EulerDiscreteScheduler(**BETAS),
+        "tokenizer": text["tokenizer"],
+        "text_encoder": text["text_encoder"],
+        **parts,
+    }
+    takes = inspect.signature(kind.__init__).parameters
+    if "text_encoder_2" in takes:
+        parts |= {"text_encoder_2": text["text_encoder_2"], "tokenizer_2": text["tokenizer"]}
+    if "safety_checker" in takes:
+        parts["safety_checker"] = None
+    if "feature_extractor" in takes:
+        parts.setdefault("feature_extractor", None)
+    if "requires_safety_checker" in takes:
+        parts["requires_safety_checker"] = False
+    pipeline = kind(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _options(scheduler):
+    return BETAS | ({"clip_sample": False} if scheduler is DDIMScheduler else {})
+
+
+def _their_picture(pipeline, **options):
+    options = {"num_inference_steps": STEPS, "guidance_scale": 4.0} | options
+    return pipeline(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="np",
+        **options,
+    ).images[0]
+
+
+def _our_picture(pipeline, tmp_path, **options):
+    pipeline.save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu")
+    return _made(ours, **options)
+
+
+def _made(ours, **options):
+    options = {"steps": STEPS, "scale": 4.0} | options
+    return ours.generate(PROMPT, negative=NEGATIVE, seed=SEED, **options)[0].image
+
+
+def _agree(made, theirs):
+    wanted = np.round(theirs * 255)
+    assert np.asarray(made).shape == wanted.shape
+    assert theirs.std() > 0.05  # a picture, not a plain colour
+    assert np.abs(np.asarray(made, dtype=np.float32) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "strength"),
+    [
+        (EulerDiscreteScheduler, 1.0),
+        (EulerDiscreteScheduler, 0.6),
+        (DDIMScheduler, 0.6),
+        (EulerAncestralDiscreteScheduler, 1.0),
+        (EulerAncestralDiscreteScheduler, 0.6),
+        (DPMSolverMultistepScheduler, 0.6),
+    ],
+)
+def test_an_inpainting_model_makes_diffusers_picture(
+    text, image, mask, scheduler, strength, tmp_path
+):
+    theirs = _pipeline(
+        StableDiffusionInpaintPipeline, text, _unet(9), scheduler(**_options(scheduler))
+    )
+    wanted = _their_picture(
+        theirs, image=image, mask_image=mask, strength=strength, height=40, width=36
+    )
+    made = _our_picture(theirs, tmp_path, image=image, mask=mask, strength=strength)
+    _agree(made, wanted)
+
+
+def test_an_inpainting_model_resizes_as_diffusers_does(text, image, mask, tmp_path):
+    theirs = _pipeline(StableDiffusionInpaintPipeline, text, _unet(9))
+    size = {"height": SIZE, "width": SIZE + 8}
+    wanted = _their_picture(theirs, image=image, mask_image=mask, strength=1.0, **size)
+    _agree(_our_picture(theirs, tmp_path, image=image, mask=mask, **size), wanted)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_an_xl_inpainting_model_makes_diffusers_picture(text, image, mask, strength, tmp_path):
+    theirs = _pipeline(StableDiffusionXLInpaintPipeline, text, _xl_unet(9))
+    wanted = _their_picture(
+        theirs, image=image, mask_image=mask, strength=strength, height=32, width=24
+    )
+    _agree(
+        _our_picture(
+            theirs, tmp_path, image=image, mask=mask, strength=strength, height=32, width=24
+        ),
+        wanted,
+    )
+
+
+@pytest.mark.parametrize(("scale", "image_scale"), [(4.0, 1.5), (4.0, 1.0), (1.0, 1.5)])
+def test_an_editing_model_makes_diffusers_picture(text, image, scale, image_scale, tmp_path):
+    theirs = _pipeline(StableDiffusionInstructPix2PixPipeline, text, _unet(8))
+    wanted = _their_picture(
+        theirs, image=image, guidance_scale=scale, image_guidance_scale=image_scale
+    )
+    made = _our_picture(theirs, tmp_path, image=image, scale=scale, image_scale=image_scale)
+    _agree(made, wanted)
+
+
+@pytest.mark.parametrize("cosxl", [False, True])
+def test_an_xl_editing_model_makes_diffusers_picture(text, image, cosxl, tmp_path):
+    theirs = _pipeline(
+        StableDiffusionXLInstructPix2PixPipeline, text, _xl_unet(8), is_cosxl_edit=cosxl
+    )
+    wanted = _their_picture(theirs, image=image, height=32, width=24)
+    theirs.save_pretrained(tmp_path)
+    index = tmp_path / "model_index.json"  # diffusers leaves it to the user to say so
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"is_cosxl_edit": cosxl}))
+    ours = safelight.load(tmp_path, device="cpu")
+    _agree(_made(ours, image=image, height=32, width=24), wanted)
+
+
+def _depth_estimator():
+    config = DPTConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+    )
+    return DPTForDepthEstimation(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "strength"), [(EulerDiscreteScheduler, 0.8), (DDIMScheduler, 1.0)]
+)
+def test_a_depth_model_makes_diffusers_picture(text, image, scheduler, strength, tmp_path):
+    theirs = _pipeline(
+        StableDiffusionDepth2ImgPipeline,
+        text,
+        _unet(5),
+        scheduler(**_options(scheduler)),
+        depth_estimator=_depth_estimator(),
+        feature_extractor=DPTImageProcessor(),
+    )
+    depth = np.linspace(3, 90, 20 * 24, dtype=np.float32).reshape(20, 24)
+    wanted = _their_picture(
+        theirs, image=image, depth_map=torch.from_numpy(depth)[None], strength=strength
+    )
+    map_file = tmp_path / "depth.tiff"
+    Image.fromarray(depth).save(map_file)
+    made = _our_picture(theirs, tmp_path / "model", image=image, depth=map_file, strength=strength)
+    _agree(made, wanted)
+
+
+@pytest.mark.parametrize("level", [20, 250])
+def test_an_upscaler_makes_diffusers_picture(text, level, tmp_path):
+    unet = _unet(7, num_class_embeds=1000, only_cross_attention=(True, False))
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8))
+    theirs = _pipeline(
+        StableDiffusionUpscalePipeline,
+        text,
+        unet,
+        vae=_vae(0.08333),
+        low_res_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+    )
+    wanted = _their_picture(theirs, image=small, noise_level=level)
+    made = _our_picture(theirs, tmp_path / "a", image=small, noise_level=level)
+    assert made.size == (24, 16)
+    _agree(made, wanted)
+    write_folder(tmp_path / "b", read_folder(tmp_path / "a"))
+    again = StableDiffusionUpscalePipeline.from_pretrained(tmp_path / "b")
+    again.set_progress_bar_config(disable=True)
+    assert np.abs(_their_picture(again, image=small, noise_level=level) - wanted).max() < 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "strength"),
+    [(EulerDiscreteScheduler, 0.5), (EulerAncestralDiscreteScheduler, 1.0), (DDIMScheduler, 0.7)],
+)
+def test_a_picture_to_begin_from_gives_diffusers_picture(
+    text, image, scheduler, strength, tmp_path
+):
+    theirs = _pipeline(
+        StableDiffusionImg2ImgPipeline, text, _unet(), scheduler(**_options(scheduler))
+    )
+    wanted = _their_picture(theirs, image=image, strength=strength)
+    _agree(_our_picture(theirs, tmp_path, image=image, strength=strength), wanted)
+
+
+def _refiner(text, scheduler=None):
+    return _pipeline(
+        StableDiffusionXLImg2ImgPipeline,
+        text,
+        _xl_unet(context=32, numbers=5),
+        scheduler,
+        text_encoder=None,
+        tokenizer=None,
+        requires_aesthetics_score=True,
+        force_zeros_for_empty_prompt=False,
+    )
+
+
+def test_the_refiner_makes_diffusers_picture(text, image, tmp_path):
+    theirs = _refiner(text)
+    wanted = _their_picture(theirs, image=image, strength=0.5)
+    _agree(_our_picture(theirs, tmp_path, image=image, strength=0.5), wanted)
+
+
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
+@pytest.mark.parametrize("at", [0.5, 0.8])
+def test_a_base_hands_over_to_the_refiner_as_in_diffusers(text, scheduler, at, tmp_path):
+    base = _pipeline(StableDiffusionXLPipeline, text, _xl_unet(), scheduler(**BETAS))
+    refiner = _refiner(text, scheduler(**BETAS))
+    refiner.vae = base.vae
+    options = {
+        "negative_prompt": NEGATIVE,
+        "num_inference_steps": 10,
+        "guidance_scale": 4.0,
+        "height": SIZE,
+        "width": SIZE,
+    }
+    latents = base(
+        PROMPT,
+        generator=torch.Generator().manual_seed(SEED),
+        denoising_end=at,
+        output_type="latent",
+        **options,
+    ).images
+    del options["height"], options["width"]
+    wanted = refiner(PROMPT, image=latents, denoising_start=at, output_type="np", **options).images[
+        0
+    ]
+    base.save_pretrained(tmp_path / "base")
+    refiner.save_pretrained(tmp_path / "refiner")
+    ours = safelight.load(
+        tmp_path / "base", device="cpu", refiner=tmp_path / "refiner", refine_at=at
+    )
+    made = ours.generate(
+        PROMPT, negative=NEGATIVE, steps=10, scale=4.0, seed=SEED, width=SIZE, height=SIZE
+    )
+    _agree(made[0].image, wanted)
+    assert made[0].manifest.refiner is not None
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_latent_consistency_model_makes_diffusers_picture(text, steps, tmp_path):
+    unet = _unet(time_cond_proj_dim=16)
+    theirs = _pipeline(LatentConsistencyModelPipeline, text, unet, LCMScheduler(**BETAS))
+    wanted = theirs(
+        PROMPT,
+        num_inference_steps=steps,
+        guidance_scale=8.5,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="np",
+        height=SIZE,
+        width=SIZE,
+    ).images[0]
+    theirs.save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu")
+    made = ours.generate(PROMPT, steps=steps, seed=SEED, scale=8.5, width=SIZE, height=SIZE)
+    _agree(made[0].image, wanted)
+    assert made[0].manifest.sampler == "lcm"
+
+
+def test_an_ordinary_model_samples_by_lcm_as_in_diffusers(text, tmp_path):
+    theirs = _pipeline(StableDiffusionPipeline, text, _unet(), LCMScheduler(**BETAS))
+    wanted = _their_picture(theirs, guidance_scale=1.5, height=SIZE, width=SIZE)
+    _agree(_our_picture(theirs, tmp_path, scale=1.5, width=SIZE, height=SIZE), wanted)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("xl", [False, True])
+def test_a_turbo_model_makes_diffusers_picture(text, steps, xl, tmp_path):
+    scheduler = EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="trailing")
+    kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+    theirs = _pipeline(kind, text, _xl_unet() if xl else _unet(), scheduler)
+    options = {"height": SIZE, "width": SIZE}
+    wanted = _their_picture(theirs, num_inference_steps=steps, guidance_scale=0.0, **options)
+    _agree(_our_picture(theirs, tmp_path, steps=steps, scale=0.0, **options), wanted)
+
+
+@pytest.mark.parametrize(
+    ("unet", "options", "message"),
+    [
+        (9, {"image": True}, "it lacks a mask"),
+        (9, {}, "it lacks an image and a mask"),
+        (8, {}, "it lacks an image"),
+        (8, {"image": True, "strength": 0.5}, "strength needs a model that begins from a picture"),
+        (5, {"image": True}, "it lacks a depth map"),
+        (4, {"mask": True, "image": True}, "takes no mask"),
+        (4, {"strength": 0.5}, "strength needs an image"),
+        (4, {"image": True, "strength": 0.01}, "leaves none of 6 steps"),
+        (4, {"image": True, "strength": 1.5}, "strength should lie above 0 and up to 1"),
+        (4, {"image_scale": 1.5}, "image_scale is for models that edit"),
+        (4, {"noise_level": 1}, "noise_level is for upscalers"),
+        (6, {}, "takes 6 channels"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(text, image, mask, unet, options, message, tmp_path):
+    _pipeline(StableDiffusionPipeline, text, _unet(unet)).save_pretrained(tmp_path)
+    pictures = {"image": image, "mask": mask}
+    given = {key: pictures.get(key) if value is True else value for key, value in options.items()}
+    with pytest.raises(SafelightError, match=message):
+        _made(safelight.load(tmp_path, device="cpu"), **given)
