@@ -29,7 +29,10 @@ def remake(manifest: Manifest, *, model: str | None = None, any_weights: bool = 
     """
     device = manifest.device if has_device(manifest.device) else "cpu"
     pipeline = load(
-        model or manifest.model, dtype=precision_named(manifest.precision), device=device
+        model or manifest.model,
+        dtype=precision_named(manifest.precision),
+        device=device,
+        vae=manifest.vae or None,
     )
     if not any_weights:
         check_weights(manifest, pipeline)

@@ -27,6 +27,11 @@ from safelight.checkpoints.tables.clip import (
     clip_config_from_transformers,
     clip_config_to_transformers,
 )
+from safelight.checkpoints.tables.tiny import (
+    TINY,
+    tiny_config_from_diffusers,
+    tiny_config_to_diffusers,
+)
 from safelight.checkpoints.tables.unet import (
     UNET,
     unet_config_from_diffusers,
@@ -34,8 +39,10 @@ from safelight.checkpoints.tables.unet import (
 )
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
@@ -73,15 +80,18 @@ def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading)
 
 
-def read_autoencoder(folder: Path, reading: Reading = Reading()) -> Autoencoder | VQAutoencoder:
-    """The autoencoder, KL or VQ, in `folder`, or in its `vae` if it is a whole model's folder."""
+def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
+    """The autoencoder, KL, VQ or tiny, in `folder`, or in its `vae` if that is a whole model."""
     if (folder / "model_index.json").is_file():
         folder = folder / "vae"
-    values = _config(folder, "AutoencoderKL", "VQModel")
+    values = _config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny")
     source = str(folder / "config.json")
     if values.get("_class_name") == "VQModel":
         vq = vq_config_from_diffusers(values, source)
         return _read(folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading)
+    if values.get("_class_name") == "AutoencoderTiny":
+        tiny = tiny_config_from_diffusers(values, source)
+        return _read(folder, DIFFUSERS_STEM, lambda: TinyAutoencoder(tiny), TINY, reading)
     kl = autoencoder_config_from_diffusers(values, source)
     return _read(folder, DIFFUSERS_STEM, lambda: Autoencoder(kl), AUTOENCODER, reading)
 
@@ -152,11 +162,13 @@ def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
 
 
 def write_autoencoder(
-    folder: Path, autoencoder: Autoencoder | VQAutoencoder, writing: Writing = Writing()
+    folder: Path, autoencoder: AnyAutoencoder, writing: Writing = Writing()
 ) -> None:
-    """Writes an autoencoder as diffusers' `AutoencoderKL` or `VQModel`."""
+    """Writes an autoencoder as diffusers' `AutoencoderKL`, `VQModel` or `AutoencoderTiny`."""
     if isinstance(autoencoder, VQAutoencoder):
         values, table = vq_config_to_diffusers(autoencoder.config), VQ
+    elif isinstance(autoencoder, TinyAutoencoder):
+        values, table = tiny_config_to_diffusers(autoencoder.config), TINY
     else:
         values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
     _write(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)

@@ -31,11 +31,13 @@ from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
 from safelight.config import Value, from_dict, read_json, to_dict
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
-from safelight.models.vq import VQAutoencoder, VQConfig
+from safelight.models.vq import VQAutoencoder
 
 INDEX, DEFAULTS = "model_index.json", "safelight.json"
 SINGLE = "model"
@@ -48,6 +50,11 @@ _AMENDING = (
     "StableDiffusionInpaintPipeline",
 )
 """Pipelines that override parts of their scheduler's configuration."""
+_AUTOENCODERS: Mapping[type, str] = {
+    Autoencoder: "AutoencoderKL",
+    VQAutoencoder: "VQModel",
+    TinyAutoencoder: "AutoencoderTiny",
+}
 _UNUSED = (
     "safety_checker",
     "feature_extractor",
@@ -76,10 +83,11 @@ class Folder:
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
     for XL. `settings` are the plain values in model_index.json, such as XL's
     `force_zeros_for_empty_prompt`. `files` are the weights that each component was read from.
+    `swapped` is where the autoencoder came from, if it is not the model's own.
     """
 
     unet: UNet
-    autoencoder: Autoencoder | VQAutoencoder
+    autoencoder: AnyAutoencoder
     text_towers: tuple[ClipText, ...]
     tokenizers: tuple[ClipTokenizer, ...]
     scheduler: SchedulerConfig
@@ -87,6 +95,7 @@ class Folder:
     defaults: Defaults = Defaults()
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+    swapped: Path | None = None
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -222,14 +231,13 @@ def _settings(index: Mapping[str, Value]) -> dict[str, Value]:
 
 def _index(folder: Folder) -> dict[str, Value]:
     none: list[Value] = [None, None]
-    kl = "VQModel" if isinstance(folder.autoencoder, VQAutoencoder) else "AutoencoderKL"
     index: dict[str, Value] = {
         "_class_name": folder.pipeline_class,
         "_diffusers_version": DIFFUSERS_VERSION,
         **folder.settings,
         "scheduler": ["diffusers", folder.scheduler.class_name],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", kl],
+        "vae": ["diffusers", _AUTOENCODERS[type(folder.autoencoder)]],
     }
     for (name, words), tower in zip(text_names(folder), folder.text_towers, strict=True):
         index[name] = ["transformers", clip_class_name(tower.config)]
@@ -255,8 +263,7 @@ def check_fit(path: Path, folder: Folder) -> None:
         raise SafelightError(
             f"{path}: the U-Net takes a context of width {wanted}, its text towers give {context}."
         )
-    config = folder.autoencoder.config
-    latents = config.codebook_dim if isinstance(config, VQConfig) else config.latent_channels
+    latents = latent_channels(folder.autoencoder)
     if folder.unet.config.out_channels != latents:
         raise SafelightError(
             f"{path}: the U-Net makes {folder.unet.config.out_channels} latent channels, the "

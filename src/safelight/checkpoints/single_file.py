@@ -38,7 +38,6 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
-from safelight.models.vq import VQAutoencoder
 
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
@@ -103,11 +102,13 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
 
     A text entry in its header carries the configurations, so that any model of ours comes back.
 
-    Raises `SafelightError` for a VQ autoencoder, of which no such layout is known.
+    Raises `SafelightError` for a VQ or tiny autoencoder, of which no such layout is known.
     """
     vae = folder.autoencoder
-    if isinstance(vae, VQAutoencoder):
-        raise SafelightError("A model with a VQ autoencoder has no layout of one file.")
+    if not isinstance(vae, Autoencoder):
+        raise SafelightError(
+            f"A model whose autoencoder is a {type(vae).__name__} has no layout of one file."
+        )
     vae = without_shift(vae)
     levels = len(vae.config.block_out_channels)
     network = from_ours(unet.UNET, folder.unet.state_dict())
@@ -135,7 +136,7 @@ def _read_unet(state: State, known: _Known) -> UNet:
     source = known.source
     if known.header.unet:
         config = unet.unet_config_from_diffusers(known.header.unet, source)
-        _check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
+        check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = shapes.unet_config_of(state, source)
         config = replace(config, sample_size=known.family.latent_size)
@@ -147,7 +148,7 @@ def _read_autoencoder(state: State, known: _Known) -> Autoencoder:
     source = known.source
     if known.header.vae:
         config = autoencoder.autoencoder_config_from_diffusers(known.header.vae, source)
-        _check_layers((config.layers_per_block,), state, source)
+        check_layers((config.layers_per_block,), state, source)
     else:
         config = shapes.autoencoder_config_of(state, known.family.latent_scale, source)
     named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
@@ -162,7 +163,7 @@ def _read_tower(state: State, place: int, known: _Known) -> ClipText:
     if known.header.text:
         values = known.header.text[place]
         config = clip.clip_config_from_transformers(values, source)
-        _check_layers((config.num_hidden_layers,), state, source)
+        check_layers((config.num_hidden_layers,), state, source)
     else:
         config = _tower_config(shapes.clip_config_of(named, source), family, open_clip=open_clip)
         named = _without_unused(named, config)
@@ -190,7 +191,7 @@ def _without_unused(named: Mapping[str, torch.Tensor], config: ClipTextConfig) -
     return {key: tensor for key, tensor in named.items() if not key.startswith(tuple(left_out))}
 
 
-def _check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
+def check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
     """Raises `SafelightError` before a header's absurd number of layers is built."""
     if sum(counts) > len(state):
         raise SafelightError(

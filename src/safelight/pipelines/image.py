@@ -15,12 +15,14 @@ from torch import Tensor
 from safelight.checkpoints.adapters import networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.swap import with_autoencoder
 from safelight.conditioners.numbers import with_numbers
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.manifest import Manifest, UsedAdapter, pixel_digest
@@ -206,6 +208,13 @@ class ImagePipeline:
             z = encoded if isinstance(encoded, Tensor) else encoded.mode()
             return autoencoder.decode(z).float().clamp(-1, 1).cpu()
 
+    def autoencoder_at(self, path: Path) -> AnyAutoencoder:
+        """Another autoencoder for this model's latents, such as a tiny one for previews; errors as
+        `with_autoencoder`.
+        """
+        folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
+        return folder.autoencoder
+
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text tower to read; empty if it is not."""
         tokenizer = self._text.tokenizers[0]
@@ -265,6 +274,7 @@ class ImagePipeline:
             versions=library_versions(),
             configuration=dict(self.configuration),
             adapters=self.adapters,
+            vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
 

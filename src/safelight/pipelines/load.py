@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.pipelines.find import DEFAULT, find_model, lasting_name
+from safelight.pipelines.find import DEFAULT, expanded, find_model, lasting_name
 from safelight.pipelines.image import ImagePipeline
 
 PRECISIONS = {
@@ -25,6 +26,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
     adapters: Mapping[str | Path, float] | None = None,
+    vae: str | Path | None = None,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts.
 
@@ -36,13 +38,18 @@ def load(
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
+        vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
+            reads them.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
-            a kind that makes pictures from a prompt, or the device is not there.
+            a kind that makes pictures from a prompt, the autoencoder is not one for it, or the
+            device is not there.
     """
     device = _device(device)
     folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
+    if vae is not None:
+        folder = with_autoencoder(folder, expanded(str(vae)), dtype=dtype, device=device)
     pipeline = ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
     for file, strength in (adapters or {}).items():
         pipeline.adapt(file, strength)

@@ -52,6 +52,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
     adapters: tuple[UsedAdapter, ...] = ()
+    vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     format: int = _FORMAT
 
     def to_json(self) -> str:
