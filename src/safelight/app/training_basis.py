@@ -8,8 +8,8 @@ from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import Folder
 from safelight.config import Value, to_dict
+from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
-from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
@@ -62,6 +62,6 @@ def _shape(config: object) -> dict[str, Value]:
     return {key: value for key, value in to_dict(config).items() if key not in _FREE}
 
 
-def _hash_of(tokenizer: ClipTokenizer) -> str:
+def _hash_of(tokenizer: AnyTokenizer) -> str:
     ids = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps([tokenizer.length, tokenizer.pad, ids]).encode()).hexdigest()

@@ -65,7 +65,7 @@ def sample_preview(
     sigmas = usual_sigmas(denoiser.schedule, config.steps)
 
     def preview(step: int) -> Preview:
-        device = text.towers[0].final_layer_norm.weight.device
+        device = next(text.towers[0].parameters()).device
         cond, uncond = text(prompts), text([""] * len(prompts))
         x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []

@@ -14,15 +14,18 @@ from safelight.checkpoints.components import (
     Reading,
     Writing,
     read_autoencoder,
+    read_bert,
     read_text_tower,
     read_tokenizer,
     read_unet,
+    read_wordpiece,
     weights_files,
     write_autoencoder,
     write_text_tower,
     write_unet,
 )
 from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.families import BERT
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.scheduler_files import read_scheduler, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -32,16 +35,17 @@ from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
 from safelight.config import Value, from_dict, read_json, to_dict
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
-from safelight.models.clip import ClipText
+from safelight.models.bert import BertText
 from safelight.models.tiny import TinyAutoencoder
-from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
 
 INDEX, DEFAULTS = "model_index.json", "safelight.json"
 SINGLE = "model"
 """The name in `Folder.files` of the one file that holds a whole model."""
+
 
 _TEXT = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 _AMENDING = (
@@ -76,6 +80,9 @@ class Defaults:
     height: int | None = None
 
 
+BERT_DEFAULTS = Defaults(scale=5.0)  # as in CompVis' own txt2img.py
+
+
 @dataclass(frozen=True)
 class Folder:
     """A text-to-image model: its networks, its text side, its scheduler, and how it is best used.
@@ -88,8 +95,8 @@ class Folder:
 
     unet: UNet
     autoencoder: AnyAutoencoder
-    text_towers: tuple[ClipText, ...]
-    tokenizers: tuple[ClipTokenizer, ...]
+    text_towers: tuple[AnyTextTower, ...]
+    tokenizers: tuple[AnyTokenizer, ...]
     scheduler: SchedulerConfig
     pipeline_class: str = "StableDiffusionPipeline"
     defaults: Defaults = Defaults()
@@ -124,29 +131,36 @@ def read_folder(
     components = _components(path, index)
     pipeline_class = str(index["_class_name"])
     xl = "text_encoder_2" in components
-    pairs = [(tower, tokenizer) for tower, tokenizer in _TEXT if tower in components]
+    pairs = [(tower, words) for tower, words in _texts(pipeline_class) if tower in components]
+    vae = autoencoder_name(pipeline_class)
     defaults = path / DEFAULTS
     towers = tuple(
-        read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
+        read_bert(path / tower, reading)
+        if pipeline_class == BERT
+        else read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
         for tower, _ in pairs
     )
     folder = Folder(
         unet=read_unet(path / "unet", reading),
-        autoencoder=read_autoencoder(path / "vae", reading),
+        autoencoder=read_autoencoder(path / vae, reading),
         text_towers=towers,
         tokenizers=tuple(
-            read_tokenizer(path / tokenizer, tower.config)
+            read_wordpiece(path / tokenizer, tower.config)
+            if isinstance(tower, BertText)
+            else read_tokenizer(path / tokenizer, tower.config)
             for (_, tokenizer), tower in zip(pairs, towers, strict=True)
         ),
         scheduler=read_scheduler(path / "scheduler", amended=pipeline_class in _AMENDING),
         pipeline_class=pipeline_class,
         defaults=from_dict(Defaults, read_json(defaults), DEFAULTS)
         if defaults.is_file()
+        else BERT_DEFAULTS
+        if pipeline_class == BERT
         else Defaults(),
         settings=_settings(index),
         files={
             name: weights_files(path / name, variant)
-            for name in ("unet", "vae", *(tower for tower, _ in pairs))
+            for name in ("unet", vae, *(tower for tower, _ in pairs))
         },
     )
     check_fit(path, folder)
@@ -171,7 +185,7 @@ def write_folder(
         write_unet(whole / "unet", folder.unet, writing)
         vae = folder.autoencoder
         vae = without_shift(vae) if isinstance(vae, Autoencoder) else vae
-        write_autoencoder(whole / "vae", vae, writing)
+        write_autoencoder(whole / autoencoder_name(folder.pipeline_class), vae, writing)
         for (name, words), tower, tokenizer in zip(
             text_names(folder), folder.text_towers, folder.tokenizers, strict=True
         ):
@@ -201,13 +215,15 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
     }
-    needed = {"unet", "vae", "scheduler"}
-    text = {tower for tower, _ in _TEXT} & present
-    needed |= {tokenizer for tower, tokenizer in _TEXT if tower in text}
+    pipeline_class = str(index["_class_name"])
+    pairs = _texts(pipeline_class)
+    needed = {"unet", autoencoder_name(pipeline_class), "scheduler"}
+    text = {tower for tower, _ in pairs} & present
+    needed |= {tokenizer for tower, tokenizer in pairs if tower in text}
     unknown = sorted(present - needed - text - set(_UNUSED))
     missing = sorted(needed - present)
     if unknown or missing or not text:
-        lacks = missing or ([] if text else ["text_encoder"])
+        lacks = missing or ([] if text else [pairs[0][0]])
         raise SafelightError(
             f"{path} is {describe_folder(path)}, not a text-to-image model of Stable Diffusion's "
             "family: "
@@ -237,11 +253,18 @@ def _index(folder: Folder) -> dict[str, Value]:
         **folder.settings,
         "scheduler": ["diffusers", folder.scheduler.class_name],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", _AUTOENCODERS[type(folder.autoencoder)]],
+        autoencoder_name(folder.pipeline_class): [
+            "diffusers",
+            _AUTOENCODERS[type(folder.autoencoder)],
+        ],
     }
     for (name, words), tower in zip(text_names(folder), folder.text_towers, strict=True):
-        index[name] = ["transformers", clip_class_name(tower.config)]
-        index[words] = ["transformers", "CLIPTokenizer"]
+        if isinstance(tower, BertText):
+            index |= {name: ["latent_diffusion", "LDMBertModel"]}
+            index |= {words: ["transformers", "BertTokenizer"]}
+        else:
+            index |= {name: ["transformers", clip_class_name(tower.config)]}
+            index |= {words: ["transformers", "CLIPTokenizer"]}
     if folder.pipeline_class in _AMENDING:
         index |= {"safety_checker": none, "feature_extractor": none, "image_encoder": none}
         index["requires_safety_checker"] = False
@@ -250,9 +273,20 @@ def _index(folder: Folder) -> dict[str, Value]:
 
 def text_names(folder: Folder) -> tuple[tuple[str, str], ...]:
     """The names of the text towers and tokenizers; the XL refiner has the second pair alone."""
+    if folder.pipeline_class == BERT:
+        return _texts(BERT)
     count = len(folder.text_towers)
     refiner = count == 1 and "XL" in folder.pipeline_class
     return _TEXT[1:] if refiner else _TEXT[:count]
+
+
+def autoencoder_name(pipeline_class: str) -> str:
+    """What the autoencoder is called among the parts of such a pipeline."""
+    return "vqvae" if pipeline_class == BERT else "vae"
+
+
+def _texts(pipeline_class: str) -> tuple[tuple[str, str], ...]:
+    return (("bert", "tokenizer"),) if pipeline_class == BERT else _TEXT
 
 
 def check_fit(path: Path, folder: Folder) -> None:

@@ -13,6 +13,7 @@ from safelight.checkpoints.components import (
     public_tokenizer,
 )
 from safelight.checkpoints.families import (
+    BERT_TEXT,
     REFINER,
     SD1,
     SD2,
@@ -26,18 +27,20 @@ from safelight.checkpoints.families import (
     split,
 )
 from safelight.checkpoints.files import State, write_state
-from safelight.checkpoints.folder import SINGLE, Folder, check_fit, read_folder
+from safelight.checkpoints.folder import BERT_DEFAULTS, SINGLE, Folder, check_fit, read_folder
 from safelight.checkpoints.header import ENTRY, Header, read_header, write_header
 from safelight.checkpoints.rules import from_ours, to_ours
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
 from safelight.checkpoints.shift import without_shift
-from safelight.checkpoints.tables import autoencoder, clip, compvis, shapes, unet
+from safelight.checkpoints.tables import autoencoder, bert, clip, compvis, shapes, unet
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
+from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.bert import BertText
 from safelight.models.clip import ClipText, ClipTextConfig
-from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
+from safelight.models.wordpiece import WordPieceTokenizer
 
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
@@ -75,7 +78,10 @@ def read_single_file(
                 f"{source} has {len(family.text)} text towers, its header {count} {what}."
             )
     towers = tuple(
-        _read_tower(parts[part.prefix], place, known) for place, part in enumerate(family.text)
+        _read_bert(parts[part.prefix], known)
+        if family is BERT_TEXT
+        else _read_tower(parts[part.prefix], place, known)
+        for place, part in enumerate(family.text)
     )
     for tokenizer, tower in zip(header.tokenizers, towers, strict=False):
         check_tokenizer(tokenizer, tower.config, source)
@@ -83,14 +89,14 @@ def read_single_file(
         unet=network.to(device),
         autoencoder=_read_autoencoder(parts[VAE], known).to(device),
         text_towers=tuple(tower.to(device) for tower in towers),
-        tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
+        tokenizers=header.tokenizers or tuple(_tokenizer(tower, path) for tower in towers),
         scheduler=scheduler_from_diffusers(header.scheduler, source)
         if header.scheduler
         else scheduler_of(family, opened.state, opened.metadata),
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
-        defaults=header.defaults,
+        defaults=BERT_DEFAULTS if family is BERT_TEXT else header.defaults,
         settings=header.settings or family.settings,
-        files={SINGLE: (path,)},
+        files={SINGLE: (path,)} | ({"tokenizer": (_words(path),)} if family is BERT_TEXT else {}),
     )
     check_fit(path, folder)
     return folder
@@ -109,6 +115,8 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
         raise SafelightError(
             f"A model whose autoencoder is a {type(vae).__name__} has no layout of one file."
         )
+    if any(isinstance(tower, BertText) for tower in folder.text_towers):
+        raise SafelightError(f"A {folder.pipeline_class} is written as a folder, not as one file.")
     vae = without_shift(vae)
     levels = len(vae.config.block_out_channels)
     network = from_ours(unet.UNET, folder.unet.state_dict())
@@ -172,6 +180,13 @@ def _read_tower(state: State, place: int, known: _Known) -> ClipText:
     return filled(lambda: ClipText(config), named, table, source=source, dtype=known.dtype)
 
 
+def _read_bert(state: State, known: _Known) -> BertText:
+    config = bert.bert_config_of(state, known.source)
+    named = to_ours(bert.x_transformers_table(config.num_hidden_layers), state, known.source)
+    table = bert.BERT_TEXT
+    return filled(lambda: BertText(config), named, table, source=known.source, dtype=known.dtype)
+
+
 def _tower_config(config: ClipTextConfig, family: Family, *, open_clip: bool) -> ClipTextConfig:
     """The shape of a published tower of that family, from the shape of its tensors."""
     config = replace(config, hidden_act="gelu" if open_clip else "quick_gelu")
@@ -200,7 +215,22 @@ def check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
         )
 
 
-def _tokenizer(tower: ClipText, source: str) -> ClipTokenizer:
+def _words(path: Path) -> Path:
+    """BERT's vocabulary, which no file of weights brings: it has to lie beside it."""
+    return path.absolute().with_name("vocab.txt")
+
+
+def _tokenizer(tower: AnyTextTower, path: Path) -> AnyTokenizer:
+    source = str(path)
+    if isinstance(tower, BertText):
+        words, length = _words(path), tower.config.max_position_embeddings
+        if not words.is_file():
+            raise SafelightError(
+                f"{source} brings no vocabulary; put BERT's (bert-base-uncased) there as {words}."
+            )
+        tokenizer = WordPieceTokenizer.from_vocabulary(words, length=length)
+        check_tokenizer(tokenizer, tower.config, str(words))
+        return tokenizer
     if tower.config.vocab_size != CLIP_VOCABULARY:
         raise SafelightError(
             f"{source} has a text tower of {tower.config.vocab_size} tokens and brings no "
@@ -214,7 +244,8 @@ def _family_to_write(folder: Folder) -> Family:
         return XL
     if "XL" in folder.pipeline_class:
         return REFINER
-    return SD2 if folder.text_towers[0].config.hidden_act == "gelu" else SD1
+    config = folder.text_towers[0].config
+    return SD2 if isinstance(config, ClipTextConfig) and config.hidden_act == "gelu" else SD1
 
 
 def _prefixed(prefix: str, state: State) -> State:

@@ -11,7 +11,7 @@ from safelight.checkpoints.components import Reading, filled, read_autoencoder, 
 from safelight.checkpoints.detect import describe_folder, describe_state
 from safelight.checkpoints.families import VAE
 from safelight.checkpoints.files import State
-from safelight.checkpoints.folder import INDEX, Folder
+from safelight.checkpoints.folder import INDEX, Folder, autoencoder_name
 from safelight.checkpoints.header import read_header
 from safelight.checkpoints.rules import from_ours, to_ours
 from safelight.checkpoints.single_file import check_layers
@@ -56,7 +56,9 @@ def with_autoencoder(
         autoencoder = _read_file(path, folder.autoencoder, dtype).to(device)
         files = (path,)
     elif (path / INDEX).is_file() or (path / "config.json").is_file():
-        component = path / _component(path) if (path / INDEX).is_file() else path
+        component = path
+        if (path / INDEX).is_file():
+            component = path / ("vae" if (path / "vae").is_dir() else "vqvae")
         autoencoder = read_autoencoder(component, Reading(dtype, device))
         files = weights_files(component)
     elif path.is_dir():
@@ -74,14 +76,9 @@ def with_autoencoder(
     return replace(
         folder,
         autoencoder=autoencoder,
-        files={**folder.files, "vae": files},
+        files={**folder.files, autoencoder_name(folder.pipeline_class): files},
         swapped=path.absolute(),
     )
-
-
-def _component(path: Path) -> str:
-    """The autoencoder's folder in a model's; CompVis' first models have it under another name."""
-    return "vae" if (path / "vae").is_dir() else "vqvae"
 
 
 def _read_file(path: Path, own: AnyAutoencoder, dtype: torch.dtype) -> AnyAutoencoder:

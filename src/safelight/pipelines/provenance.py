@@ -7,7 +7,7 @@ import torch
 
 from safelight import __version__
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX, SINGLE, Folder
+from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
 
 
 def library_versions() -> dict[str, str]:
@@ -42,16 +42,17 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
 
 
 def _is_swapped(name: str, folder: Folder) -> bool:
-    return folder.swapped is not None and name == "vae"
+    return folder.swapped is not None and name == autoencoder_name(folder.pipeline_class)
 
 
 def _swapped_configuration(folder: Folder) -> dict[str, str]:
     if folder.swapped is None or folder.swapped.is_file():
         return {}
-    configuration = folder.files["vae"][0].with_name("config.json")
+    name = autoencoder_name(folder.pipeline_class)
+    configuration = folder.files[name][0].with_name("config.json")
     if not configuration.is_file():
         return {}
-    return {"vae/config.json": sha256_of_files([configuration])}
+    return {f"{name}/config.json": sha256_of_files([configuration])}
 
 
 def _configures(path: Path) -> bool:
