@@ -13,6 +13,7 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
+_SINCE = (("self_attention", False),)  # what trainings begun before do not say, as it was then
 _FREE = {"sample_size", "scaling_factor", "shift_factor"}  # may change without harm to what is read
 
 
@@ -59,7 +60,8 @@ def check_basis(output: Path, basis: Basis, *, resume: bool) -> Basis:
 
 
 def _shape(config: object) -> dict[str, Value]:
-    return {key: value for key, value in to_dict(config).items() if key not in _FREE}
+    said = to_dict(config).items()
+    return {k: value for k, value in said if k not in _FREE and (k, value) not in _SINCE}
 
 
 def _hash_of(tokenizer: AnyTokenizer) -> str:

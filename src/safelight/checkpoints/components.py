@@ -42,6 +42,11 @@ from safelight.checkpoints.tables.unet import (
     unet_config_from_diffusers,
     unet_config_to_diffusers,
 )
+from safelight.checkpoints.tables.unet2d import (
+    UNET_2D,
+    unet2d_config_from_diffusers,
+    unet2d_config_to_diffusers,
+)
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.models.any_autoencoder import AnyAutoencoder
@@ -83,7 +88,10 @@ class Writing:
 
 def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     """The U-Net in `folder`; `SafelightError` if there is none, or of a family not known."""
-    values = _config(folder, "UNet2DConditionModel")
+    values = _config(folder, "UNet2DConditionModel", "UNet2DModel")
+    if values.get("_class_name") == "UNet2DModel":
+        plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
+        return _read(folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading)
     config = unet_config_from_diffusers(values, str(folder / "config.json"))
     return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading)
 
@@ -191,8 +199,12 @@ def _read_tokenizer(folder: Path) -> ClipTokenizer:
 
 
 def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
-    """Writes a U-Net as diffusers' `UNet2DConditionModel`."""
-    _write(folder, DIFFUSERS_STEM, unet, unet_config_to_diffusers(unet.config), UNET, writing)
+    """Writes a U-Net as diffusers' `UNet2DConditionModel`, or `UNet2DModel` without context."""
+    if unet.config.self_attention:
+        values, table = unet2d_config_to_diffusers(unet.config), UNET_2D
+    else:
+        values, table = unet_config_to_diffusers(unet.config), UNET
+    _write(folder, DIFFUSERS_STEM, unet, values, table, writing)
 
 
 def write_autoencoder(
