@@ -8,8 +8,10 @@ from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import Folder
 from safelight.config import Value, to_dict
+from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.classes import ClassReader
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
@@ -65,5 +67,7 @@ def _shape(config: object) -> dict[str, Value]:
 
 
 def _hash_of(tokenizer: AnyTokenizer) -> str:
+    if isinstance(tokenizer, ClassReader):
+        raise SafelightError("A model of classes cannot be trained; expected one of prompts.")
     ids = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps([tokenizer.length, tokenizer.pad, ids]).encode()).hexdigest()

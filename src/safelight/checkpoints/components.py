@@ -50,7 +50,6 @@ from safelight.checkpoints.tables.unet2d import (
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
@@ -170,7 +169,9 @@ def public_tokenizer(tower: ClipTextConfig) -> ClipTokenizer:
 
 
 def check_tokenizer(
-    tokenizer: AnyTokenizer, tower: ClipTextConfig | BertTextConfig, source: str
+    tokenizer: ClipTokenizer | WordPieceTokenizer,
+    tower: ClipTextConfig | BertTextConfig,
+    source: str,
 ) -> None:
     """Raises `SafelightError` for a tokenizer with more tokens, or longer, than its tower."""
     if tokenizer.last_id >= tower.vocab_size:
@@ -220,7 +221,9 @@ def write_autoencoder(
     _write(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
 
 
-def write_text_tower(folder: Path, tower: AnyTextTower, writing: Writing = Writing()) -> None:
+def write_text_tower(
+    folder: Path, tower: ClipText | BertText, writing: Writing = Writing()
+) -> None:
     """Writes a text tower as transformers' `CLIPTextModel`, with projection if it has one, or as
     diffusers' `LDMBertModel`.
     """

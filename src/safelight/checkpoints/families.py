@@ -94,6 +94,17 @@ BERT_TEXT = Family(
     1280,
     SchedulerConfig(class_name="DDIMScheduler", set_alpha_to_one=False),
 )
+CLASSES = Family(
+    "CompVis' class-conditional model",
+    "LatentDiffusion",
+    (TextPart("cond_stage_model.", False, "embedding.weight"),),
+    1.0,
+    64,
+    512,
+    SchedulerConfig(
+        class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
+    ),
+)
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
     (7, False): "StableDiffusionUpscalePipeline",
@@ -114,7 +125,7 @@ _VELOCITY_SPREAD = 0.09
 
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
-    for family in (XL, REFINER, SD2, BERT_TEXT, SD1):
+    for family in (XL, REFINER, SD2, BERT_TEXT, SD1, CLASSES):
         prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text)]
         if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):
             return family

@@ -38,6 +38,8 @@ from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText
+from safelight.models.classes import ClassEmbedder, ClassReader
+from safelight.models.clip import ClipText
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
@@ -180,6 +182,8 @@ def write_folder(
 
     `safelight.json` beside `model_index.json` carries what diffusers has no place for.
     """
+    if any(isinstance(tower, ClassEmbedder) for tower in folder.text_towers):
+        raise SafelightError("diffusers has no folder for a model of classes; keep its file.")
     writing = Writing(dtype, variant, max_shard_bytes)
     with replacing_folder(path) as whole:
         write_unet(whole / "unet", folder.unet, writing)
@@ -189,6 +193,8 @@ def write_folder(
         for (name, words), tower, tokenizer in zip(
             text_names(folder), folder.text_towers, folder.tokenizers, strict=True
         ):
+            assert not isinstance(tower, ClassEmbedder)
+            assert not isinstance(tokenizer, ClassReader)
             write_text_tower(whole / name, tower, writing)
             (whole / words).mkdir()
             tokenizer.save(whole / words)
@@ -262,7 +268,7 @@ def _index(folder: Folder) -> dict[str, Value]:
         if isinstance(tower, BertText):
             index |= {name: ["latent_diffusion", "LDMBertModel"]}
             index |= {words: ["transformers", "BertTokenizer"]}
-        else:
+        elif isinstance(tower, ClipText):
             index |= {name: ["transformers", clip_class_name(tower.config)]}
             index |= {words: ["transformers", "CLIPTokenizer"]}
     if folder.pipeline_class in _AMENDING:

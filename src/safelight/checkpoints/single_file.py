@@ -14,6 +14,7 @@ from safelight.checkpoints.components import (
 )
 from safelight.checkpoints.families import (
     BERT_TEXT,
+    CLASSES,
     REFINER,
     SD1,
     SD2,
@@ -27,9 +28,16 @@ from safelight.checkpoints.families import (
     split,
 )
 from safelight.checkpoints.files import State, write_state
-from safelight.checkpoints.folder import BERT_DEFAULTS, SINGLE, Folder, check_fit, read_folder
+from safelight.checkpoints.folder import (
+    BERT_DEFAULTS,
+    SINGLE,
+    Defaults,
+    Folder,
+    check_fit,
+    read_folder,
+)
 from safelight.checkpoints.header import ENTRY, Header, read_header, write_header
-from safelight.checkpoints.rules import from_ours, to_ours
+from safelight.checkpoints.rules import Rule, Table, from_ours, to_ours
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
 from safelight.checkpoints.shift import without_shift
 from safelight.checkpoints.tables import autoencoder, bert, clip, compvis, shapes, unet
@@ -38,10 +46,17 @@ from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText
+from safelight.models.classes import ClassConfig, ClassEmbedder, ClassReader
 from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.unet import UNet
+from safelight.models.vq import VQAutoencoder
 from safelight.models.wordpiece import WordPieceTokenizer
 
+_DEFAULTS = {
+    BERT_TEXT.pipeline: BERT_DEFAULTS,
+    CLASSES.pipeline: Defaults(scale=3.0),  # as in CompVis' own notebook
+}
+_WITHOUT_NULL = 1000  # ImageNet's classes, in CompVis' first such model, whose heads differ
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
 
@@ -78,13 +93,11 @@ def read_single_file(
                 f"{source} has {len(family.text)} text towers, its header {count} {what}."
             )
     towers = tuple(
-        _read_bert(parts[part.prefix], known)
-        if family is BERT_TEXT
-        else _read_tower(parts[part.prefix], place, known)
-        for place, part in enumerate(family.text)
+        _read_text(parts[part.prefix], place, known) for place, part in enumerate(family.text)
     )
     for tokenizer, tower in zip(header.tokenizers, towers, strict=False):
-        check_tokenizer(tokenizer, tower.config, source)
+        if isinstance(tower, ClipText):
+            check_tokenizer(tokenizer, tower.config, source)
     folder = Folder(
         unet=network.to(device),
         autoencoder=_read_autoencoder(parts[VAE], known).to(device),
@@ -94,9 +107,9 @@ def read_single_file(
         if header.scheduler
         else scheduler_of(family, opened.state, opened.metadata),
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
-        defaults=BERT_DEFAULTS if family is BERT_TEXT else header.defaults,
+        defaults=_DEFAULTS.get(family.pipeline, header.defaults),
         settings=header.settings or family.settings,
-        files={SINGLE: (path,)} | ({"tokenizer": (_words(path),)} if family is BERT_TEXT else {}),
+        files={SINGLE: (path,)} | _beside(path, family),
     )
     check_fit(path, folder)
     return folder
@@ -148,12 +161,19 @@ def _read_unet(state: State, known: _Known) -> UNet:
     else:
         config = shapes.unet_config_of(state, source)
         config = replace(config, sample_size=known.family.latent_size)
+        if known.family is CLASSES:  # one head, as CompVis trained it
+            config = replace(config, attention_heads=(1,) * len(config.attention_heads))
     named = to_ours(compvis.unet_table(config), state, source)
     return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=known.dtype)
 
 
-def _read_autoencoder(state: State, known: _Known) -> Autoencoder:
+def _read_autoencoder(state: State, known: _Known) -> Autoencoder | VQAutoencoder:
     source = known.source
+    if known.family is CLASSES:
+        vq = shapes.vq_config_of(state, known.family.latent_scale, source)
+        named = to_ours(compvis.autoencoder_table(len(vq.block_out_channels)), state, source)
+        table = autoencoder.VQ
+        return filled(lambda: VQAutoencoder(vq), named, table, source=source, dtype=known.dtype)
     if known.header.vae:
         config = autoencoder.autoencoder_config_from_diffusers(known.header.vae, source)
         check_layers((config.layers_per_block,), state, source)
@@ -178,6 +198,28 @@ def _read_tower(state: State, place: int, known: _Known) -> ClipText:
     config = replace(config, skip=int(family.xl), final_norm=not family.xl)
     table = clip.CLIP_TEXT
     return filled(lambda: ClipText(config), named, table, source=source, dtype=known.dtype)
+
+
+def _read_text(state: State, place: int, known: _Known) -> AnyTextTower:
+    if known.family is BERT_TEXT:
+        return _read_bert(state, known)
+    if known.family is CLASSES:
+        return _read_classes(state, known)
+    return _read_tower(state, place, known)
+
+
+def _read_classes(state: State, known: _Known) -> ClassEmbedder:
+    table = state["embedding.weight"]
+    if table.ndim != 2 or table.shape[0] < 2 or table.shape[0] == _WITHOUT_NULL:
+        raise SafelightError(
+            f"{known.source} has a table of classes of shape {tuple(table.shape)}; expected a row "
+            "for each class and a last one for the null, as in cin256-v2."
+        )
+    config = ClassConfig(*table.shape)
+    same = Table((Rule("{key}", "{key}"),))
+    return filled(
+        lambda: ClassEmbedder(config), state, same, source=known.source, dtype=known.dtype
+    )
 
 
 def _read_bert(state: State, known: _Known) -> BertText:
@@ -220,8 +262,23 @@ def _words(path: Path) -> Path:
     return path.absolute().with_name("vocab.txt")
 
 
+def _names(path: Path) -> Path:
+    """The names of the classes, which may lie beside a file of weights."""
+    return path.absolute().with_name("classes.txt")
+
+
+def _beside(path: Path, family: Family) -> dict[str, tuple[Path, ...]]:
+    """The files beside a single file on which its pictures depend."""
+    if family is BERT_TEXT:
+        return {"tokenizer": (_words(path),)}
+    return {"classes": (_names(path),)} if family is CLASSES and _names(path).is_file() else {}
+
+
 def _tokenizer(tower: AnyTextTower, path: Path) -> AnyTokenizer:
     source = str(path)
+    if isinstance(tower, ClassEmbedder):
+        names, classes = _names(path), tower.config.vocab_size - 1
+        return ClassReader.from_file(names, classes) if names.is_file() else ClassReader(classes)
     if isinstance(tower, BertText):
         words, length = _words(path), tower.config.max_position_embeddings
         if not words.is_file():

@@ -23,6 +23,7 @@ from safelight.diffusion.guidance import cfg
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.manifest import Manifest, UsedAdapter, pixel_digest
@@ -216,8 +217,14 @@ class ImagePipeline:
         return folder.autoencoder
 
     def unread(self, prompt: str) -> str:
-        """The end of a prompt that is too long for the text tower to read; empty if it is not."""
+        """The end of a prompt that is too long for the text tower to read; empty if it is not.
+
+        Raises `SafelightError` for a prompt that a model of classes does not know.
+        """
         tokenizer = self._text.tokenizers[0]
+        if isinstance(tokenizer, ClassReader):
+            tokenizer.encode([prompt])  # which raises for a prompt that is no class
+            return ""
         encoding = tokenizer.tokenizer.encode(prompt)
         if len(encoding.ids) <= tokenizer.length:
             return ""
