@@ -62,6 +62,13 @@ def test_it_changes_the_picture_which_comes_again(model_folder, vae, tmp_path, c
     assert (np.asarray(Image.open(tmp_path / "other-rerun.png")) == other).all()
 
 
+def test_it_may_have_moved(model_folder, vae, tmp_path, capsys):
+    _make(model_folder, tmp_path / "other.png", "--vae", vae)
+    moved = vae.rename(tmp_path / "moved")
+    assert main(["rerun", str(tmp_path / "other.png"), "--vae", str(moved)]) == 0
+    assert "the same pixels" in capsys.readouterr().err
+
+
 def test_other_weights_in_its_place_are_told(model_folder, vae, tmp_path, capsys):
     _make(model_folder, tmp_path / "other.png", "--vae", vae)
     shutil.rmtree(vae)
