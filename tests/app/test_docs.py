@@ -24,7 +24,7 @@ def test_every_sampler_has_its_row():
 def test_every_option_of_generate_has_its_row():
     page = (ROOT / "docs" / "generate.md").read_text()
     options = [name for name in inspect.signature(generate).parameters if name != "prompt"]
-    assert [name for name in options if f"`--{name}`" not in page] == []
+    assert [name for name in options if f"`--{name.replace('_', '-')}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -229,7 +229,7 @@ def test_a_tokenizer_without_either_generations_files_is_said(folder):
         ("unet", {"norm_num_groups": 7}, "cannot be built"),
         ("vae", {"latent_channels": 5}, "misshapen"),
         ("vae", {"norm_num_groups": 7}, "cannot be built"),
-        ("vae", {"_class_name": "AutoencoderTiny"}, "expected AutoencoderKL or VQModel"),
+        ("vae", {"_class_name": "AsymmetricAutoencoderKL"}, "expected AutoencoderKL or VQModel"),
         ("text_encoder", {"num_hidden_layers": 3}, "missing: text_model.encoder.layers.2"),
         ("text_encoder", {"num_hidden_layers": 1}, "left over: text_model.encoder.layers.1"),
     ],

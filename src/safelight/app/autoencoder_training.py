@@ -24,6 +24,7 @@ from safelight.data.config import FolderConfig
 from safelight.data.folders import gather
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.vq import VQAutoencoder, VQConfig
 from safelight.rng import generator_for
 from safelight.train.autoencoder_task import (
@@ -102,6 +103,11 @@ def _autoencoder(recipe: AutoencoderRecipe | VQRecipe) -> Autoencoder | VQAutoen
         raise SafelightError("A recipe needs either base (a folder to go on from) or [model].")
     if recipe.base is not None:
         found = open_autoencoder(recipe.base)
+        if isinstance(found, TinyAutoencoder):
+            raise SafelightError(
+                f"{recipe.base} holds a tiny autoencoder, which is distilled from another; kind = "
+                f"{recipe.kind!r} does not train it."
+            )
         kind = "vq" if isinstance(found, VQAutoencoder) else "autoencoder"
         if kind != recipe.kind:
             raise SafelightError(

@@ -15,10 +15,10 @@ from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import latent_channels
 from safelight.models.clip import ClipText
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet, UNetConfig, zero_residuals
-from safelight.models.vq import VQAutoencoder
 
 
 def start_model(recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
@@ -84,11 +84,7 @@ def _made(recipe: LatentRecipe, folder: Path, pictures: PictureFolder) -> Folder
         max_position_embeddings=tokenizer.length,
         eos_token_id=tokenizer.id_of(EOS),
     )
-    latent = (
-        autoencoder.config.codebook_dim
-        if isinstance(autoencoder, VQAutoencoder)
-        else autoencoder.config.latent_channels
-    )
+    latent = latent_channels(autoencoder)
     _check("unet.in_channels", recipe.unet.in_channels, latent, "the autoencoder's latents")
     _check("unet.out_channels", recipe.unet.out_channels, latent, "the autoencoder's latents")
     _check(

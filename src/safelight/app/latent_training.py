@@ -28,6 +28,7 @@ from safelight.data.encoding import cache_latents
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches, LatentCache, measure_scale
 from safelight.diffusion.denoiser import Denoiser
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis
@@ -97,7 +98,7 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
 
 
 def latents_of(
-    autoencoder: Autoencoder | VQAutoencoder,
+    autoencoder: AnyAutoencoder,
     pictures: PictureFolder,
     config: DataConfig,
     folder: Path,
@@ -135,15 +136,17 @@ def _scale_in(basis: Basis) -> tuple[float, float] | None:
             return None
 
 
-def set_scale(autoencoder: Autoencoder | VQAutoencoder, shift: float, scale: float) -> None:
+def set_scale(autoencoder: AnyAutoencoder, shift: float, scale: float) -> None:
     """Writes the measured scale of its latents into an autoencoder's configuration."""
     if isinstance(autoencoder, Autoencoder):
         autoencoder.config = replace(autoencoder.config, shift_factor=shift, scaling_factor=scale)
+    elif isinstance(autoencoder, VQAutoencoder):
+        autoencoder.config = replace(autoencoder.config, scaling_factor=scale)
     else:
         autoencoder.config = replace(autoencoder.config, scaling_factor=scale)
 
 
-def scale_of(autoencoder: Autoencoder | VQAutoencoder) -> tuple[float, float]:
+def scale_of(autoencoder: AnyAutoencoder) -> tuple[float, float]:
     """The shift and scale of an autoencoder's latents."""
     config = autoencoder.config
     shift = autoencoder.config.shift_factor if isinstance(autoencoder, Autoencoder) else 0.0

@@ -3,29 +3,37 @@
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from safelight.pipelines.find import expanded
 from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.picture_files import write_preview
+from safelight.pipelines.previews import Previewer
 from safelight.pipelines.request import Request
 from safelight.types import OnStep
 
 
 def make_pictures(
-    pipeline: ImagePipeline, requests: Sequence[Request], paths: Sequence[Sequence[Path]]
+    pipeline: ImagePipeline,
+    requests: Sequence[Request],
+    paths: Sequence[Sequence[Path]],
+    preview: OnStep | None = None,
 ) -> None:
     """Writes picture i of request r to `paths[r][i]` and prints each path once it is there.
 
-    All requests are checked before the first picture is begun.
+    All requests are checked before the first picture is begun. `preview` is called after each step.
     """
     settled = [pipeline.settle(request) for request in requests]
     for request in requests:
         _warn_of_cut(pipeline, request)
     steps = sum(r.count * s.steps for r, s in zip(requests, settled, strict=True))
-    with counting_steps(steps) as on_step:
+    with counting_steps(steps) as count:
+        on_step = count if preview is None else _each(count, preview)
         for request, targets in zip(requests, paths, strict=True):
             pictures = pipeline.each(request, on_step)
             for path, picture in zip(targets, pictures, strict=True):
@@ -52,6 +60,26 @@ def counting_steps(total: int) -> Generator[OnStep]:
             progress.advance(bar)
 
         yield on_step
+
+
+def previewed(pipeline: ImagePipeline, file: Path, vae: str | None) -> OnStep:
+    """A callback that writes the picture to come into `file` after each step, decoded by the
+    autoencoder at `vae`, else by the pipeline's own.
+
+    Raises `SafelightError` if that is no autoencoder for the pipeline's U-Net.
+    """
+    autoencoder = pipeline.folder.autoencoder
+    if vae is not None:
+        autoencoder = pipeline.autoencoder_at(expanded(vae))
+    return Previewer(autoencoder).showing(partial(write_preview, file))
+
+
+def _each(*callbacks: OnStep) -> OnStep:
+    def on_step(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+        for callback in callbacks:
+            callback(step, sigma, x, denoised)
+
+    return on_step
 
 
 def _warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:

@@ -33,6 +33,14 @@ def plan_outputs(output: str | None, requests: Sequence[Request]) -> list[list[P
     return _numbered(target, requests)
 
 
+def check_preview(preview: Path, outputs: Sequence[Sequence[Path]]) -> None:
+    """Raises `SafelightError` for a preview's file that cannot be written, or is an output."""
+    picture_suffix(preview)
+    check_folder(preview.parent)
+    if preview.absolute() in {path.absolute() for paths in outputs for path in paths}:
+        raise SafelightError(f"{preview} is the picture itself; give its preview another name.")
+
+
 def check_folder(folder: Path) -> None:
     """Raises `SafelightError` unless files can be written into the folder."""
     if not folder.exists():

@@ -21,15 +21,24 @@ class Remade:
     verdict: str
 
 
-def remake(manifest: Manifest, *, model: str | None = None, any_weights: bool = False) -> Remade:
+def remake(
+    manifest: Manifest,
+    *,
+    model: str | None = None,
+    vae: str | None = None,
+    any_weights: bool = False,
+) -> Remade:
     """Makes the manifest's picture again, on its device and with its number of threads.
 
-    `model` stands in for the model that the manifest names. Raises `SafelightError` if there is no
-    such model, or if its weights are others, unless `any_weights`.
+    `model` and `vae` stand in for those that the manifest names. Raises `SafelightError` if there
+    is no such model, or if its weights are others, unless `any_weights`.
     """
     device = manifest.device if has_device(manifest.device) else "cpu"
     pipeline = load(
-        model or manifest.model, dtype=precision_named(manifest.precision), device=device
+        model or manifest.model,
+        dtype=precision_named(manifest.precision),
+        device=device,
+        vae=vae or manifest.vae or None,
     )
     if not any_weights:
         check_weights(manifest, pipeline)

@@ -16,8 +16,7 @@ from safelight.config import read_toml, to_dict, to_toml
 from safelight.data.batches import prefetch
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
-from safelight.models.autoencoder import Autoencoder
-from safelight.models.vq import VQAutoencoder
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines.load import has_device
 from safelight.pipelines.request import check_multiple
 from safelight.train.loop import BatchesFrom
@@ -64,7 +63,7 @@ def seeded(seed: int) -> Generator[None]:
         yield
 
 
-def open_autoencoder(folder: Path) -> Autoencoder | VQAutoencoder:
+def open_autoencoder(folder: Path) -> AnyAutoencoder:
     """The autoencoder in a folder or in its `vae`, ready to be trained."""
     return own_memory(read_autoencoder(folder / "vae" if (folder / "vae").is_dir() else folder))
 

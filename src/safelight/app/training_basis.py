@@ -8,11 +8,14 @@ from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import Folder
 from safelight.config import Value, to_dict
+from safelight.errors import SafelightError
+from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
-from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.classes import ClassReader
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
+_SINCE = (("self_attention", False),)  # what trainings begun before do not say, as it was then
 _FREE = {"sample_size", "scaling_factor", "shift_factor"}  # may change without harm to what is read
 
 
@@ -59,9 +62,12 @@ def check_basis(output: Path, basis: Basis, *, resume: bool) -> Basis:
 
 
 def _shape(config: object) -> dict[str, Value]:
-    return {key: value for key, value in to_dict(config).items() if key not in _FREE}
+    said = to_dict(config).items()
+    return {k: value for k, value in said if k not in _FREE and (k, value) not in _SINCE}
 
 
-def _hash_of(tokenizer: ClipTokenizer) -> str:
+def _hash_of(tokenizer: AnyTokenizer) -> str:
+    if isinstance(tokenizer, ClassReader):
+        raise SafelightError("A model of classes cannot be trained; expected one of prompts.")
     ids = sorted(tokenizer.tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps([tokenizer.length, tokenizer.pad, ids]).encode()).hexdigest()

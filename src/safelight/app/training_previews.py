@@ -17,8 +17,7 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.sigmas import usual_sigmas
 from safelight.diffusion.solvers import sample_ddim
-from safelight.models.autoencoder import Autoencoder
-from safelight.models.vq import VQAutoencoder, VQConfig
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
 
@@ -27,7 +26,7 @@ _SEED = 0x5AFE  # a preview shows the same pictures in every run
 
 
 def reconstruction_preview(
-    autoencoder: Autoencoder | VQAutoencoder,
+    autoencoder: AnyAutoencoder,
     folder: PictureFolder,
     config: DataConfig,
     device: torch.device,
@@ -47,7 +46,7 @@ def reconstruction_preview(
 def sample_preview(
     denoiser: Denoiser,
     text: TextConditioner,
-    autoencoder: Autoencoder | VQAutoencoder,
+    autoencoder: AnyAutoencoder,
     config: PreviewConfig,
     size: int,
     captions: Sequence[str],
@@ -61,14 +60,12 @@ def sample_preview(
     every = max(1, len(captions) // config.columns)
     prompts = list(config.prompts or captions[::every][: config.columns])
     side = size // autoencoder.factor
-    latents = autoencoder.config
-    channels = latents.codebook_dim if isinstance(latents, VQConfig) else latents.latent_channels
-    shape = (len(prompts), channels, side, side)
+    shape = (len(prompts), latent_channels(autoencoder), side, side)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
     sigmas = usual_sigmas(denoiser.schedule, config.steps)
 
     def preview(step: int) -> Preview:
-        device = text.towers[0].final_layer_norm.weight.device
+        device = next(text.towers[0].parameters()).device
         cond, uncond = text(prompts), text([""] * len(prompts))
         x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []
@@ -90,9 +87,7 @@ def some_pixels(folder: PictureFolder, config: DataConfig, count: int) -> Float[
 
 
 @torch.no_grad()
-def reconstruct(
-    autoencoder: Autoencoder | VQAutoencoder, pixels: Tensor, device: torch.device
-) -> Tensor:
+def reconstruct(autoencoder: AnyAutoencoder, pixels: Tensor, device: torch.device) -> Tensor:
     """Pixels through the autoencoder and back, a few at a time, clamped to [-1, 1], on the CPU."""
     outputs: list[Tensor] = []
     for first in range(0, len(pixels), _AT_ONCE):

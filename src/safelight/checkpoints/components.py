@@ -22,23 +22,42 @@ from safelight.checkpoints.tables.autoencoder import (
     vq_config_from_diffusers,
     vq_config_to_diffusers,
 )
+from safelight.checkpoints.tables.bert import (
+    BERT_TEXT,
+    bert_config_from_transformers,
+    bert_config_to_transformers,
+)
 from safelight.checkpoints.tables.clip import (
     CLIP_TEXT,
     clip_config_from_transformers,
     clip_config_to_transformers,
+)
+from safelight.checkpoints.tables.tiny import (
+    TINY,
+    tiny_config_from_diffusers,
+    tiny_config_to_diffusers,
 )
 from safelight.checkpoints.tables.unet import (
     UNET,
     unet_config_from_diffusers,
     unet_config_to_diffusers,
 )
+from safelight.checkpoints.tables.unet2d import (
+    UNET_2D,
+    unet2d_config_from_diffusers,
+    unet2d_config_to_diffusers,
+)
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
+from safelight.models.wordpiece import WordPieceTokenizer
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
@@ -68,20 +87,26 @@ class Writing:
 
 def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     """The U-Net in `folder`; `SafelightError` if there is none, or of a family not known."""
-    values = _config(folder, "UNet2DConditionModel")
+    values = _config(folder, "UNet2DConditionModel", "UNet2DModel")
+    if values.get("_class_name") == "UNet2DModel":
+        plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
+        return _read(folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading)
     config = unet_config_from_diffusers(values, str(folder / "config.json"))
     return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading)
 
 
-def read_autoencoder(folder: Path, reading: Reading = Reading()) -> Autoencoder | VQAutoencoder:
-    """The autoencoder, KL or VQ, in `folder`, or in its `vae` if it is a whole model's folder."""
+def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
+    """The autoencoder, KL, VQ or tiny, in `folder`, or in its `vae` if that is a whole model."""
     if (folder / "model_index.json").is_file():
-        folder = folder / "vae"
-    values = _config(folder, "AutoencoderKL", "VQModel")
+        folder = folder / ("vae" if (folder / "vae").is_dir() else "vqvae")
+    values = _config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny")
     source = str(folder / "config.json")
     if values.get("_class_name") == "VQModel":
         vq = vq_config_from_diffusers(values, source)
         return _read(folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading)
+    if values.get("_class_name") == "AutoencoderTiny":
+        tiny = tiny_config_from_diffusers(values, source)
+        return _read(folder, DIFFUSERS_STEM, lambda: TinyAutoencoder(tiny), TINY, reading)
     kl = autoencoder_config_from_diffusers(values, source)
     return _read(folder, DIFFUSERS_STEM, lambda: Autoencoder(kl), AUTOENCODER, reading)
 
@@ -94,6 +119,30 @@ def read_text_tower(
     values = _config(folder)
     config = clip_config_from_transformers(values, source, skip=skip, final_norm=final_norm)
     return _read(folder, TRANSFORMERS_STEM, lambda: ClipText(config), CLIP_TEXT, reading)
+
+
+def read_bert(folder: Path, reading: Reading = Reading()) -> BertText:
+    """The text tower of CompVis' first text-to-image model in `folder`."""
+    values = _config(folder)
+    config = bert_config_from_transformers(values, str(folder / "config.json"))
+    return _read(folder, TRANSFORMERS_STEM, lambda: BertText(config), BERT_TEXT, reading)
+
+
+def read_wordpiece(folder: Path, tower: BertTextConfig) -> WordPieceTokenizer:
+    """BERT's tokenizer in `folder`, from `tokenizer.json`, else `vocab.txt`, as long as the tower.
+
+    Raises `SafelightError` for files that are no word-piece tokenizer's, or not one for `tower`.
+    """
+    said = folder / "tokenizer_config.json"
+    lowercase = (read_json(said) if said.is_file() else {}).get("do_lower_case") is not False
+    length = tower.max_position_embeddings
+    if (folder / "tokenizer.json").is_file():
+        read, file = WordPieceTokenizer.from_tokenizer_json, folder / "tokenizer.json"
+    else:
+        read, file = WordPieceTokenizer.from_vocabulary, _required(folder, "vocab.txt")
+    tokenizer = read(file, length=length, lowercase=lowercase)
+    check_tokenizer(tokenizer, tower, str(folder))
+    return tokenizer
 
 
 def read_tokenizer(folder: Path, tower: ClipTextConfig | None = None) -> ClipTokenizer:
@@ -119,7 +168,11 @@ def public_tokenizer(tower: ClipTextConfig) -> ClipTokenizer:
     return ClipTokenizer.bundled(length=tower.max_position_embeddings, pad=pad)
 
 
-def check_tokenizer(tokenizer: ClipTokenizer, tower: ClipTextConfig, source: str) -> None:
+def check_tokenizer(
+    tokenizer: ClipTokenizer | WordPieceTokenizer,
+    tower: ClipTextConfig | BertTextConfig,
+    source: str,
+) -> None:
     """Raises `SafelightError` for a tokenizer with more tokens, or longer, than its tower."""
     if tokenizer.last_id >= tower.vocab_size:
         raise SafelightError(
@@ -147,26 +200,40 @@ def _read_tokenizer(folder: Path) -> ClipTokenizer:
 
 
 def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
-    """Writes a U-Net as diffusers' `UNet2DConditionModel`."""
-    _write(folder, DIFFUSERS_STEM, unet, unet_config_to_diffusers(unet.config), UNET, writing)
+    """Writes a U-Net as diffusers' `UNet2DConditionModel`, or `UNet2DModel` without context."""
+    if unet.config.self_attention:
+        values, table = unet2d_config_to_diffusers(unet.config), UNET_2D
+    else:
+        values, table = unet_config_to_diffusers(unet.config), UNET
+    _write(folder, DIFFUSERS_STEM, unet, values, table, writing)
 
 
 def write_autoencoder(
-    folder: Path, autoencoder: Autoencoder | VQAutoencoder, writing: Writing = Writing()
+    folder: Path, autoencoder: AnyAutoencoder, writing: Writing = Writing()
 ) -> None:
-    """Writes an autoencoder as diffusers' `AutoencoderKL` or `VQModel`."""
+    """Writes an autoencoder as diffusers' `AutoencoderKL`, `VQModel` or `AutoencoderTiny`."""
     if isinstance(autoencoder, VQAutoencoder):
         values, table = vq_config_to_diffusers(autoencoder.config), VQ
+    elif isinstance(autoencoder, TinyAutoencoder):
+        values, table = tiny_config_to_diffusers(autoencoder.config), TINY
     else:
         values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
     _write(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
 
 
-def write_text_tower(folder: Path, tower: ClipText, writing: Writing = Writing()) -> None:
-    """Writes a text tower as transformers' `CLIPTextModel`, with projection if it has one."""
+def write_text_tower(
+    folder: Path, tower: ClipText | BertText, writing: Writing = Writing()
+) -> None:
+    """Writes a text tower as transformers' `CLIPTextModel`, with projection if it has one, or as
+    diffusers' `LDMBertModel`.
+    """
     name = str(writing.dtype).removeprefix("torch.")
-    values = clip_config_to_transformers(tower.config) | {"dtype": name, "torch_dtype": name}
-    _write(folder, TRANSFORMERS_STEM, tower, values, CLIP_TEXT, writing)
+    if isinstance(tower, BertText):
+        values, table = bert_config_to_transformers(tower.config), BERT_TEXT
+    else:
+        values, table = clip_config_to_transformers(tower.config), CLIP_TEXT
+    values |= {"dtype": name, "torch_dtype": name}
+    _write(folder, TRANSFORMERS_STEM, tower, values, table, writing)
 
 
 def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:

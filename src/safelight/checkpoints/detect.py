@@ -40,6 +40,12 @@ PURPOSES = {
     9: " for inpainting",
 }
 """What a U-Net is for, by its input channels."""
+_TINY = (
+    *("decoder.layers.0.weight", "encoder.layers.1.conv.0.weight"),  # diffusers'
+    *("decoder.3.conv.0.weight", "encoder.1.conv.0.weight"),  # TAESD's own, both halves
+    *("3.conv.0.weight", "1.conv.0.weight"),  # each half in its file
+    *("taesd_decoder.3.conv.0.weight", "taesd_encoder.1.conv.0.weight"),
+)
 _TEXT_WIDTHS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 
 
@@ -57,6 +63,8 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
             return "a VQ autoencoder"
         latents = _width(state["decoder.conv_in.weight"])
         return f"a KL autoencoder of {latents} latent channels"
+    if any(mark in state for mark in _TINY):
+        return "a tiny autoencoder, or half of one"
     tokens = [key for key in state if key.endswith("embeddings.token_embedding.weight")]
     if tokens:
         width = _width(state[tokens[0]])

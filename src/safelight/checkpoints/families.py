@@ -11,6 +11,8 @@ from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.config import Value
 from safelight.errors import SafelightError
 
+BERT = "LDMTextToImagePipeline"
+"""CompVis' first text-to-image model, whose parts have names of their own in diffusers."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 
 
@@ -20,6 +22,7 @@ class TextPart:
 
     prefix: str
     open_clip: bool
+    mark: str = ""  # the beginning of a name behind the prefix that no other family has
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,26 @@ REFINER = Family(
     xl=True,
     settings={"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},
 )
+BERT_TEXT = Family(
+    "CompVis' first text-to-image model",
+    BERT,
+    (TextPart("cond_stage_model.transformer.", False, "token_emb."),),
+    0.18215,
+    32,
+    1280,
+    SchedulerConfig(class_name="DDIMScheduler", set_alpha_to_one=False),
+)
+CLASSES = Family(
+    "CompVis' class-conditional model",
+    "LatentDiffusion",
+    (TextPart("cond_stage_model.", False, "embedding.weight"),),
+    1.0,
+    64,
+    512,
+    SchedulerConfig(
+        class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
+    ),
+)
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
     (7, False): "StableDiffusionUpscalePipeline",
@@ -102,8 +125,8 @@ _VELOCITY_SPREAD = 0.09
 
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
-    for family in (XL, REFINER, SD2, SD1):
-        prefixes = [UNET, VAE, *(part.prefix for part in family.text)]
+    for family in (XL, REFINER, SD2, BERT_TEXT, SD1, CLASSES):
+        prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text)]
         if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):
             return family
     raise SafelightError(

@@ -14,15 +14,18 @@ from safelight.checkpoints.components import (
     Reading,
     Writing,
     read_autoencoder,
+    read_bert,
     read_text_tower,
     read_tokenizer,
     read_unet,
+    read_wordpiece,
     weights_files,
     write_autoencoder,
     write_text_tower,
     write_unet,
 )
 from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.families import BERT
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.scheduler_files import read_scheduler, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -31,15 +34,20 @@ from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
 from safelight.config import Value, from_dict, read_json, to_dict
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.bert import BertText
+from safelight.models.classes import ClassEmbedder, ClassReader
 from safelight.models.clip import ClipText
-from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.unet import UNet
-from safelight.models.vq import VQAutoencoder, VQConfig
+from safelight.models.vq import VQAutoencoder
 
 INDEX, DEFAULTS = "model_index.json", "safelight.json"
 SINGLE = "model"
 """The name in `Folder.files` of the one file that holds a whole model."""
+
 
 _TEXT = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 _AMENDING = (
@@ -48,6 +56,11 @@ _AMENDING = (
     "StableDiffusionInpaintPipeline",
 )
 """Pipelines that override parts of their scheduler's configuration."""
+_AUTOENCODERS: Mapping[type, str] = {
+    Autoencoder: "AutoencoderKL",
+    VQAutoencoder: "VQModel",
+    TinyAutoencoder: "AutoencoderTiny",
+}
 _UNUSED = (
     "safety_checker",
     "feature_extractor",
@@ -76,6 +89,9 @@ class Defaults:
     height: int | None = None
 
 
+BERT_DEFAULTS = Defaults(scale=5.0)  # as in CompVis' own txt2img.py
+
+
 @dataclass(frozen=True)
 class Folder:
     """A text-to-image model: its networks, its text side, its scheduler, and how it is best used.
@@ -83,19 +99,21 @@ class Folder:
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
     for XL. `settings` are the plain values in model_index.json, such as XL's
     `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
-    `files` are the weights that each component was read from.
+    `files` are the weights that each component was read from. `swapped` is where the autoencoder
+    came from, if it is not the model's own.
     """
 
     unet: UNet
-    autoencoder: Autoencoder | VQAutoencoder
-    text_towers: tuple[ClipText, ...]
-    tokenizers: tuple[ClipTokenizer, ...]
+    autoencoder: AnyAutoencoder
+    text_towers: tuple[AnyTextTower, ...]
+    tokenizers: tuple[AnyTokenizer, ...]
     scheduler: SchedulerConfig
     pipeline_class: str = "StableDiffusionPipeline"
     defaults: Defaults = Defaults()
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
     low_resolution: SchedulerConfig = LOW_RESOLUTION
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+    swapped: Path | None = None
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -124,24 +142,31 @@ def read_folder(
     components = _components(path, index)
     pipeline_class = str(index["_class_name"])
     xl = "text_encoder_2" in components
-    pairs = [(tower, tokenizer) for tower, tokenizer in _TEXT if tower in components]
+    pairs = [(tower, words) for tower, words in _texts(pipeline_class) if tower in components]
+    vae = autoencoder_name(pipeline_class)
     defaults = path / DEFAULTS
     towers = tuple(
-        read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
+        read_bert(path / tower, reading)
+        if pipeline_class == BERT
+        else read_text_tower(path / tower, reading, skip=int(xl), final_norm=not xl)
         for tower, _ in pairs
     )
     folder = Folder(
         unet=read_unet(path / "unet", reading),
-        autoencoder=read_autoencoder(path / "vae", reading),
+        autoencoder=read_autoencoder(path / vae, reading),
         text_towers=towers,
         tokenizers=tuple(
-            read_tokenizer(path / tokenizer, tower.config)
+            read_wordpiece(path / tokenizer, tower.config)
+            if isinstance(tower, BertText)
+            else read_tokenizer(path / tokenizer, tower.config)
             for (_, tokenizer), tower in zip(pairs, towers, strict=True)
         ),
         scheduler=read_scheduler(path / "scheduler", amended=pipeline_class in _AMENDING),
         pipeline_class=pipeline_class,
         defaults=from_dict(Defaults, read_json(defaults), DEFAULTS)
         if defaults.is_file()
+        else BERT_DEFAULTS
+        if pipeline_class == BERT
         else Defaults(),
         settings=_settings(index),
         low_resolution=read_scheduler(path / _LOW_RESOLUTION)
@@ -149,7 +174,7 @@ def read_folder(
         else LOW_RESOLUTION,
         files={
             name: weights_files(path / name, variant)
-            for name in ("unet", "vae", *(tower for tower, _ in pairs))
+            for name in ("unet", vae, *(tower for tower, _ in pairs))
         },
     )
     check_fit(path, folder)
@@ -169,15 +194,19 @@ def write_folder(
 
     `safelight.json` beside `model_index.json` carries what diffusers has no place for.
     """
+    if any(isinstance(tower, ClassEmbedder) for tower in folder.text_towers):
+        raise SafelightError("diffusers has no folder for a model of classes; keep its file.")
     writing = Writing(dtype, variant, max_shard_bytes)
     with replacing_folder(path) as whole:
         write_unet(whole / "unet", folder.unet, writing)
         vae = folder.autoencoder
         vae = without_shift(vae) if isinstance(vae, Autoencoder) else vae
-        write_autoencoder(whole / "vae", vae, writing)
+        write_autoencoder(whole / autoencoder_name(folder.pipeline_class), vae, writing)
         for (name, words), tower, tokenizer in zip(
             text_names(folder), folder.text_towers, folder.tokenizers, strict=True
         ):
+            assert not isinstance(tower, ClassEmbedder)
+            assert not isinstance(tokenizer, ClassReader)
             write_text_tower(whole / name, tower, writing)
             (whole / words).mkdir()
             tokenizer.save(whole / words)
@@ -206,13 +235,15 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
         for name, entry in index.items()
         if isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
     }
-    needed = {"unet", "vae", "scheduler"}
-    text = {tower for tower, _ in _TEXT} & present
-    needed |= {tokenizer for tower, tokenizer in _TEXT if tower in text}
+    pipeline_class = str(index["_class_name"])
+    pairs = _texts(pipeline_class)
+    needed = {"unet", autoencoder_name(pipeline_class), "scheduler"}
+    text = {tower for tower, _ in pairs} & present
+    needed |= {tokenizer for tower, tokenizer in pairs if tower in text}
     unknown = sorted(present - needed - text - {*_UNUSED, _LOW_RESOLUTION})
     missing = sorted(needed - present)
     if unknown or missing or not text:
-        lacks = missing or ([] if text else ["text_encoder"])
+        lacks = missing or ([] if text else [pairs[0][0]])
         raise SafelightError(
             f"{path} is {describe_folder(path)}, not a text-to-image model of Stable Diffusion's "
             "family: "
@@ -236,18 +267,24 @@ def _settings(index: Mapping[str, Value]) -> dict[str, Value]:
 
 def _index(folder: Folder) -> dict[str, Value]:
     none: list[Value] = [None, None]
-    kl = "VQModel" if isinstance(folder.autoencoder, VQAutoencoder) else "AutoencoderKL"
     index: dict[str, Value] = {
         "_class_name": folder.pipeline_class,
         "_diffusers_version": DIFFUSERS_VERSION,
         **folder.settings,
         "scheduler": ["diffusers", folder.scheduler.class_name],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", kl],
+        autoencoder_name(folder.pipeline_class): [
+            "diffusers",
+            _AUTOENCODERS[type(folder.autoencoder)],
+        ],
     }
     for (name, words), tower in zip(text_names(folder), folder.text_towers, strict=True):
-        index[name] = ["transformers", clip_class_name(tower.config)]
-        index[words] = ["transformers", "CLIPTokenizer"]
+        if isinstance(tower, BertText):
+            index |= {name: ["latent_diffusion", "LDMBertModel"]}
+            index |= {words: ["transformers", "BertTokenizer"]}
+        elif isinstance(tower, ClipText):
+            index |= {name: ["transformers", clip_class_name(tower.config)]}
+            index |= {words: ["transformers", "CLIPTokenizer"]}
     if folder.pipeline_class == _UPSCALER:
         index[_LOW_RESOLUTION] = ["diffusers", folder.low_resolution.class_name]
         index |= {"safety_checker": none, "feature_extractor": none, "watermarker": none}
@@ -259,9 +296,20 @@ def _index(folder: Folder) -> dict[str, Value]:
 
 def text_names(folder: Folder) -> tuple[tuple[str, str], ...]:
     """The names of the text towers and tokenizers; the XL refiner has the second pair alone."""
+    if folder.pipeline_class == BERT:
+        return _texts(BERT)
     count = len(folder.text_towers)
     refiner = count == 1 and "XL" in folder.pipeline_class
     return _TEXT[1:] if refiner else _TEXT[:count]
+
+
+def autoencoder_name(pipeline_class: str) -> str:
+    """What the autoencoder is called among the parts of such a pipeline."""
+    return "vqvae" if pipeline_class == BERT else "vae"
+
+
+def _texts(pipeline_class: str) -> tuple[tuple[str, str], ...]:
+    return (("bert", "tokenizer"),) if pipeline_class == BERT else _TEXT
 
 
 def check_fit(path: Path, folder: Folder) -> None:
@@ -272,8 +320,7 @@ def check_fit(path: Path, folder: Folder) -> None:
         raise SafelightError(
             f"{path}: the U-Net takes a context of width {wanted}, its text towers give {context}."
         )
-    config = folder.autoencoder.config
-    latents = config.codebook_dim if isinstance(config, VQConfig) else config.latent_channels
+    latents = latent_channels(folder.autoencoder)
     if folder.unet.config.out_channels != latents:
         raise SafelightError(
             f"{path}: the U-Net makes {folder.unet.config.out_channels} latent channels, the "

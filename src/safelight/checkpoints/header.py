@@ -13,6 +13,7 @@ from safelight.checkpoints.tables.unet import unet_config_to_diffusers
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
+from safelight.models.clip import ClipText
 from safelight.models.tokenizer import ClipTokenizer
 
 ENTRY = "safelight"
@@ -36,15 +37,20 @@ class Header:
 
 
 def write_header(folder: Folder, vae: AutoencoderConfig) -> str:
-    """The entry for a model whose autoencoder is written as `vae`."""
+    """The entry for a model with CLIP's text side, whose autoencoder is written as `vae`."""
     tokenizers = [
         {"tokenizer": tokenizer.to_json(), "length": tokenizer.length, "pad": tokenizer.pad}
         for tokenizer in folder.tokenizers
+        if isinstance(tokenizer, ClipTokenizer)
     ]
     values: dict[str, Value] = {
         "unet": unet_config_to_diffusers(folder.unet.config),
         "vae": autoencoder_config_to_diffusers(vae),
-        "text": [clip_config_to_transformers(tower.config) for tower in folder.text_towers],
+        "text": [
+            clip_config_to_transformers(tower.config)
+            for tower in folder.text_towers
+            if isinstance(tower, ClipText)
+        ],
         "scheduler": scheduler_to_diffusers(folder.scheduler),
         "pipeline": folder.pipeline_class,
         "settings": dict(folder.settings),

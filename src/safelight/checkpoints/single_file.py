@@ -13,6 +13,8 @@ from safelight.checkpoints.components import (
     public_tokenizer,
 )
 from safelight.checkpoints.families import (
+    BERT_TEXT,
+    CLASSES,
     REFINER,
     SD1,
     SD2,
@@ -26,20 +28,35 @@ from safelight.checkpoints.families import (
     split,
 )
 from safelight.checkpoints.files import State, write_state
-from safelight.checkpoints.folder import SINGLE, Folder, check_fit, read_folder
+from safelight.checkpoints.folder import (
+    BERT_DEFAULTS,
+    SINGLE,
+    Defaults,
+    Folder,
+    check_fit,
+    read_folder,
+)
 from safelight.checkpoints.header import ENTRY, Header, read_header, write_header
-from safelight.checkpoints.rules import from_ours, to_ours
+from safelight.checkpoints.rules import Rule, Table, from_ours, to_ours
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
 from safelight.checkpoints.shift import without_shift
-from safelight.checkpoints.tables import autoencoder, clip, compvis, shapes, unet
+from safelight.checkpoints.tables import autoencoder, bert, clip, compvis, shapes, unet
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
+from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.bert import BertText
+from safelight.models.classes import ClassConfig, ClassEmbedder, ClassReader
 from safelight.models.clip import ClipText, ClipTextConfig
-from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
+from safelight.models.wordpiece import WordPieceTokenizer
 
+_DEFAULTS = {
+    BERT_TEXT.pipeline: BERT_DEFAULTS,
+    CLASSES.pipeline: Defaults(scale=3.0),  # as in CompVis' own notebook
+}
+_WITHOUT_NULL = 1000  # ImageNet's classes, in CompVis' first such model, whose heads differ
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
 
 
@@ -76,22 +93,23 @@ def read_single_file(
                 f"{source} has {len(family.text)} text towers, its header {count} {what}."
             )
     towers = tuple(
-        _read_tower(parts[part.prefix], place, known) for place, part in enumerate(family.text)
+        _read_text(parts[part.prefix], place, known) for place, part in enumerate(family.text)
     )
     for tokenizer, tower in zip(header.tokenizers, towers, strict=False):
-        check_tokenizer(tokenizer, tower.config, source)
+        if isinstance(tower, ClipText):
+            check_tokenizer(tokenizer, tower.config, source)
     folder = Folder(
         unet=network.to(device),
         autoencoder=_read_autoencoder(parts[VAE], known).to(device),
         text_towers=tuple(tower.to(device) for tower in towers),
-        tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
+        tokenizers=header.tokenizers or tuple(_tokenizer(tower, path) for tower in towers),
         scheduler=scheduler_from_diffusers(header.scheduler, source)
         if header.scheduler
         else scheduler_of(family, opened.state, opened.metadata),
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
-        defaults=header.defaults,
+        defaults=_DEFAULTS.get(family.pipeline, header.defaults),
         settings=header.settings or family.settings,
-        files={SINGLE: (path,)},
+        files={SINGLE: (path,)} | _beside(path, family),
     )
     check_fit(path, folder)
     return folder
@@ -103,11 +121,15 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
 
     A text entry in its header carries the configurations, so that any model of ours comes back.
 
-    Raises `SafelightError` for a VQ autoencoder, of which no such layout is known.
+    Raises `SafelightError` for a VQ or tiny autoencoder, of which no such layout is known.
     """
     vae = folder.autoencoder
-    if isinstance(vae, VQAutoencoder):
-        raise SafelightError("A model with a VQ autoencoder has no layout of one file.")
+    if not isinstance(vae, Autoencoder):
+        raise SafelightError(
+            f"A model whose autoencoder is a {type(vae).__name__} has no layout of one file."
+        )
+    if any(isinstance(tower, BertText) for tower in folder.text_towers):
+        raise SafelightError(f"A {folder.pipeline_class} is written as a folder, not as one file.")
     vae = without_shift(vae)
     levels = len(vae.config.block_out_channels)
     network = from_ours(unet.UNET, folder.unet.state_dict())
@@ -135,19 +157,26 @@ def _read_unet(state: State, known: _Known) -> UNet:
     source = known.source
     if known.header.unet:
         config = unet.unet_config_from_diffusers(known.header.unet, source)
-        _check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
+        check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = shapes.unet_config_of(state, source)
         config = replace(config, sample_size=known.family.latent_size)
+        if known.family is CLASSES:  # one head, as CompVis trained it
+            config = replace(config, attention_heads=(1,) * len(config.attention_heads))
     named = to_ours(compvis.unet_table(config), state, source)
     return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=known.dtype)
 
 
-def _read_autoencoder(state: State, known: _Known) -> Autoencoder:
+def _read_autoencoder(state: State, known: _Known) -> Autoencoder | VQAutoencoder:
     source = known.source
+    if known.family is CLASSES:
+        vq = shapes.vq_config_of(state, known.family.latent_scale, source)
+        named = to_ours(compvis.autoencoder_table(len(vq.block_out_channels)), state, source)
+        table = autoencoder.VQ
+        return filled(lambda: VQAutoencoder(vq), named, table, source=source, dtype=known.dtype)
     if known.header.vae:
         config = autoencoder.autoencoder_config_from_diffusers(known.header.vae, source)
-        _check_layers((config.layers_per_block,), state, source)
+        check_layers((config.layers_per_block,), state, source)
     else:
         config = shapes.autoencoder_config_of(state, known.family.latent_scale, source)
     named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
@@ -162,13 +191,42 @@ def _read_tower(state: State, place: int, known: _Known) -> ClipText:
     if known.header.text:
         values = known.header.text[place]
         config = clip.clip_config_from_transformers(values, source)
-        _check_layers((config.num_hidden_layers,), state, source)
+        check_layers((config.num_hidden_layers,), state, source)
     else:
         config = _tower_config(shapes.clip_config_of(named, source), family, open_clip=open_clip)
         named = _without_unused(named, config)
     config = replace(config, skip=int(family.xl), final_norm=not family.xl)
     table = clip.CLIP_TEXT
     return filled(lambda: ClipText(config), named, table, source=source, dtype=known.dtype)
+
+
+def _read_text(state: State, place: int, known: _Known) -> AnyTextTower:
+    if known.family is BERT_TEXT:
+        return _read_bert(state, known)
+    if known.family is CLASSES:
+        return _read_classes(state, known)
+    return _read_tower(state, place, known)
+
+
+def _read_classes(state: State, known: _Known) -> ClassEmbedder:
+    table = state["embedding.weight"]
+    if table.ndim != 2 or table.shape[0] < 2 or table.shape[0] == _WITHOUT_NULL:
+        raise SafelightError(
+            f"{known.source} has a table of classes of shape {tuple(table.shape)}; expected a row "
+            "for each class and a last one for the null, as in cin256-v2."
+        )
+    config = ClassConfig(*table.shape)
+    same = Table((Rule("{key}", "{key}"),))
+    return filled(
+        lambda: ClassEmbedder(config), state, same, source=known.source, dtype=known.dtype
+    )
+
+
+def _read_bert(state: State, known: _Known) -> BertText:
+    config = bert.bert_config_of(state, known.source)
+    named = to_ours(bert.x_transformers_table(config.num_hidden_layers), state, known.source)
+    table = bert.BERT_TEXT
+    return filled(lambda: BertText(config), named, table, source=known.source, dtype=known.dtype)
 
 
 def _tower_config(config: ClipTextConfig, family: Family, *, open_clip: bool) -> ClipTextConfig:
@@ -190,7 +248,7 @@ def _without_unused(named: Mapping[str, torch.Tensor], config: ClipTextConfig) -
     return {key: tensor for key, tensor in named.items() if not key.startswith(tuple(left_out))}
 
 
-def _check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
+def check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
     """Raises `SafelightError` before a header's absurd number of layers is built."""
     if sum(counts) > len(state):
         raise SafelightError(
@@ -199,7 +257,37 @@ def _check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
         )
 
 
-def _tokenizer(tower: ClipText, source: str) -> ClipTokenizer:
+def _words(path: Path) -> Path:
+    """BERT's vocabulary, which no file of weights brings: it has to lie beside it."""
+    return path.absolute().with_name("vocab.txt")
+
+
+def _names(path: Path) -> Path:
+    """The names of the classes, which may lie beside a file of weights."""
+    return path.absolute().with_name("classes.txt")
+
+
+def _beside(path: Path, family: Family) -> dict[str, tuple[Path, ...]]:
+    """The files beside a single file on which its pictures depend."""
+    if family is BERT_TEXT:
+        return {"tokenizer": (_words(path),)}
+    return {"classes": (_names(path),)} if family is CLASSES and _names(path).is_file() else {}
+
+
+def _tokenizer(tower: AnyTextTower, path: Path) -> AnyTokenizer:
+    source = str(path)
+    if isinstance(tower, ClassEmbedder):
+        names, classes = _names(path), tower.config.vocab_size - 1
+        return ClassReader.from_file(names, classes) if names.is_file() else ClassReader(classes)
+    if isinstance(tower, BertText):
+        words, length = _words(path), tower.config.max_position_embeddings
+        if not words.is_file():
+            raise SafelightError(
+                f"{source} brings no vocabulary; put BERT's (bert-base-uncased) there as {words}."
+            )
+        tokenizer = WordPieceTokenizer.from_vocabulary(words, length=length)
+        check_tokenizer(tokenizer, tower.config, str(words))
+        return tokenizer
     if tower.config.vocab_size != CLIP_VOCABULARY:
         raise SafelightError(
             f"{source} has a text tower of {tower.config.vocab_size} tokens and brings no "
@@ -213,7 +301,8 @@ def _family_to_write(folder: Folder) -> Family:
         return XL
     if "XL" in folder.pipeline_class:
         return REFINER
-    return SD2 if folder.text_towers[0].config.hidden_act == "gelu" else SD1
+    config = folder.text_towers[0].config
+    return SD2 if isinstance(config, ClipTextConfig) and config.hidden_act == "gelu" else SD1
 
 
 def _prefixed(prefix: str, state: State) -> State:

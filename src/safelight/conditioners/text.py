@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from safelight.models.clip import ClipText
-from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.types import Conditioning
 
 
@@ -20,15 +19,15 @@ class TextConditioner:
     as SDXL's base was trained.
     """
 
-    tokenizers: tuple[ClipTokenizer, ...]
-    towers: tuple[ClipText, ...]
+    tokenizers: tuple[AnyTokenizer, ...]
+    towers: tuple[AnyTextTower, ...]
     pooled: bool = False
     zero_null: bool = False
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Encodes a batch of prompts on the towers' device; an empty prompt is the usual null."""
         features = [
-            tower(tokenizer.encode(prompts).to(tower.final_layer_norm.weight.device))
+            tower(tokenizer.encode(prompts).to(next(tower.parameters()).device))
             for tokenizer, tower in zip(self.tokenizers, self.towers, strict=True)
         ]
         return Conditioning(

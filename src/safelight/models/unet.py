@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from safelight.nn.attention import SpatialTransformer
+from safelight.nn.attention import PictureAttention, SpatialTransformer
 from safelight.nn.blocks import Downsample, Picture, ResBlock, Upsample
 from safelight.nn.embeddings import ContextEmbedding, Embedding, OneHotEmbedding, sinusoidal
 from safelight.nn.recompute import recomputed
@@ -45,6 +45,7 @@ class UNetConfig:
     mid_block: bool = True
     mid_attention: bool = True
     cross_attention_dim: int | None = 768
+    self_attention: bool = False  # without context, as in the autoencoders
     use_linear_projection: bool = False
     upcast_attention: bool = False
     norm_num_groups: int = 32
@@ -73,6 +74,8 @@ class UNetConfig:
                     f"{name} has {len(getattr(self, name))} entries for {levels} levels of "
                     "block_out_channels; give one a level."
                 )
+        if self.self_attention and self.cross_attention_dim is not None:
+            raise ValueError("self_attention looks at no context; leave out cross_attention_dim.")
         if self.context_heads is not None:
             if self.cross_attention_dim is None or self.context_heads < 1:
                 raise ValueError("context_heads needs a cross_attention_dim and one head or more.")
@@ -288,7 +291,21 @@ def _transformers(config: UNetConfig, level: int, count: int) -> nn.ModuleList |
     )
 
 
-def _transformer(config: UNetConfig, level: int, *, self_context: bool) -> SpatialTransformer:
+class _SelfAttention(PictureAttention):
+    """Attention of a U-Net that takes no context."""
+
+    def forward(self, x: Picture, context: Tensor | None = None) -> Picture:
+        return super().forward(x)
+
+
+def _transformer(config: UNetConfig, level: int, *, self_context: bool) -> nn.Module:
+    if config.self_attention:
+        return _SelfAttention(
+            config.block_out_channels[level],
+            groups=config.norm_num_groups,
+            eps=config.norm_eps,
+            heads=config.attention_heads[level],
+        )
     return SpatialTransformer(
         config.block_out_channels[level],
         config.attention_heads[level],
@@ -328,6 +345,8 @@ def zero_residuals(unet: UNet) -> None:
             _zero(module.conv2)
         elif isinstance(module, SpatialTransformer):
             _zero(module.proj_out)
+        elif isinstance(module, PictureAttention):
+            _zero(module.to_out)
     _zero(unet.conv_out)
 
 

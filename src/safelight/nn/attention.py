@@ -44,10 +44,13 @@ class Attention(nn.Module):
 
 
 class PictureAttention(nn.Module):
-    """Self-attention over the pixels of a picture with a norm and a skip: the autoencoders' own."""
+    """Self-attention over the pixels of a picture with a norm and a skip: the autoencoders', and
+    that of U-Nets without context.
+    """
 
-    def __init__(self, channels: int, *, groups: int, eps: float):
+    def __init__(self, channels: int, *, groups: int, eps: float, heads: int = 1):
         super().__init__()
+        self.heads = heads
         self.group_norm = nn.GroupNorm(groups, channels, eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
@@ -58,7 +61,7 @@ class PictureAttention(nn.Module):
         """(b, c, h, w) to the same."""
         tokens = rearrange(self.group_norm(x), "b c h w -> b (h w) c")
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        out = self.to_out(attend(q, k, v, heads=1))
+        out = self.to_out(attend(q, k, v, self.heads))
         return x + rearrange(out, "b (h w) c -> b c h w", h=x.shape[-2])
 
 

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
-from safelight.models.autoencoder import Autoencoder
-from safelight.models.vq import VQAutoencoder
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines.given import Given, GivenPicture, depth_tensor, image_tensor, mask_tensor
 
 Latents = Float[Tensor, "b c h w"]
 
 
 def encoded(
-    autoencoder: Autoencoder | VQAutoencoder, pixels: Float[Tensor, "b 3 H W"], noise: Latents
+    autoencoder: AnyAutoencoder, pixels: Float[Tensor, "b 3 H W"], noise: Latents
 ) -> Latents:
     """Scaled latents of a picture, drawn from the autoencoder's distribution with that noise."""
     found = autoencoder.encode(pixels)

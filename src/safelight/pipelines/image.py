@@ -16,8 +16,11 @@ from torch import Tensor
 from safelight.checkpoints.adapters import networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.swap import with_autoencoder
 from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
@@ -235,9 +238,22 @@ class ImagePipeline:
             z = encoded if isinstance(encoded, Tensor) else encoded.mode()
             return autoencoder.decode(z).float().clamp(-1, 1).cpu()
 
+    def autoencoder_at(self, path: Path) -> AnyAutoencoder:
+        """Another autoencoder for this model's latents, such as a tiny one for previews; errors as
+        `with_autoencoder`.
+        """
+        folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
+        return folder.autoencoder
+
     def unread(self, prompt: str) -> str:
-        """The end of a prompt that is too long for the text tower to read; empty if it is not."""
+        """The end of a prompt that is too long for the text tower to read; empty if it is not.
+
+        Raises `SafelightError` for a prompt that a model of classes does not know.
+        """
         tokenizer = self._text.tokenizers[0]
+        if isinstance(tokenizer, ClassReader):
+            tokenizer.encode([prompt])  # which raises for a prompt that is no class
+            return ""
         encoding = tokenizer.tokenizer.encode(prompt)
         if len(encoding.ids) <= tokenizer.length:
             return ""
@@ -298,6 +314,7 @@ class ImagePipeline:
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
             refiner=None if self.refiner is None else self.refiner.used,
+            vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.pipelines.find import DEFAULT, find_model, lasting_name
+from safelight.pipelines.find import DEFAULT, expanded, find_model, lasting_name
 from safelight.pipelines.image import ImagePipeline
 
 PRECISIONS = {
@@ -27,6 +28,7 @@ def load(
     adapters: Mapping[str | Path, float] | None = None,
     refiner: str | Path | None = None,
     refine_at: float = 0.8,
+    vae: str | Path | None = None,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
 
@@ -40,22 +42,29 @@ def load(
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
         refiner: a second model that does the last steps, as by `ImagePipeline.refine_by`.
         refine_at: the part of the noise schedule that is done before it.
+        vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
+            reads them.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
-            a kind that makes pictures from a prompt, or the device is not there.
+            a kind that makes pictures from a prompt, the autoencoder is not one for it, or the
+            device is not there.
     """
     device = _device(device)
-    pipeline = _read(path_or_name, dtype, device)
+    pipeline = _read(path_or_name, vae, dtype, device)
     for file, strength in (adapters or {}).items():
         pipeline.adapt(file, strength)
     if refiner is not None:
-        pipeline.refine_by(_read(refiner, dtype, device), refine_at)
+        pipeline.refine_by(_read(refiner, vae, dtype, device), refine_at)
     return pipeline
 
 
-def _read(path_or_name: str | Path, dtype: torch.dtype, device: str) -> ImagePipeline:
+def _read(
+    path_or_name: str | Path, vae: str | Path | None, dtype: torch.dtype, device: str
+) -> ImagePipeline:
     folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
+    if vae is not None:
+        folder = with_autoencoder(folder, expanded(str(vae)), dtype=dtype, device=device)
     return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
 
 

@@ -75,6 +75,7 @@ class Manifest:
     image_scale: float | None = None
     noise_level: int | None = None
     refiner: UsedRefiner | None = None
+    vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     format: int = _FORMAT
 
     def to_json(self) -> str:

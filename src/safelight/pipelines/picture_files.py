@@ -32,6 +32,17 @@ def write_picture(path: Path, image: Image.Image, manifest: Manifest) -> None:
         raise SafelightError(
             f"Cannot put the manifest into {path}: {error}; save as .png, which has room."
         ) from error
+    _write(path, encoded)
+
+
+def write_preview(path: Path, image: Image.Image) -> None:
+    """Writes a picture on its way, which has no manifest; errors as `write_picture`."""
+    stream = io.BytesIO()
+    image.save(stream, _FORMATS[picture_suffix(path)])
+    _write(path, stream.getvalue())
+
+
+def _write(path: Path, encoded: bytes) -> None:
     try:
         with replacing_file(path) as part:
             part.write_bytes(encoded)
@@ -103,6 +114,7 @@ def _jpeg(image: Image.Image, manifest: str) -> bytes:
     return stream.getvalue()
 
 
+_FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _ENCODERS: dict[str, Callable[[Image.Image, str], bytes]] = {
     ".png": _png,
     ".webp": _webp,

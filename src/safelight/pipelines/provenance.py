@@ -7,7 +7,7 @@ import torch
 
 from safelight import __version__
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX, SINGLE, Folder
+from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
 
 
 def library_versions() -> dict[str, str]:
@@ -25,12 +25,13 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     These are model_index.json and, by their paths in the folder, the configurations of the
     networks, the scheduler's and the tokenizers' files; none for a model made in memory or read
     from a single file. How it is best used (safelight.json) is not among them, since a manifest
-    says how it was.
+    says how it was. Of an autoencoder in the place of the model's own it is its configuration.
     """
-    if SINGLE in folder.files:
-        return {}  # all of it is in the one file
-    components = {paths[0].parent for paths in folder.files.values() if paths}
-    hashes: dict[str, str] = {}
+    own = {name: paths for name, paths in folder.files.items() if not _is_swapped(name, folder)}
+    hashes = _swapped_configuration(folder)
+    if SINGLE in own:
+        return hashes  # all else is in the one file
+    components = {paths[0].parent for paths in own.values() if paths}
     for root in {component.parent for component in components}:
         places = {*components, root / "scheduler", *root.glob("tokenizer*")}
         files = [path for place in places for path in place.glob("*") if _configures(path)]
@@ -38,6 +39,20 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
             if path.is_file():
                 hashes[path.relative_to(root).as_posix()] = sha256_of_files([path])
     return hashes
+
+
+def _is_swapped(name: str, folder: Folder) -> bool:
+    return folder.swapped is not None and name == autoencoder_name(folder.pipeline_class)
+
+
+def _swapped_configuration(folder: Folder) -> dict[str, str]:
+    if folder.swapped is None or folder.swapped.is_file():
+        return {}
+    name = autoencoder_name(folder.pipeline_class)
+    configuration = folder.files[name][0].with_name("config.json")
+    if not configuration.is_file():
+        return {}
+    return {f"{name}/config.json": sha256_of_files([configuration])}
 
 
 def _configures(path: Path) -> bool:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.errors import SafelightError
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -24,6 +26,9 @@ def generate(
     prompts: Path | None = None,
     model: str = "default",
     lora: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    vae: str | None = None,
+    preview: Path | None = None,
+    preview_vae: str | None = None,
     device: str = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -70,12 +75,21 @@ def generate(
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
         for several.
+    vae
+        Another autoencoder for the model's own: a folder in
+        diffusers' layout, or a file of an autoencoder alone.
+    preview
+        A picture file that shows the picture to come, written
+        anew after each step.
+    preview_vae
+        The autoencoder of the preview, as --vae; a tiny one
+        (TAESD) is fastest. [default: the model's]
     device
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
     """
-    from safelight.app.outputs import plan_outputs
+    from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
@@ -86,12 +100,19 @@ def generate(
     for request in requests:
         request.check()
     paths = plan_outputs(output, requests)
+    if preview is not None:
+        check_preview(preview, paths)
+    elif preview_vae is not None:
+        raise SafelightError("--preview-vae is the autoencoder of --preview FILE; give that too.")
 
     # Torch takes a second to import: only now, when the mistakes that need no model are told.
     from safelight.app.adapters import chosen_adapters
-    from safelight.app.making import make_pictures
+    from safelight.app.making import make_pictures, previewed
     from safelight.pipelines.load import load, precision_named
 
     adapters = chosen_adapters(lora)
-    pipeline = load(model, dtype=precision_named(precision), device=device, adapters=adapters)
-    make_pictures(pipeline, requests, paths)
+    pipeline = load(
+        model, dtype=precision_named(precision), device=device, adapters=adapters, vae=vae
+    )
+    shown = None if preview is None else previewed(pipeline, preview, preview_vae)
+    make_pictures(pipeline, requests, paths, shown)

@@ -15,6 +15,7 @@ def rerun(
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
     model: str | None = None,
+    vae: str | None = None,
     other_weights: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
     """Make a picture again, with the same pixels.
@@ -29,6 +30,9 @@ def rerun(
     model
         The model's folder or name, where it is not the one that
         the file names.
+    vae
+        The autoencoder given by --vae, where it is not at the
+        path that the file names.
     other_weights
         Go on if the weights are not those that made the
         picture.
@@ -43,7 +47,7 @@ def rerun(
 
     from safelight.app.remaking import remake
 
-    remade = remake(manifest, model=model, any_weights=other_weights)
+    remade = remake(manifest, model=model, vae=vae, any_weights=other_weights)
     remade.picture.save(target)
     print(target)
     print(f"safelight: {remade.verdict}", file=sys.stderr)

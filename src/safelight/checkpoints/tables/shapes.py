@@ -9,6 +9,7 @@ from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.clip import ClipTextConfig
 from safelight.models.unet import ClassKind, UNetConfig
+from safelight.models.vq import VQConfig
 
 _HEAD = 64  # channels of a head in the public towers, and in U-Nets with linear projections
 _SD1_HEADS = 8
@@ -124,6 +125,33 @@ def autoencoder_config_of(
     except (KeyError, IndexError, ValueError) as error:
         raise SafelightError(
             f"{source} holds no autoencoder of Stable Diffusion's family that is whole ({error})."
+        ) from error
+
+
+def vq_config_of(state: Mapping[str, Tensor], scale: float, source: str) -> VQConfig:
+    """The shape of the VQ autoencoder whose tensors, in CompVis' names, these are.
+
+    Raises `SafelightError` for anything but one of this family.
+    """
+    try:
+        shape = _autoencoder_config(state, scale)
+        codebook = state["quantize.embedding.weight"]
+        return VQConfig(
+            in_channels=shape.in_channels,
+            out_channels=shape.out_channels,
+            latent_channels=shape.latent_channels,
+            codebook_size=codebook.shape[0],
+            codebook_dim=codebook.shape[1],
+            block_out_channels=shape.block_out_channels,
+            layers_per_block=shape.layers_per_block,
+            attention=shape.attention,
+            mid_attention=shape.mid_attention,
+            sample_size=None,
+            scaling_factor=scale,
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise SafelightError(
+            f"{source} holds no VQ autoencoder that is whole ({error})."
         ) from error
 
 

@@ -1,0 +1,53 @@
+"""CompVis' super-resolution model in diffusers' layout: a `LDMSuperResolutionPipeline` folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from safelight.checkpoints.components import Reading, read_autoencoder, read_unet
+from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.folder import INDEX
+from safelight.checkpoints.scheduler_files import read_scheduler
+from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.config import read_json
+from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.models.unet import UNet
+
+CLASS = "LDMSuperResolutionPipeline"
+_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Upscaler:
+    """A model that enlarges pictures: its U-Net sees the small picture beside the latents, which
+    are as large as it.
+    """
+
+    unet: UNet
+    autoencoder: AnyAutoencoder
+    scheduler: SchedulerConfig
+
+
+def read_upscaler(
+    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Upscaler:
+    """Reads such a model; `SafelightError`, one line, if it is of another kind or broken."""
+    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
+    if index.get("_class_name") != CLASS:
+        raise SafelightError(f"{path} is {describe_folder(path)}; expected a {CLASS} folder.")
+    reading = Reading(dtype, device)
+    upscaler = Upscaler(
+        unet=read_unet(path / "unet", reading),
+        autoencoder=read_autoencoder(path / "vqvae", reading),
+        scheduler=read_scheduler(path / "scheduler"),
+    )
+    config, latents = upscaler.unet.config, latent_channels(upscaler.autoencoder)
+    if config.out_channels != latents or config.in_channels != latents + _COLOURS:
+        raise SafelightError(
+            f"{path}: the U-Net takes {config.in_channels} channels and makes "
+            f"{config.out_channels}; expected {latents + _COLOURS} and {latents}, for the "
+            "autoencoder's latents beside a picture."
+        )
+    return upscaler
