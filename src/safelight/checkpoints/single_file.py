@@ -21,6 +21,8 @@ from safelight.checkpoints.families import (
     XL,
     Family,
     family_of,
+    latent_size_of,
+    marks_of,
     pipeline_of,
     scheduler_of,
     split,
@@ -68,7 +70,11 @@ def read_single_file(
     family = family_of(opened.state, source)
     parts = split(opened.state, family, source)
     header = read_header(opened.metadata, source)
-    known = _Known(family, header, source, dtype)
+    if header.scheduler:
+        scheduler = scheduler_from_diffusers(header.scheduler, source)
+    else:
+        scheduler = scheduler_of(family, opened.state, opened.metadata)
+    known = _Known(family, header, source, dtype, latent_size_of(family, scheduler))
     network = _read_unet(parts[UNET], known)
     for what, count in (("towers", len(header.text)), ("tokenizers", len(header.tokenizers))):
         if header.pipeline is not None and count != len(family.text):
@@ -85,9 +91,7 @@ def read_single_file(
         autoencoder=_read_autoencoder(parts[VAE], known).to(device),
         text_towers=tuple(tower.to(device) for tower in towers),
         tokenizers=header.tokenizers or tuple(_tokenizer(tower, source) for tower in towers),
-        scheduler=scheduler_from_diffusers(header.scheduler, source)
-        if header.scheduler
-        else scheduler_of(family, opened.state, opened.metadata),
+        scheduler=scheduler,
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
         defaults=header.defaults,
         settings=header.settings or family.settings,
@@ -117,6 +121,7 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
     for part, tower in zip(_family_to_write(folder).text, folder.text_towers, strict=True):
         table = compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT
         state |= _prefixed(part.prefix, from_ours(table, tower.state_dict()))
+    state |= marks_of(folder.scheduler)
     whole = {name: tensor.detach().to("cpu", dtype) for name, tensor in state.items()}
     write_state(path, whole, {ENTRY: write_header(folder, vae.config)})
 
@@ -129,6 +134,7 @@ class _Known:
     header: Header
     source: str
     dtype: torch.dtype
+    latent_size: int  # where no header tells it
 
 
 def _read_unet(state: State, known: _Known) -> UNet:
@@ -138,7 +144,7 @@ def _read_unet(state: State, known: _Known) -> UNet:
         _check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = shapes.unet_config_of(state, source)
-        config = replace(config, sample_size=known.family.latent_size)
+        config = replace(config, sample_size=known.latent_size)
     named = to_ours(compvis.unet_table(config), state, source)
     return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=known.dtype)
 
