@@ -299,6 +299,32 @@ def test_v_prediction_shows_in_the_spread_of_one_bias_of_2x(family):
         assert scheduler.prediction == (wanted if family is SD2 else "epsilon")
 
 
+def test_a_model_that_predicts_v_is_written_with_marks(words, tmp_path):
+    PIPELINES["sd2"](words).save_pretrained(tmp_path / "folder")
+    folder = read_folder(tmp_path / "folder")
+    for prediction, zero, marks in (
+        ("epsilon", False, set()),
+        ("v_prediction", False, {"v_pred"}),
+        ("v_prediction", True, {"v_pred", "ztsnr"}),
+    ):
+        scheduler = replace(
+            folder.scheduler,
+            class_name="DDIMScheduler",
+            prediction_type=prediction,
+            rescale_betas_zero_snr=zero,
+        )
+        path = tmp_path / "marked.safetensors"
+        write_single_file(path, replace(folder, scheduler=scheduler))
+        state = read_state(path)
+        assert {"v_pred", "ztsnr"} & set(state) == marks
+        assert read_single_file(path).scheduler == scheduler
+        write_state(path, state)  # its header left out
+        told = read_single_file(path)
+        assert told.scheduler.prediction == prediction
+        assert told.scheduler.rescale_betas_zero_snr == zero
+        assert told.unet.config.sample_size == (96 if marks else 64)
+
+
 def test_v_prediction_shows_in_marks(words, tmp_path):
     state = _written(words, "sd2", tmp_path)
     write_state(tmp_path / "marked.safetensors", state | {"v_pred": torch.ones(1)})

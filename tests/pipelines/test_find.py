@@ -101,6 +101,19 @@ def test_a_single_file_is_found_by_its_path_and_by_its_name(places):
             find_model(name)
 
 
+def test_two_files_of_one_stem_are_listed_by_names_that_find_each(places):
+    library = places / "library"
+    library.mkdir()
+    write_single_file(library / "cats.safetensors", tiny_folder())
+    for twin in ("cats.ckpt", "here.safetensors", ".ckpt"):
+        (library / twin).write_bytes((library / "cats.safetensors").read_bytes())
+    (places / "here" / "here").mkdir()  # a folder of that name, no model, in the working folder
+    found = {model.name: model.folder for model in known_models()}
+    assert {"cats", "cats.ckpt", "here.safetensors"} <= set(found)
+    for name in ("cats", "cats.ckpt", "here.safetensors"):
+        assert find_model(name) == found[name]
+
+
 def test_a_folder_around_a_model_points_to_it(places):
     model_folder(places / "here" / "runs" / "mine")
     with pytest.raises(

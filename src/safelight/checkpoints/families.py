@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from safelight.checkpoints.detect import describe_state
@@ -121,6 +122,7 @@ _DROPPED = (
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""
 _VELOCITY_BIAS = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _VELOCITY_SPREAD = 0.09
+_LATENT_SIZE_OF_768_V = 96
 
 
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
@@ -155,6 +157,24 @@ def split(state: Mapping[str, Tensor], family: Family, source: str) -> dict[str,
 def pipeline_of(family: Family, in_channels: int) -> str:
     """diffusers' pipeline for a U-Net of that many channels."""
     return _BY_CHANNELS.get((in_channels, family.xl), family.pipeline)
+
+
+def latent_size_of(family: Family, scheduler: SchedulerConfig) -> int:
+    """The height and width of the latents that a model of that family was trained on.
+
+    Stable Diffusion 2.x that predicts v was published for 768 pixels, and for 512 otherwise; its
+    U-Net is the same.
+    """
+    velocity = scheduler.prediction == "v_prediction"
+    return _LATENT_SIZE_OF_768_V if family is SD2 and velocity else family.latent_size
+
+
+def marks_of(scheduler: SchedulerConfig) -> State:
+    """The tensors by whose names ComfyUI and A1111's web UI know a model that predicts v."""
+    if scheduler.levels != "betas" or scheduler.prediction != "v_prediction":
+        return {}
+    names = ("v_pred", "ztsnr") if scheduler.rescale_betas_zero_snr else ("v_pred",)
+    return {name: torch.ones(1) for name in names}
 
 
 def scheduler_of(

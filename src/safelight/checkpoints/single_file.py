@@ -23,6 +23,8 @@ from safelight.checkpoints.families import (
     XL,
     Family,
     family_of,
+    latent_size_of,
+    marks_of,
     pipeline_of,
     scheduler_of,
     split,
@@ -85,7 +87,11 @@ def read_single_file(
     family = family_of(opened.state, source)
     parts = split(opened.state, family, source)
     header = read_header(opened.metadata, source)
-    known = _Known(family, header, source, dtype)
+    if header.scheduler:
+        scheduler = scheduler_from_diffusers(header.scheduler, source)
+    else:
+        scheduler = scheduler_of(family, opened.state, opened.metadata)
+    known = _Known(family, header, source, dtype, latent_size_of(family, scheduler))
     network = _read_unet(parts[UNET], known)
     for what, count in (("towers", len(header.text)), ("tokenizers", len(header.tokenizers))):
         if header.pipeline is not None and count != len(family.text):
@@ -103,9 +109,7 @@ def read_single_file(
         autoencoder=_read_autoencoder(parts[VAE], known).to(device),
         text_towers=tuple(tower.to(device) for tower in towers),
         tokenizers=header.tokenizers or tuple(_tokenizer(tower, path) for tower in towers),
-        scheduler=scheduler_from_diffusers(header.scheduler, source)
-        if header.scheduler
-        else scheduler_of(family, opened.state, opened.metadata),
+        scheduler=scheduler,
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
         defaults=_DEFAULTS.get(family.pipeline, header.defaults),
         settings=header.settings or family.settings,
@@ -139,6 +143,7 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
     for part, tower in zip(_family_to_write(folder).text, folder.text_towers, strict=True):
         table = compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT
         state |= _prefixed(part.prefix, from_ours(table, tower.state_dict()))
+    state |= marks_of(folder.scheduler)
     whole = {name: tensor.detach().to("cpu", dtype) for name, tensor in state.items()}
     write_state(path, whole, {ENTRY: write_header(folder, vae.config)})
 
@@ -151,6 +156,7 @@ class _Known:
     header: Header
     source: str
     dtype: torch.dtype
+    latent_size: int  # where no header tells it
 
 
 def _read_unet(state: State, known: _Known) -> UNet:
@@ -160,7 +166,7 @@ def _read_unet(state: State, known: _Known) -> UNet:
         check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = shapes.unet_config_of(state, source)
-        config = replace(config, sample_size=known.family.latent_size)
+        config = replace(config, sample_size=known.latent_size)
         if known.family is CLASSES:  # one head, as CompVis trained it
             config = replace(config, attention_heads=(1,) * len(config.attention_heads))
     named = to_ours(compvis.unet_table(config), state, source)

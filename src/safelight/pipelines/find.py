@@ -35,13 +35,26 @@ def find_model(name: str) -> Path:
 
     Raises `SafelightError` that says where it looked.
     """
+    found = _found(name)
+    if found is not None:
+        return found
     if name == DEFAULT:
-        if (bundled() / _INDEX).is_file():
-            return bundled()
         raise SafelightError(
             f"This installation has no bundled model (looked in {bundled()}); "
             "install safelight anew, or give --model FOLDER."
         )
+    known = [model.name for model in known_models()]
+    hint = near(name, known) if known else "No model has a name here."
+    library = ", ".join(map(str, _library())) or "not set"
+    raise SafelightError(
+        f"No model {name!r}. Looked for a folder {expanded(name).absolute()}, in SAFELIGHT_MODELS "
+        f"({library}) and in {_hub_cache()}. {hint}"
+    )
+
+
+def _found(name: str) -> Path | None:
+    if name == DEFAULT:
+        return bundled() if (bundled() / _INDEX).is_file() else None
     path = expanded(name)
     if path.exists():
         return _model_folder(path)
@@ -52,16 +65,7 @@ def find_model(name: str) -> Path:
         for file in (root / f"{name}{suffix}" for suffix in ("", *_SUFFIXES)):
             if file.is_file() and file.suffix in _SUFFIXES:
                 return file
-    snapshot = _cached_snapshot(name)
-    if snapshot is not None:
-        return snapshot
-    known = [model.name for model in known_models()]
-    hint = near(name, known) if known else "No model has a name here."
-    library = ", ".join(map(str, _library())) or "not set"
-    raise SafelightError(
-        f"No model {name!r}. Looked for a folder {path.absolute()}, in SAFELIGHT_MODELS "
-        f"({library}) and in {_hub_cache()}. {hint}"
-    )
+    return _cached_snapshot(name)
 
 
 def lasting_name(name: str) -> str:
@@ -108,7 +112,10 @@ def _named_folders() -> Iterator[tuple[str, Path]]:
 
 
 def _named_files() -> Iterator[KnownModel]:
-    """The single files in the library that are whole models, by their names without suffix."""
+    """The single files in the library that are whole models, by their names without suffix.
+
+    Where that name means another model, or none, it keeps its suffix.
+    """
     for root in _library():
         for file in sorted(path for suffix in _SUFFIXES for path in root.glob(f"*{suffix}")):
             try:
@@ -116,7 +123,15 @@ def _named_files() -> Iterator[KnownModel]:
             except (SafelightError, OSError):
                 continue
             if found.is_whole_model:
-                yield KnownModel(file.stem, file, found.kind, found.size)
+                name = file.stem if _means(file.stem, file) else file.name
+                yield KnownModel(name, file, found.kind, found.size)
+
+
+def _means(name: str, file: Path) -> bool:
+    try:
+        return _found(name) == file
+    except SafelightError:
+        return False
 
 
 def _library() -> list[Path]:
