@@ -290,3 +290,20 @@ def test_the_older_names_of_diffusers_are_known(words, tmp_path):  # noqa: F811
     write_state(tmp_path / "it.safetensors", state)
     paths = read_adapter(tmp_path / "it.safetensors", model).deltas["unet"].keys()
     assert paths == {f"{block}.{layer}" for layer in ("to_out", "to_q", "to_k")}
+
+
+def test_the_older_names_of_text_towers_are_known(words, tmp_path):  # noqa: F811
+    pipeline = PIPELINES["sd1"](words)
+    pipeline.save_pretrained(tmp_path / "model")
+    model = read_folder(tmp_path / "model")
+    block = "encoder.layers.0.self_attn"
+    width = pipeline.text_encoder.config.hidden_size
+    state = {}
+    for layer in ("to_q", "to_k", "to_v", "to_out"):
+        name = f"text_encoder.text_model.{block}.{layer}_lora"
+        state[f"{name}.down.weight"] = torch.ones(2, width)
+        state[f"{name}.up.weight"] = torch.ones(width, 2)
+    write_state(tmp_path / "it.safetensors", state)
+    found = read_adapter(tmp_path / "it.safetensors", model).deltas["text_encoder"].keys()
+    assert {path.rpartition(".")[2] for path in found} == {"q_proj", "k_proj", "v_proj", "out_proj"}
+    assert all("layers.0." in path for path in found)

@@ -177,6 +177,9 @@ def _unet_names(theirs: str, compvis: str) -> Iterator[str]:
 
 def _text_names(theirs: str, path: str, network: str, *, alone: bool) -> Iterator[str]:
     yield f"{network}.{path}"  # transformers 5 has no prefix
+    if ".self_attn." in theirs:  # diffusers' older names, beside attention processors
+        block, _, layer = theirs.rpartition(".")
+        yield f"{network}.{block}.to_{layer.removesuffix('_proj')}"
     numbered = "lora_te2" if network == "text_encoder_2" else "lora_te1"
     for start in (numbered, "lora_te") if alone else (numbered,):
         yield f"{start}_{theirs.replace('.', '_')}"
