@@ -28,6 +28,7 @@ from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.single_file import read_single_file, write_single_file
 from safelight.errors import SafelightError
 from safelight.models.tokenizer import ClipTokenizer
+from safelight.pipelines.kind import kind_of
 from safelight.pipelines.request import Request
 
 from .conftest import shaken
@@ -342,3 +343,49 @@ def test_a_broken_header_entry_is_one_line(words, entry, tmp_path):
     with pytest.raises(SafelightError, match="header") as caught:
         read_single_file(tmp_path / "broken.safetensors")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "pipeline", "beside"),
+    [
+        (5, {}, "StableDiffusionDepth2ImgPipeline", "depth"),
+        (
+            7,
+            {
+                "num_class_embeds": 1000,
+                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+                "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+                "only_cross_attention": (False, True),
+            },
+            "StableDiffusionUpscalePipeline",
+            "low resolution",
+        ),
+        (8, {}, "StableDiffusionInstructPix2PixPipeline", "image"),
+        (9, {}, "StableDiffusionInpaintPipeline", "mask"),
+    ],
+)
+def test_a_file_of_others_for_a_task_is_told_by_its_channels(
+    words, channels, options, pipeline, beside, tmp_path
+):
+    theirs = _sd(words, "sd2")
+    config = dict(theirs.unet.config) | {"in_channels": channels} | options
+    config.pop("_use_default_values")  # what was left out then is said now
+    if channels == 7:
+        config["attention_head_dim"] = 8
+    theirs.register_modules(unet=shaken(UNet2DConditionModel.from_config(config)))
+    theirs.save_pretrained(tmp_path / "folder")
+    folder = read_folder(tmp_path / "folder")
+    write_single_file(tmp_path / "ours.safetensors", folder)
+    state = read_state(tmp_path / "ours.safetensors")
+    extra = {"depth_model.model.scratch.output_conv.0.bias": torch.zeros(3)}
+    write_state(tmp_path / "theirs.safetensors", state | extra)
+    found = read_single_file(tmp_path / "theirs.safetensors")
+    assert found.pipeline_class == pipeline
+    assert kind_of(found, "it").beside == beside
+    assert found.autoencoder.config.scaling_factor == (0.08333 if channels == 7 else 0.18215)
+    ours = folder.unet.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in found.unet.state_dict().items())
+    wanted = replace(folder.unet.config, sample_size=None)
+    assert replace(found.unet.config, sample_size=None, upcast_attention=False) == wanted
+    if channels == 7:
+        assert found.scheduler.prediction == "v_prediction"

@@ -1,14 +1,16 @@
 """A picture made again from its manifest, and how it compares."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from safelight.app.making import counting_steps
 from safelight.errors import SafelightError
+from safelight.pipelines.given import PARTS, Given, GivenPicture, Part, give
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
 from safelight.pipelines.load import has_device, load, precision_named
-from safelight.pipelines.manifest import Manifest
+from safelight.pipelines.manifest import Manifest, UsedPicture
 from safelight.pipelines.request import Request
 
 
@@ -39,9 +41,13 @@ def remake(
         dtype=precision_named(manifest.precision),
         device=device,
         vae=vae or manifest.vae or None,
+        refiner=None if manifest.refiner is None else manifest.refiner.model,
+        refine_at=0.8 if manifest.refiner is None else manifest.refiner.at,
     )
     if not any_weights:
-        check_weights(manifest, pipeline)
+        check_weights(manifest.weights, pipeline)
+        if manifest.refiner is not None and pipeline.refiner is not None:
+            check_weights(manifest.refiner.weights, pipeline.refiner.pipeline)
     for adapter in manifest.adapters:
         pipeline.adapt(adapter.file, adapter.strength)
     if not any_weights:
@@ -62,13 +68,13 @@ def remake(
     return Remade(picture, False, f"the pixels are not the same.{reason}")
 
 
-def check_weights(manifest: Manifest, pipeline: ImagePipeline) -> None:
+def check_weights(then: Mapping[str, str], pipeline: ImagePipeline) -> None:
     """Raises `SafelightError` naming the components whose weights did not make the picture."""
     ours = pipeline.weights
     changed = [
-        f"{name} ({_short(manifest.weights.get(name))} then, {_short(ours.get(name))} now)"
-        for name in sorted(manifest.weights.keys() | ours.keys())
-        if manifest.weights.get(name) != ours.get(name)
+        f"{name} ({_short(then.get(name))} then, {_short(ours.get(name))} now)"
+        for name in sorted(then.keys() | ours.keys())
+        if then.get(name) != ours.get(name)
     ]
     if changed:
         raise SafelightError(
@@ -99,7 +105,28 @@ def request_of(manifest: Manifest) -> Request:
         manifest.seed,
         manifest.width,
         manifest.height,
+        given=Given(*(_given_again(part, manifest.given.get(part)) for part in PARTS)),
+        strength=manifest.strength,
+        image_scale=manifest.image_scale,
+        noise_level=manifest.noise_level,
     )
+
+
+def _given_again(part: Part, used: UsedPicture | None) -> GivenPicture | None:
+    """The picture that was given then; `SafelightError` if it is gone or another."""
+    if used is None:
+        return None
+    if used.file is None:
+        raise SafelightError(
+            f"The {part} that was given was never a file; ask for the picture in Python with it."
+        )
+    given = give(part, used.file)
+    if given is None or given.sha256 != used.sha256:
+        raise SafelightError(
+            f"{used.file} is not the {part} that was given then: its pixels are others. Put the "
+            "right one there."
+        )
+    return given
 
 
 def differences(then: Manifest, now: Manifest) -> list[str]:

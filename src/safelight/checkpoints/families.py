@@ -61,6 +61,20 @@ SD2 = Family(
     1024,
     _PNDM,
 )
+UPSCALER = replace(
+    SD2,
+    name="Stable Diffusion's x4 upscaler",
+    pipeline="StableDiffusionUpscalePipeline",
+    latent_scale=0.08333,
+    latent_size=128,
+    scheduler=SchedulerConfig(
+        class_name="DDIMScheduler",
+        beta_start=0.0001,
+        beta_end=0.02,
+        prediction_type="v_prediction",
+        set_alpha_to_one=False,
+    ),
+)
 XL = Family(
     "Stable Diffusion XL",
     "StableDiffusionXLPipeline",
@@ -106,9 +120,10 @@ CLASSES = Family(
         class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
     ),
 )
+_UPSCALER_CHANNELS = 7
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
-    (7, False): "StableDiffusionUpscalePipeline",
+    (_UPSCALER_CHANNELS, False): "StableDiffusionUpscalePipeline",
     (8, False): "StableDiffusionInstructPix2PixPipeline",
     (9, False): "StableDiffusionInpaintPipeline",
     (8, True): "StableDiffusionXLInstructPix2PixPipeline",
@@ -117,6 +132,7 @@ _BY_CHANNELS = {
 _DROPPED = (
     *("model_ema.", "betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
     *("lvlb_weights", "denoiser.sigmas", "embedding_manager.", "scale_factor", "global_step"),
+    *("depth_model.", "low_scale_model."),  # the depth is given, the noise on small pictures known
     *("v_pred", "ztsnr", "cond_stage_model.logit_scale", "conditioner.embedders.0.logit_scale"),
 )
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""
@@ -130,11 +146,18 @@ def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     for family in (XL, REFINER, SD2, BERT_TEXT, SD1, CLASSES):
         prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text)]
         if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):
-            return family
+            upscales = family is SD2 and in_channels_of(state) == _UPSCALER_CHANNELS
+            return UPSCALER if upscales else family
     raise SafelightError(
         f"{source} is {describe_state(state)}; expected a whole text-to-image model of Stable "
         "Diffusion's family: a U-Net, an autoencoder and a text tower."
     )
+
+
+def in_channels_of(state: Mapping[str, Tensor]) -> int:
+    """How many channels the U-Net of a file takes; 4 where it does not show."""
+    first = state.get(f"{UNET}input_blocks.0.0.weight")
+    return 4 if first is None or first.ndim < 2 else first.shape[1]
 
 
 def split(state: Mapping[str, Tensor], family: Family, source: str) -> dict[str, State]:

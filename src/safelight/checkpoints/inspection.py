@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from safelight.checkpoints.detect import PURPOSES, describe_folder, describe_state
-from safelight.checkpoints.families import UNET, VAE, family_of
+from safelight.checkpoints.families import UNET, UPSCALER, VAE, family_of, in_channels_of
 from safelight.checkpoints.files import State, read_shapes
 from safelight.checkpoints.folder import INDEX
 from safelight.checkpoints.weights_file import is_safetensors, read_weights_file
@@ -70,8 +70,7 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
         family = family_of(state, source)
     except SafelightError:
         return None, {}
-    inputs = state.get(f"{UNET}input_blocks.0.0.weight")
-    channels = 4 if inputs is None or inputs.ndim < 2 else inputs.shape[1]
+    channels = in_channels_of(state)
     prefixes = {"U-Net": UNET, "autoencoder": VAE}
     prefixes |= {f"text tower {i}": part.prefix for i, part in enumerate(family.text, start=1)}
     parts: dict[str, str] = {}
@@ -80,7 +79,7 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
         parts[name] = f"{count / 1e6:,.2f} M weights"
     if any(key.startswith("model_ema.") for key in state):
         parts["moving averages"] = "not read"
-    purpose = PURPOSES.get(channels, "")
+    purpose = "" if family is UPSCALER else PURPOSES.get(channels, "")
     crossings = [key for key in state if key.startswith(UNET) and key.endswith("attn2.to_k.weight")]
     width = state[crossings[0]].shape[-1] if crossings and state[crossings[0]].ndim else 0
     if width != family.context:

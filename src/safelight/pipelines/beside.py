@@ -1,14 +1,16 @@
 """The channels that a network sees beside the noised latent, made of given pictures."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.pipelines.given import Given, GivenPicture, depth_tensor, image_tensor, mask_tensor
+from safelight.pipelines.given import Given, GivenPicture
 
 Latents = Float[Tensor, "b c h w"]
 
@@ -70,3 +72,26 @@ def noised_small(
     sigma = schedule.t_to_sigma(torch.tensor(float(level), dtype=torch.float64)).item()
     pixels = image_tensor(image, noise.shape[-1], noise.shape[-2]).to(noise)
     return (pixels + sigma * noise) / (1 + sigma**2) ** 0.5
+
+
+def image_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
+    """An image in [-1, 1], resized by Lanczos as diffusers does."""
+    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+    return torch.from_numpy(levels).permute(2, 0, 1)[None] * 2 - 1
+
+
+def mask_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 1 h w"]:
+    """A mask of ones, which are made anew, and zeros."""
+    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+    return (torch.from_numpy(levels)[None, None] >= 0.5).float()
+
+
+def depth_tensor(given: GivenPicture) -> Float[Tensor, "1 1 h w"]:
+    """A depth map in its own values and size."""
+    return torch.from_numpy(np.array(given.picture, dtype=np.float32))[None, None]
+
+
+def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from safelight.errors import SafelightError
-from safelight.pictures import WHITE, flatten, load_picture
-from safelight.pipelines.picture_files import open_picture
 
 Part = Literal["image", "mask", "depth"]
+PARTS: tuple[Part, ...] = ("image", "mask", "depth")  # as the fields of `Given`
 
 
 @dataclass(frozen=True)
@@ -62,28 +57,14 @@ def give(part: Part, source: str | Path | Image.Image | None) -> GivenPicture | 
         return None
     if isinstance(source, Image.Image):
         return _given(_plain(part, source), None)
+    from safelight.pictures import load_picture  # which imports torch
+    from safelight.pipelines.picture_files import open_picture
+
     path = Path(source)
     if part == "image":
         return _given(load_picture(path), path)
     with open_picture(path) as picture:
         return _given(_plain(part, ImageOps.exif_transpose(picture)), path)
-
-
-def image_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
-    """An image in [-1, 1], resized by Lanczos as diffusers does."""
-    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
-    return torch.from_numpy(levels).permute(2, 0, 1)[None] * 2 - 1
-
-
-def mask_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 1 h w"]:
-    """A mask of ones, which are made anew, and zeros."""
-    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
-    return (torch.from_numpy(levels)[None, None] >= 0.5).float()
-
-
-def depth_tensor(given: GivenPicture) -> Float[Tensor, "1 1 h w"]:
-    """A depth map in its own values and size."""
-    return torch.from_numpy(np.array(given.picture, dtype=np.float32))[None, None]
 
 
 def _given(picture: Image.Image, path: Path | None) -> GivenPicture:
@@ -93,18 +74,16 @@ def _given(picture: Image.Image, path: Path | None) -> GivenPicture:
 
 def _plain(part: Part, picture: Image.Image) -> Image.Image:
     if part == "image":
+        from safelight.pictures import WHITE, flatten
+
         return flatten(picture.convert("RGBA"), WHITE)
     if part == "mask":
         return picture.convert("L")
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        return Image.fromarray(np.asarray(picture, dtype=np.float32))
-    return picture.convert("L").convert("F")
-
-
-def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
-    if picture.size == (width, height):
+    if picture.mode.startswith("I"):  # 16 bits or more
+        return picture.convert("I").convert("F")
+    if picture.mode == "F":
         return picture
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+    return picture.convert("L").convert("F")
 
 
 def size_for(given: GivenPicture, factor: int) -> tuple[int, int]:

@@ -198,6 +198,10 @@ class ImagePipeline:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
         return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
 
+    def begins_from(self, request: Request) -> bool:
+        """Whether the pictures of a request begin from a given one."""
+        return request.given.image is not None and self.kind.strength is not None
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -310,7 +314,7 @@ class ImagePipeline:
                 part: UsedPicture(picture.file, picture.sha256)
                 for part, picture in request.given.parts.items()
             },
-            strength=settings.strength,
+            strength=settings.strength if self.begins_from(request) else None,
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
             refiner=None if self.refiner is None else self.refiner.used,

@@ -71,7 +71,7 @@ class Manifest:
     configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
     adapters: tuple[UsedAdapter, ...] = ()
     given: dict[str, UsedPicture] = field(default_factory=dict[str, UsedPicture])
-    strength: float = 1.0
+    strength: float | None = None  # None where no picture was begun from
     image_scale: float | None = None
     noise_level: int | None = None
     refiner: UsedRefiner | None = None

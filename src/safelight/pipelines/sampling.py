@@ -16,8 +16,15 @@ from safelight.diffusion.guidance import cfg, cfg_image
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
-from safelight.pipelines.beside import depth_beside, encoded, instructed, masked, noised_small
-from safelight.pipelines.given import Given, image_tensor
+from safelight.pipelines.beside import (
+    depth_beside,
+    encoded,
+    image_tensor,
+    instructed,
+    masked,
+    noised_small,
+)
+from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after

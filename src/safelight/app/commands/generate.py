@@ -1,5 +1,6 @@
 """`safelight generate`: prompts to picture files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,14 @@ def generate(
     vae: str | None = None,
     preview: Path | None = None,
     preview_vae: str | None = None,
+    image: Path | None = None,
+    mask: Path | None = None,
+    depth: Path | None = None,
+    strength: float | None = None,
+    image_scale: float | None = None,
+    noise_level: int | None = None,
+    refiner: str | None = None,
+    refine_at: float = 0.8,
     device: str = "auto",
     precision: Precision = "float32",
 ) -> None:
@@ -52,7 +61,7 @@ def generate(
         [default: the model's]
     scale
         How strictly the prompt is followed (classifier-free
-        guidance; 1 is none). [default: the model's]
+        guidance; 1 and below are none). [default: the model's]
     sampler
         The sampler, such as euler, ddim or dpmpp_2m. [default:
         the model's]
@@ -84,6 +93,28 @@ def generate(
     preview_vae
         The autoencoder of the preview, as --vae; a tiny one
         (TAESD) is fastest. [default: the model's]
+    image
+        A picture to begin from; or to inpaint, edit or enlarge,
+        where the model does that. The new one has its size.
+    mask
+        A picture that is white where the image is made anew,
+        for an inpainting model.
+    depth
+        A depth map, brighter where nearer, for a depth model.
+    strength
+        How much of the image is made anew, above 0 and up to 1.
+        [default: the model's]
+    image_scale
+        How strictly an editing model keeps to the image.
+        [default: 1.5]
+    noise_level
+        Of the image that an upscaler sees: more lets it invent
+        more. [default: 20]
+    refiner
+        A second model that does the last steps, such as SDXL's
+        refiner: a folder, a file or a name.
+    refine_at
+        The part of the noise schedule done before the refiner.
     device
         cpu, cuda, or auto: cuda where there is one.
     precision
@@ -94,7 +125,20 @@ def generate(
     from safelight.pipelines.request import Request
 
     requests = [
-        Request(text, negative, steps, scale, sampler, seed, width, height, count)
+        Request(
+            text,
+            negative,
+            steps,
+            scale,
+            sampler,
+            seed,
+            width,
+            height,
+            count,
+            strength=strength,
+            image_scale=image_scale,
+            noise_level=noise_level,
+        )
         for text in gather_prompts(prompt, prompts)
     ]
     for request in requests:
@@ -108,11 +152,20 @@ def generate(
     # Torch takes a second to import: only now, when the mistakes that need no model are told.
     from safelight.app.adapters import chosen_adapters
     from safelight.app.making import make_pictures, previewed
+    from safelight.pipelines.given import Given, give
     from safelight.pipelines.load import load, precision_named
 
     adapters = chosen_adapters(lora)
+    given = Given(give("image", image), give("mask", mask), give("depth", depth))
+    requests = [replace(request, given=given) for request in requests]
     pipeline = load(
-        model, dtype=precision_named(precision), device=device, adapters=adapters, vae=vae
+        model,
+        dtype=precision_named(precision),
+        device=device,
+        adapters=adapters,
+        vae=vae,
+        refiner=refiner,
+        refine_at=refine_at,
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
     make_pictures(pipeline, requests, paths, shown)

@@ -1,0 +1,95 @@
+"""`--image` and its kin: a picture from a picture, its manifest, and the same picture again."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safelight.app.cli import main
+from safelight.checkpoints.folder import write_folder
+from safelight.models.unet import UNet
+from tiny_model import tiny_folder
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture of 26 x 35 pixels, no multiple of the tiny model's factor 4."""
+    levels = np.random.default_rng(4).integers(0, 255, (35, 26, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def _make(model, into, *options):
+    fixed = ["--model", str(model), "--device", "cpu", "--steps", "4", "-o", str(into)]
+    assert main(["generate", "a red cube", *fixed, *options]) == 0
+    return np.asarray(Image.open(into))
+
+
+def _shown(path, capsys):
+    capsys.readouterr()
+    assert main(["show", str(path)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_picture_from_a_picture_comes_again(model_folder, photo, tmp_path, capsys):
+    made = _make(model_folder, tmp_path / "a.png", "--image", str(photo), "--strength", "0.5")
+    assert made.shape == (32, 24, 3)
+    told = _shown(tmp_path / "a.png", capsys)
+    assert (told["given"]["image"]["file"], told["strength"]) == (str(photo), 0.5)
+    assert main(["rerun", str(tmp_path / "a.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
+    stronger = _make(model_folder, tmp_path / "b.png", "--image", str(photo), "--strength", "1")
+    assert (stronger != made).any()
+
+
+def test_another_picture_in_its_place_is_told(model_folder, photo, tmp_path, capsys):
+    _make(model_folder, tmp_path / "a.png", "--image", str(photo))
+    Image.new("RGB", (26, 35), "red").save(photo)
+    assert main(["rerun", str(tmp_path / "a.png")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"safelight: {photo} is not the image that was given then")
+    photo.unlink()
+    assert main(["rerun", str(tmp_path / "a.png")]) == 2
+
+
+def test_an_inpainting_model_takes_its_mask_from_a_file(photo, tmp_path, capsys):
+    folder = tiny_folder()
+    unet = UNet(dataclasses.replace(folder.unet.config, in_channels=9)).eval()
+    write_folder(tmp_path / "model", dataclasses.replace(folder, unet=unet))
+    mask = Image.new("L", (26, 35), 0)
+    mask.paste(255, (4, 4, 20, 20))
+    mask.save(tmp_path / "mask.png")
+    options = ["--image", str(photo), "--mask", str(tmp_path / "mask.png")]
+    made = _make(tmp_path / "model", tmp_path / "a.png", *options)
+    assert main(["rerun", str(tmp_path / "a.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
+    mask.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(tmp_path / "mask.png")
+    other = _make(tmp_path / "model", tmp_path / "b.png", *options)
+    assert (other != made).any()
+    fixed = ["generate", "a red cube", "--model", str(tmp_path / "model"), "--device", "cpu"]
+    assert main([*fixed, "--image", str(photo)]) == 2
+    assert "it lacks a mask" in capsys.readouterr().err
+
+
+def test_a_refined_picture_comes_again(model_folder, tmp_path, capsys):
+    write_folder(tmp_path / "second", tiny_folder(seed=5))
+    options = ["--refiner", str(tmp_path / "second"), "--refine-at", "0.5"]
+    plain = _make(model_folder, tmp_path / "plain.png")
+    made = _make(model_folder, tmp_path / "a.png", *options)
+    assert (made != plain).any()
+    assert _shown(tmp_path / "a.png", capsys)["refiner"]["at"] == 0.5
+    assert main(["rerun", str(tmp_path / "a.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
+    write_folder(tmp_path / "second", tiny_folder(seed=6))
+    assert main(["rerun", str(tmp_path / "a.png")]) == 2
+    assert "are not those that made the picture" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_is_a_line(model_folder, tmp_path, capsys):
+    (tmp_path / "photo.png").write_bytes(b"no picture")
+    fixed = ["generate", "a", "--model", str(model_folder), "-o", str(tmp_path / "a.png")]
+    assert main([*fixed, "--image", str(tmp_path / "photo.png")]) == 2
+    assert str(tmp_path / "photo.png") in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
