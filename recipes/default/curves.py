@@ -1,4 +1,4 @@
-"""The curves of both trainings, from their logs, into docs/samples/: `python curves.py`."""
+"""The curves of the trainings, from their logs, into docs/samples/: `python curves.py`."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from held_out import HERE
 PANELS = {
     "autoencoder": (("loss", "loss", "log"), ("psnr", "PSNR of held-out emoji, dB", "linear")),
     "unet": (("loss", "loss of v", "linear"),),
+    "unet_longer": (("loss", "loss of v", "linear"),),
 }
 """By training: the measure in the log, the panel's title and its scale."""
 
