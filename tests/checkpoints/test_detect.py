@@ -69,6 +69,41 @@ def test_others_are_recognised_by_their_keys(key, said):
     assert describe_state({key: torch.ones(1)}).startswith(said)
 
 
+KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+PEFT = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [
+        (
+            {f"{KOHYA}.lora_down.weight": (8, 768), f"{KOHYA}.lora_up.weight": (320, 8)},
+            "a LoRA of rank 8 in kohya's layout, for a Stable Diffusion 1.x U-Net",
+        ),
+        (
+            {
+                f"unet.{PEFT}.lora_A.weight": (4, 2048),
+                f"unet.{PEFT}.lora_B.weight": (640, 4),
+                "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A.weight": (16, 768),
+            },
+            "a LoRA of rank 4 to 16 in diffusers' layout, for an SDXL U-Net",
+        ),
+        (
+            {
+                f"base_model.model.{PEFT}.lora_A.weight": (4, 1024),
+                f"base_model.model.{PEFT}.lora_magnitude_vector": (320,),
+            },
+            "a DoRA of rank 4 in peft's layout, for a Stable Diffusion 2.x U-Net",
+        ),
+        ({f"{KOHYA}.hada_w1_a": (320, 8)}, "a LoHa in kohya's layout"),
+        ({f"lycoris_{PEFT}.lokr_w1": (4, 4)}, "a LoKr in LyCORIS' layout"),
+    ],
+)
+def test_an_adapter_says_its_kind_rank_layout_and_family(shapes, said):
+    state = {key: torch.ones(shape) for key, shape in shapes.items()}
+    assert describe_state(state) == said
+
+
 def test_a_folder_says_what_it_is(tmp_path):
     assert describe_folder(tmp_path / "nowhere") == "not there"
     assert "it holds nothing" in describe_folder(tmp_path)

@@ -53,7 +53,7 @@ def test_precisions_and_layouts_are_told(tmp_path):
     write_single_file(tmp_path / "one", folder, dtype=torch.float16)
     single = inspect(tmp_path / "one")
     assert single.layout == "safetensors"
-    assert single.precisions == {"float16": found.weights}
+    assert single.precisions == {"float16": found.weights + 1}  # with the mark v_pred
     mixed = {"a": torch.zeros(3, dtype=torch.float8_e4m3fn), "b": torch.zeros(2)}
     write_state(tmp_path / "mixed", mixed)
     assert inspect(tmp_path / "mixed").precisions == {"float8_e4m3fn": 3, "float32": 2}

@@ -1,6 +1,6 @@
 """What a file or folder is, in plain words, by its content and never by its name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -9,8 +9,6 @@ from safelight.config import read_json
 from safelight.errors import SafelightError
 
 _MARKS = (
-    (("lora_unet_", "lora_te"), "a LoRA in kohya's layout"),
-    ((".lora_A.", ".lora_B.", ".lora.up.", ".lora.down.", "_lora."), "a LoRA"),
     (("controlnet_cond_embedding.",), "a ControlNet"),
     (
         (
@@ -27,6 +25,21 @@ _MARKS = (
     (("vision_model.encoder.layers.",), "a CLIP image tower"),
     (("_conv_stem.",), "an EfficientNet"),
 )
+_ADAPTERS = (
+    (("dora_scale", "lora_magnitude_vector"), "a DoRA"),
+    (("hada_w1_a", "hada_w2_a"), "a LoHa"),
+    (("lokr_w1", "lokr_w2"), "a LoKr"),
+    (("lora_down.", "lora_A.", "lora.down.", "_lora.down.", "lora_linear_layer.down."), "a LoRA"),
+)
+"""Kinds of adapters, by the names of their parts; the first that fits."""
+_LAYOUTS = (
+    (("lora_unet_", "lora_te"), "kohya's"),
+    (("lycoris_",), "LyCORIS'"),
+    (("base_model.model.",), "peft's"),
+    (("unet.", "text_encoder"), "diffusers'"),
+)
+"""Layouts of adapters, by how their names begin; the first that fits."""
+_RANK_PARTS = ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight")
 _CONTEXT_WIDTHS = {
     768: "a Stable Diffusion 1.x U-Net",
     1024: "a Stable Diffusion 2.x U-Net",
@@ -53,6 +66,9 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     """What a file's tensors are, such as "an SDXL U-Net", by their names and shapes."""
     if not state:
         return "empty"
+    kind = _first_mark(state, _ADAPTERS)
+    if kind is not None:
+        return _describe_adapter(state, kind)
     for marks, description in _MARKS:
         if any(mark in key for key in state for mark in marks):
             return description
@@ -90,6 +106,41 @@ def describe_folder(folder: Path) -> str:
         return "a file" if folder.exists() else "not there"
     present = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
     return f"a folder without model_index.json or config.json (it holds {present})"
+
+
+def _first_mark(
+    state: Mapping[str, Tensor], table: Sequence[tuple[tuple[str, ...], str]]
+) -> str | None:
+    for marks, description in table:
+        if any(mark in key for key in state for mark in marks):
+            return description
+    return None
+
+
+def _describe_adapter(state: Mapping[str, Tensor], kind: str) -> str:
+    """Such as "a LoRA of rank 8 in kohya's layout, for a Stable Diffusion 1.x U-Net"."""
+    ranks = {
+        part.shape[0] for key, part in state.items() if key.endswith(_RANK_PARTS) and part.ndim > 1
+    }
+    rank = "" if not ranks else f" of rank {min(ranks)}"
+    rank += f" to {max(ranks)}" if len(ranks) > 1 else ""
+    begins = next(
+        (
+            layout
+            for marks, layout in _LAYOUTS
+            if any(key.startswith(mark) for key in state for mark in marks)
+        ),
+        None,
+    )
+    layout = "" if begins is None else f" in {begins} layout"
+    widths = {
+        _width(part)
+        for key, part in state.items()
+        if "attn2" in key and "to_k" in key and key.endswith(_RANK_PARTS)
+    }
+    found = {width for width in widths if width in _CONTEXT_WIDTHS}
+    family = f", for {_CONTEXT_WIDTHS[found.pop()]}" if len(found) == 1 else ""
+    return f"{kind}{rank}{layout}{family}"
 
 
 def _describe_unet(state: Mapping[str, Tensor]) -> str:
