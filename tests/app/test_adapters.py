@@ -95,3 +95,22 @@ def test_files_and_strengths_are_told_apart(tmp_path, monkeypatch):
     for texts, told in ((["b"], "no adapter"), (["a.safetensors", "a.safetensors:2"], "twice")):
         with pytest.raises(SafelightError, match=told):
             chosen_adapters(texts)
+
+
+@pytest.mark.parametrize("target", ["merged", "merged.safetensors"])
+def test_a_merged_lora_gives_the_picture_of_one_put_in(model_folder, lora, target, tmp_path):
+    plain = _make(model_folder, tmp_path / "plain.png")
+    styled = _make(model_folder, tmp_path / "styled.png", "--lora", f"{lora}:0.8")
+    into = tmp_path / target
+    assert main(["convert", str(model_folder), str(into), "--lora", f"{lora}:0.8"]) == 0
+    merged = _make(into, tmp_path / "merged.png")
+    assert np.abs(merged.astype(int) - styled.astype(int)).max() <= 1
+    assert np.abs(merged.astype(int) - plain.astype(int)).max() > 1
+
+
+def test_a_broken_lora_merges_into_nothing(model_folder, lora, tmp_path, capsys):
+    lora.write_bytes(b"no adapter")
+    into = tmp_path / "merged"
+    assert main(["convert", str(model_folder), str(into), "--lora", str(lora)]) == 2
+    assert str(lora) in capsys.readouterr().err
+    assert not into.exists()

@@ -6,7 +6,8 @@ file of another family is told by the first layer that the model has not.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -22,7 +23,16 @@ from safelight.checkpoints.tables.compvis import unet_table
 from safelight.checkpoints.tables.unet import UNET
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError, first_line
-from safelight.nn.lora import Hadamard, Kronecker, LowRank, adaptable, rows_and_columns
+from safelight.nn.lora import (
+    Hadamard,
+    Kronecker,
+    LowRank,
+    adaptable,
+    eject,
+    fused,
+    inject,
+    rows_and_columns,
+)
 
 _PARTS = {
     ".lora_down.weight": "down",
@@ -115,6 +125,21 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
     if not deltas:
         raise SafelightError(f"{path} holds no adapter.")
     return Adapter(deltas, " and ".join(sorted(kinds)))
+
+
+@contextmanager
+def merged(model: Folder, files: Mapping[Path, float]) -> Generator[None]:
+    """A model with adapters' files, each with its strength, in its weights while it lasts; the
+    weights are what they were, to the bit, afterwards. Errors as `read_adapter`.
+    """
+    deltas = [(read_adapter(path, model).deltas, strength) for path, strength in files.items()]
+    with ExitStack() as stack:
+        for network, module in networks(model).items():
+            for place, (parts, strength) in enumerate(deltas):
+                inject(module, f"file-{place}", parts.get(network, {}), strength)
+            stack.callback(eject, module)
+            stack.enter_context(fused(module))
+        yield
 
 
 def networks(model: Folder) -> dict[str, nn.Module]:

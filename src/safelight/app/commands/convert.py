@@ -12,6 +12,7 @@ def convert(
     /,
     *,
     precision: str | None = None,
+    lora: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     force: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> None:
     """Turn a single file into a folder, or a folder into a single file.
@@ -24,10 +25,15 @@ def convert(
         What to write: a name ending in .safetensors for one file, else a folder.
     precision
         Of the written weights: float32, bfloat16 or float16; by default that of the source.
+    lora
+        A LoRA, LoHa or LoKr file to merge into the weights, and after a colon its strength, as for
+        generate. Give it several times for several.
     force
         Replace what is at the target.
     """
+    from safelight.app.adapters import chosen_adapters
     from safelight.app.outputs import check_new_folder
+    from safelight.checkpoints.adapters import merged
     from safelight.checkpoints.folder import INDEX, write_folder
     from safelight.checkpoints.inspection import inspect
     from safelight.checkpoints.single_file import read_model, write_single_file
@@ -48,13 +54,15 @@ def convert(
     if taken and not force:
         raise SafelightError(f"{target} is there already; --force replaces it.")
     check_new_folder(target.parent)
+    adapters = {Path(file): strength for file, strength in chosen_adapters(lora).items()}
     model = read_model(found)
     if dtype is None:
         unet = model.files.get("unet") or (found,)
         kept = next((name for name in inspect(unet[0]).precisions if name in PRECISIONS), "float32")
         dtype = precision_named(kept)
-    if single:
-        write_single_file(target, model, dtype=dtype)
-    else:
-        write_folder(target, model, dtype=dtype)
+    with merged(model, adapters):
+        if single:
+            write_single_file(target, model, dtype=dtype)
+        else:
+            write_folder(target, model, dtype=dtype)
     print(target)
