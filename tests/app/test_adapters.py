@@ -114,3 +114,44 @@ def test_a_broken_lora_merges_into_nothing(model_folder, lora, tmp_path, capsys)
     assert main(["convert", str(model_folder), str(into), "--lora", str(lora)]) == 2
     assert str(lora) in capsys.readouterr().err
     assert not into.exists()
+
+
+def test_a_prompt_names_an_adapter_for_its_picture(model_folder, lora, tmp_path, monkeypatch):
+    (tmp_path / "loras" / "mine").mkdir(parents=True)
+    lora = lora.rename(tmp_path / "loras" / "mine" / "style.safetensors")
+    monkeypatch.setenv("SAFELIGHT_LORAS", str(tmp_path / "loras"))
+    pipeline = safelight.load(model_folder, device="cpu")
+    before = {name: tensor.clone() for name, tensor in pipeline.folder.unet.state_dict().items()}
+    [plain] = pipeline.generate("a red cube", steps=2)
+    [named] = pipeline.generate("a red <lora:style:0.8>cube", steps=2)
+    after = pipeline.folder.unet.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert pipeline.adapters == ()
+    [put_in] = safelight.load(model_folder, device="cpu", adapters={lora: 0.8}).generate(
+        "a red cube", steps=2
+    )
+    assert np.array_equal(named.image, put_in.image)
+    assert not np.array_equal(named.image, plain.image)
+    assert named.manifest.adapters == put_in.manifest.adapters
+    named.save(tmp_path / "named.png")
+    monkeypatch.delenv("SAFELIGHT_LORAS")
+    assert main(["rerun", str(tmp_path / "named.png")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("<lora:stile:1>", "'stile' that is not there. Did you mean 'style'?"),
+        ("<lora:style:much>", "the strength 'much'; expected one number"),
+        ("<lora:style:1:0.5>", "the strength '1:0.5'; expected one number"),
+        ("<lora:style", None),
+    ],
+)
+def test_a_wrong_tag_is_told_and_a_broken_one_is_text(
+    model_folder, lora, tag, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SAFELIGHT_LORAS", str(lora.parent))
+    fixed = ["--model", str(model_folder), "--device", "cpu", "-o", str(tmp_path / "a.png")]
+    status = main(["generate", f"a cube {tag}", *fixed, "--steps", "1"])
+    assert status == (0 if message is None else 2)
+    assert (message or "") in capsys.readouterr().err

@@ -2,9 +2,9 @@
 
 import math
 import platform
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from safelight.pipelines.manifest import (
     UsedRefiner,
     pixel_digest,
 )
+from safelight.pipelines.prompt_tags import find_adapter, without_tags
 from safelight.pipelines.provenance import configuration_hashes, library_versions
 from safelight.pipelines.request import Request, Settings
 from safelight.pipelines.sampling import Batch, Model, sample_in_two, sample_latents
@@ -148,7 +149,8 @@ class ImagePipeline:
         alone.
 
         Args:
-            prompt: what the picture should show.
+            prompt: what the picture should show; `<lora:name:0.8>` in it puts an adapter in for
+                these pictures, from the folders that SAFELIGHT_LORAS lists.
             negative: what it should not show.
             steps: of the sampler, from 1 up.
             scale: of classifier-free guidance; 1 and below are none, as in diffusers. A latent
@@ -192,10 +194,12 @@ class ImagePipeline:
     def each(self, request: Request, on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
         """The pictures of a request, each as soon as it is made; errors as `generate`."""
         settings = self.settle(request)
-        return (self._make(request, place, settings, on_step) for place in range(request.count))
+        prompt, files = self._named(request.prompt)
+        return self._each(replace(request, prompt=prompt), files, settings, on_step)
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
+        self._named(request.prompt)  # names that are wrong are told before anything is made
         return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
 
     def begins_from(self, request: Request) -> bool:
@@ -254,6 +258,7 @@ class ImagePipeline:
 
         Raises `SafelightError` for a prompt that a model of classes does not know.
         """
+        prompt, _ = without_tags(prompt)
         tokenizer = self._text.tokenizers[0]
         if isinstance(tokenizer, ClassReader):
             tokenizer.encode([prompt])  # which raises for a prompt that is no class
@@ -263,6 +268,31 @@ class ImagePipeline:
             return ""
         start, _ = encoding.offsets[tokenizer.length - 1]
         return prompt[start:].strip()
+
+    def _named(self, prompt: str) -> tuple[str, dict[Path, float]]:
+        """The prompt without the adapters that it names, and their files with their strengths."""
+        text, strengths = without_tags(prompt)
+        return text, {find_adapter(name): strength for name, strength in strengths.items()}
+
+    def _each(
+        self,
+        request: Request,
+        files: Mapping[Path, float],
+        settings: Settings,
+        on_step: OnStep | None,
+    ) -> Iterator[GeneratedImage]:
+        """The pictures of a request, with adapters for these pictures only."""
+        before = self.adapters
+        try:
+            for file, strength in files.items():
+                self.adapt(file, strength)
+            for place in range(request.count):
+                yield self._make(request, place, settings, on_step)
+        finally:
+            for used in self.adapters[len(before) :]:
+                for module in networks(self.folder).values():
+                    eject(module, _KEY + used.sha256)
+            self.adapters = before
 
     @contextmanager
     def _with_adapters(self) -> Generator[None]:

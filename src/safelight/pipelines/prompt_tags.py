@@ -1,0 +1,67 @@
+"""Adapters that a prompt names, as in AUTOMATIC1111: `a cat <lora:style:0.8>`."""
+
+import math
+import os
+import re
+from pathlib import Path
+
+from safelight.config import near
+from safelight.errors import SafelightError
+from safelight.pipelines.find import expanded
+
+LIBRARY = "SAFELIGHT_LORAS"
+"""The environment variable that lists the folders in which adapters have names."""
+
+_TAG = re.compile(r"<(?:lora|lyco):([^<>:]+)(?::([^<>]*))?>")
+_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
+
+
+def without_tags(prompt: str) -> tuple[str, dict[str, float]]:
+    """The prompt without its tags, and the strength of each adapter that they name.
+
+    The strength is 1 where a tag has none; tags of one name add up, as there.
+
+    Raises `SafelightError` for a strength that is no finite number.
+    """
+    strengths: dict[str, float] = {}
+    for name, number in _TAG.findall(prompt):
+        name = name.strip()
+        strengths[name] = strengths.get(name, 0.0) + _strength(name, number)
+    return (_TAG.sub("", prompt).strip() if strengths else prompt), strengths
+
+
+def find_adapter(name: str) -> Path:
+    """The file of an adapter's name: its stem, or its path below a folder of `SAFELIGHT_LORAS`.
+
+    Raises `SafelightError` for a name that none has, with the near ones.
+    """
+    listed = os.environ.get(LIBRARY, "")
+    folders = [expanded(part) for part in listed.split(os.pathsep) if part]
+    files = [
+        file
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in _SUFFIXES and file.is_file()
+    ]
+    for file in files:
+        below = next(file.relative_to(folder) for folder in folders if folder in file.parents)
+        if name in (file.stem, file.name, below.as_posix(), below.with_suffix("").as_posix()):
+            return file
+    stems = [file.stem for file in files]
+    hint = near(name, stems) if stems else f"{LIBRARY} lists no folder with adapters."
+    raise SafelightError(f"The prompt names an adapter {name!r} that is not there. {hint}")
+
+
+def _strength(name: str, number: str) -> float:
+    if not number:
+        return 1.0
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise SafelightError(
+            f"The prompt names the adapter {name!r} with the strength {number!r}; expected one "
+            "number."
+        )
+    return strength
