@@ -1,4 +1,4 @@
-"""Adapters as a user names them on the command line."""
+"""Adapters and textual inversions as a user names them on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +21,26 @@ def chosen_adapters(texts: Sequence[str]) -> dict[str | Path, float]:
         if path in chosen:
             raise SafelightError(f"{path} is given twice; give it once with its strength.")
         chosen[path] = strength
+    return chosen
+
+
+def chosen_embeddings(texts: Sequence[str]) -> dict[str | Path, str | None]:
+    """Files of textual inversion with their words, None for the file's own, from `FILE` or
+    `FILE:WORD`.
+
+    Raises `SafelightError` for a file that is not there, or that is given twice.
+    """
+    chosen: dict[str | Path, str | None] = {}
+    for text in texts:
+        whole = expanded(text)
+        name, colon, word = text.rpartition(":")
+        parted = bool(colon) and not whole.is_file()
+        path, token = (expanded(name), word) if parted else (whole, None)
+        if not path.is_file():
+            raise SafelightError(f"There is no file of textual inversion {path}.")
+        if path in chosen:
+            raise SafelightError(f"{path} is given twice; give it once with its word.")
+        chosen[path] = token
     return chosen
 
 

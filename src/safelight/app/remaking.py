@@ -50,6 +50,8 @@ def remake(
             check_weights(manifest.refiner.weights, pipeline.refiner.pipeline)
     for adapter in manifest.adapters:
         pipeline.adapt(adapter.file, adapter.strength)
+    for embedding in manifest.embeddings:
+        pipeline.embed(embedding.file, embedding.token)
     if not any_weights:
         check_adapters(manifest, pipeline)
     request = request_of(manifest)
@@ -84,11 +86,20 @@ def check_weights(then: Mapping[str, str], pipeline: ImagePipeline) -> None:
 
 
 def check_adapters(manifest: Manifest, pipeline: ImagePipeline) -> None:
-    """Raises `SafelightError` naming the adapter's file that did not make the picture."""
-    for then, now in zip(manifest.adapters, pipeline.adapters, strict=True):
+    """Raises `SafelightError` naming the adapter's or embedding's file that did not make the
+    picture.
+    """
+    pairs = [
+        *(("adapter", *pair) for pair in zip(manifest.adapters, pipeline.adapters, strict=True)),
+        *(
+            ("embedding", *pair)
+            for pair in zip(manifest.embeddings, pipeline.embeddings, strict=True)
+        ),
+    ]
+    for what, then, now in pairs:
         if then.sha256 != now.sha256:
             raise SafelightError(
-                f"{then.file} is not the adapter that made the picture ({_short(then.sha256)} "
+                f"{then.file} is not the {what} that made the picture ({_short(then.sha256)} "
                 f"then, {_short(now.sha256)} now). Put the right one there, or give "
                 "--other-weights to go on."
             )

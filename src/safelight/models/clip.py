@@ -58,9 +58,14 @@ class ClipText(nn.Module):
         )
         _initialise(self, config)
 
-    def forward(self, ids: Int64[Tensor, "b n"]) -> TextFeatures:
-        """Encodes ids of at most `max_position_embeddings` tokens."""
-        x = self.embeddings(ids)
+    def forward(
+        self, ids: Int64[Tensor, "b n"], learned: Float[Tensor, "k d"] | None = None
+    ) -> TextFeatures:
+        """Encodes ids of at most `max_position_embeddings` tokens.
+
+        Ids from `vocab_size` on stand for the rows of `learned`, which are not in the vocabulary.
+        """
+        x = self.embeddings(ids, learned)
         chosen = x
         last = len(self.encoder.layers)
         for i, layer in enumerate(self.encoder.layers, start=1):
@@ -83,11 +88,19 @@ class _Embeddings(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
 
-    def forward(self, ids: Int64[Tensor, "b n"]) -> Tokens:
+    def forward(
+        self, ids: Int64[Tensor, "b n"], learned: Float[Tensor, "k d"] | None = None
+    ) -> Tokens:
         length, longest = ids.shape[1], self.position_embedding.num_embeddings
         if length > longest:
             raise ValueError(f"This text tower takes at most {longest} tokens, got {length}.")
-        return self.token_embedding(ids) + self.position_embedding.weight[:length]
+        positions = self.position_embedding.weight[:length]
+        if learned is None:
+            return self.token_embedding(ids) + positions
+        known = self.token_embedding.num_embeddings
+        words = self.token_embedding(ids.clamp(max=known - 1))
+        rows = learned.to(words.dtype)[(ids - known).clamp(min=0)]
+        return torch.where((ids >= known)[..., None], rows, words) + positions
 
 
 class _Layers(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor
 from safelight.checkpoints.adapters import networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
@@ -28,6 +29,7 @@ from safelight.pipelines.kind import Kind, kind_of
 from safelight.pipelines.manifest import (
     Manifest,
     UsedAdapter,
+    UsedEmbedding,
     UsedPicture,
     UsedRefiner,
     pixel_digest,
@@ -49,6 +51,7 @@ class ImagePipeline:
         name: what it was loaded as.
         folder: its networks, text side, scheduler and defaults.
         adapters: what `adapt` has put in.
+        embeddings: the words that `embed` has taught.
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
     """
@@ -57,6 +60,7 @@ class ImagePipeline:
         self.name = name
         self.folder = folder
         self.adapters: tuple[UsedAdapter, ...] = ()
+        self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
         self.kind = kind_of(folder, name)
         self._text = _text_conditioner(folder, self.kind)
@@ -93,6 +97,25 @@ class ImagePipeline:
         for network, module in networks(self.folder).items():
             inject(module, _KEY + used.sha256, adapter.deltas.get(network, {}), strength)
         self.adapters = (*self.adapters, used)
+
+    def embed(self, file: str | Path, token: str | None = None) -> str:
+        """Teaches the prompt a word by a file of textual inversion, and gives the word.
+
+        Args:
+            file: in the layout of AUTOMATIC1111, diffusers, or SDXL's trainers.
+            token: how the word is written in a prompt; by default as the file says, else its stem.
+
+        Raises:
+            SafelightError: the file is broken, made for other text towers, or the word is known.
+        """
+        path = Path(file)
+        inversion = read_inversion(path, self.folder, token)
+        if any(other.token.lower() == inversion.token.lower() for other in self._text.inversions):
+            raise SafelightError(f"The word {inversion.token!r} is known already; give another.")
+        self._text = replace(self._text, inversions=(*self._text.inversions, inversion))
+        used = UsedEmbedding(str(path.absolute()), sha256_of_files([path]), inversion.token)
+        self.embeddings = (*self.embeddings, used)
+        return inversion.token
 
     def eject(self) -> None:
         """Takes every adapter out; the model is then what it was, to the bit."""
@@ -340,6 +363,7 @@ class ImagePipeline:
             versions=library_versions(),
             configuration=dict(self.configuration),
             adapters=self.adapters,
+            embeddings=self.embeddings,
             given={
                 part: UsedPicture(picture.file, picture.sha256)
                 for part, picture in request.given.parts.items()

@@ -26,6 +26,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
     adapters: Mapping[str | Path, float] | None = None,
+    embeddings: Mapping[str | Path, str | None] | None = None,
     refiner: str | Path | None = None,
     refine_at: float = 0.8,
     vae: str | Path | None = None,
@@ -40,6 +41,8 @@ def load(
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
+        embeddings: files of textual inversion, each with its word in the prompt or None for the
+            file's own, as by `ImagePipeline.embed`.
         refiner: a second model that does the last steps, as by `ImagePipeline.refine_by`.
         refine_at: the part of the noise schedule that is done before it.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
@@ -54,6 +57,8 @@ def load(
     pipeline = _read(path_or_name, vae, dtype, device)
     for file, strength in (adapters or {}).items():
         pipeline.adapt(file, strength)
+    for file, token in (embeddings or {}).items():
+        pipeline.embed(file, token)
     if refiner is not None:
         pipeline.refine_by(_read(refiner, vae, dtype, device), refine_at)
     return pipeline

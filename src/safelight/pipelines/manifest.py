@@ -24,6 +24,15 @@ class UsedAdapter:
 
 
 @dataclass(frozen=True)
+class UsedEmbedding:
+    """A textual inversion that prompts could name."""
+
+    file: str  # its absolute path
+    sha256: str
+    token: str
+
+
+@dataclass(frozen=True)
 class UsedPicture:
     """A picture that was given beside the prompt."""
 
@@ -70,6 +79,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict[str, str])
     configuration: dict[str, str] = field(default_factory=dict[str, str])  # file to its SHA-256
     adapters: tuple[UsedAdapter, ...] = ()
+    embeddings: tuple[UsedEmbedding, ...] = ()
     given: dict[str, UsedPicture] = field(default_factory=dict[str, UsedPicture])
     strength: float | None = None  # None where no picture was begun from
     image_scale: float | None = None

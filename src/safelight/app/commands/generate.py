@@ -27,6 +27,7 @@ def generate(
     prompts: Path | None = None,
     model: str = "default",
     lora: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    embedding: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     vae: str | None = None,
     preview: Path | None = None,
     preview_vae: str | None = None,
@@ -84,6 +85,10 @@ def generate(
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
         for several.
+    embedding
+        A file of textual inversion, and after a colon its word
+        in the prompt: style.pt:my-style. [default word: the
+        file's own, else its name]
     vae
         Another autoencoder for the model's own: a folder in
         diffusers' layout, or a file of an autoencoder alone.
@@ -150,7 +155,7 @@ def generate(
         raise SafelightError("--preview-vae is the autoencoder of --preview FILE; give that too.")
 
     # Torch takes a second to import: only now, when the mistakes that need no model are told.
-    from safelight.app.adapters import chosen_adapters
+    from safelight.app.adapters import chosen_adapters, chosen_embeddings
     from safelight.app.making import make_pictures, previewed
     from safelight.pipelines.given import Given, give
     from safelight.pipelines.load import load, precision_named
@@ -163,6 +168,7 @@ def generate(
         dtype=precision_named(precision),
         device=device,
         adapters=adapters,
+        embeddings=chosen_embeddings(embedding),
         vae=vae,
         refiner=refiner,
         refine_at=refine_at,
