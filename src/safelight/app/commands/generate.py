@@ -31,6 +31,7 @@ def generate(
     preview_vae: str | None = None,
     device: str = "auto",
     precision: Precision = "float32",
+    offline: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make pictures from a prompt.
 
@@ -69,8 +70,9 @@ def generate(
         A text file with one prompt a line instead of PROMPT;
         empty lines and lines that begin with # are passed over.
     model
-        A folder in diffusers' layout, a single file, or a name
-        from safelight models.
+        A folder in diffusers' layout, a single file, a name
+        from safelight models, or owner/name of the Hugging Face
+        hub (owner/name@revision), fetched where it is not there.
     lora
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
@@ -88,6 +90,8 @@ def generate(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    offline
+        Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
     from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
@@ -112,7 +116,12 @@ def generate(
 
     adapters = chosen_adapters(lora)
     pipeline = load(
-        model, dtype=precision_named(precision), device=device, adapters=adapters, vae=vae
+        model,
+        dtype=precision_named(precision),
+        device=device,
+        adapters=adapters,
+        vae=vae,
+        offline=offline,
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
     make_pictures(pipeline, requests, paths, shown)
