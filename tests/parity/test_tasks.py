@@ -45,7 +45,7 @@ from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
 from safelight.models.tokenizer import ClipTokenizer
 
-from .conftest import shaken
+from .conftest import relative_error, shaken
 
 SIZE, SEED, STEPS = 32, 11, 6
 PROMPT, NEGATIVE = "a red cube left of a blue ball!", "grey mush"
@@ -390,6 +390,31 @@ def test_a_base_hands_over_to_the_refiner_as_in_diffusers(text, scheduler, at, t
     )
     _agree(made[0].image, wanted)
     assert made[0].manifest.refiner is not None
+
+
+@pytest.mark.parametrize("upcast", [True, False])
+def test_xl_in_float16_decodes_in_float32_where_its_autoencoder_says_so(
+    text, image, upcast, tmp_path
+):
+    theirs = _pipeline(StableDiffusionXLPipeline, text, _xl_unet(), EulerDiscreteScheduler(**BETAS))
+    with torch.no_grad():
+        weight = theirs.vae.decoder.conv_in.weight
+        weight.mul_(30_000 / weight.abs().max())  # fits float16, what comes out of it does not
+    theirs.vae.register_to_config(force_upcast=upcast)
+    theirs.save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu", dtype=torch.float16)
+    options = {"steps": 4, "seed": SEED, "width": SIZE, "height": SIZE}
+    if not upcast:
+        with pytest.raises(SafelightError, match="not-a-number"):
+            ours.generate(PROMPT, **options)
+        return
+    for given in ({}, {"image": image, "strength": 0.5}):
+        assert len(ours.generate(PROMPT, **options, **given)) == 1
+    pixels = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+    vae = theirs.vae.half().float()
+    with torch.inference_mode():
+        wanted = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    assert relative_error(ours.reconstruct(pixels), wanted) < 1e-4
 
 
 @pytest.mark.parametrize("steps", [1, 4])

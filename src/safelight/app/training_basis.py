@@ -16,7 +16,8 @@ from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
 _SINCE = (("self_attention", False),)  # what trainings begun before do not say, as it was then
-_FREE = {"sample_size", "scaling_factor", "shift_factor"}  # may change without harm to what is read
+_FREE = {"sample_size", "scaling_factor", "shift_factor", "force_upcast"}
+"""What may change without harm to what is read."""
 
 
 def autoencoder_basis(

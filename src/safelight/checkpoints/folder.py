@@ -61,13 +61,14 @@ _AUTOENCODERS: Mapping[type, str] = {
     VQAutoencoder: "VQModel",
     TinyAutoencoder: "AutoencoderTiny",
 }
-_UNUSED = (
+UNUSED = (
     "safety_checker",
     "feature_extractor",
     "image_encoder",
     "watermarker",
     "depth_estimator",
 )
+"""Components that an index may name and that are not read."""
 _LOW_RESOLUTION = "low_res_scheduler"
 _UPSCALER = "StableDiffusionUpscalePipeline"
 
@@ -240,7 +241,7 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
     needed = {"unet", autoencoder_name(pipeline_class), "scheduler"}
     text = {tower for tower, _ in pairs} & present
     needed |= {tokenizer for tower, tokenizer in pairs if tower in text}
-    unknown = sorted(present - needed - text - {*_UNUSED, _LOW_RESOLUTION})
+    unknown = sorted(present - needed - text - {*UNUSED, _LOW_RESOLUTION})
     missing = sorted(needed - present)
     if unknown or missing or not text:
         lacks = missing or ([] if text else [pairs[0][0]])

@@ -1,10 +1,17 @@
 """The kinds of autoencoder that a latent diffusion model may have, and where they differ."""
 
+import torch
+
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.vq import VQAutoencoder
 
 AnyAutoencoder = Autoencoder | VQAutoencoder | TinyAutoencoder
+
+
+def weight_dtype(autoencoder: AnyAutoencoder) -> torch.dtype:
+    """The precision of its weights, in which it takes pictures and latents."""
+    return next(autoencoder.parameters()).dtype
 
 
 def latent_channels(autoencoder: AnyAutoencoder) -> int:

@@ -40,6 +40,7 @@ class AutoencoderConfig:
     sample_size: int | None = 512  # picture height and width it was trained at
     scaling_factor: float = 0.18215
     shift_factor: float = 0.0
+    force_upcast: bool = True  # whether float16 is too narrow for Stable Diffusion XL's weights
 
     def __post_init__(self):
         levels = len(self.block_out_channels)

@@ -1,6 +1,7 @@
 """Where models are: the bundled one, folders, and what other programs have already fetched."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,6 +14,31 @@ from safelight.errors import SafelightError
 DEFAULT = "default"
 _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may leave out
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository of the Hugging Face hub, and its branch, tag or commit."""
+
+    repository: str  # owner/name
+    revision: str = "main"
+
+    @staticmethod
+    def of(name: str) -> "HubId | None":
+        """Reads `owner/name` and `owner/name@revision`; None for a name of another form."""
+        match = _HUB_ID.fullmatch(name)
+        if match is None or ".." in name or "--" in name.split("@")[0]:
+            return None
+        return HubId(match[1], match[2] or "main")
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in the hub's cache."""
+        return f"models--{self.repository.replace('/', '--')}"
+
+    def __str__(self) -> str:
+        return self.repository if self.revision == "main" else f"{self.repository}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -30,12 +56,12 @@ def find_model(name: str) -> Path:
 
     Looks, in this order, for the bundled model (`default`), for what is at that path, in the
     folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
-    in the cache of the Hugging Face hub. Single files in SAFELIGHT_MODELS are found with or without
-    their suffix. Nothing is fetched.
+    or `owner/name@revision` in the cache of the Hugging Face hub. Single files in SAFELIGHT_MODELS
+    are found with or without their suffix. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
-    found = _found(name)
+    found = found_locally(name)
     if found is not None:
         return found
     if name == DEFAULT:
@@ -48,11 +74,12 @@ def find_model(name: str) -> Path:
     library = ", ".join(map(str, _library())) or "not set"
     raise SafelightError(
         f"No model {name!r}. Looked for a folder {expanded(name).absolute()}, in SAFELIGHT_MODELS "
-        f"({library}) and in {_hub_cache()}. {hint}"
+        f"({library}) and in {hub_cache()}. {hint}"
     )
 
 
-def _found(name: str) -> Path | None:
+def found_locally(name: str) -> Path | None:
+    """As `find_model`, but None where there is no such model."""
     if name == DEFAULT:
         return bundled() if (bundled() / _INDEX).is_file() else None
     path = expanded(name)
@@ -65,13 +92,20 @@ def _found(name: str) -> Path | None:
         for file in (root / f"{name}{suffix}" for suffix in ("", *_SUFFIXES)):
             if file.is_file() and file.suffix in _SUFFIXES:
                 return file
-    return _cached_snapshot(name)
+    return cached_snapshot(name)
 
 
 def lasting_name(name: str) -> str:
-    """The name by which the same model is found from every working folder: a path made absolute."""
+    """The name by which the same model is found from every working folder, and at another time: a
+    path made absolute, a repository of the hub with the commit that is cached.
+    """
     path = expanded(name)
-    return name if name == DEFAULT or not path.exists() else str(path.absolute())
+    if name != DEFAULT and path.exists():
+        return str(path.absolute())
+    snapshot, identity = cached_snapshot(name), HubId.of(name)
+    if identity is None or snapshot is None or snapshot != found_locally(name):
+        return name
+    return f"{identity.repository}@{snapshot.name}"
 
 
 def known_models() -> list[KnownModel]:
@@ -104,9 +138,9 @@ def _named_folders() -> Iterator[tuple[str, Path]]:
     for root in _library():
         for index in sorted([*root.glob(f"*/{_INDEX}"), *root.glob(f"*/*/{_INDEX}")]):
             yield index.parent.relative_to(root).as_posix(), index.parent
-    for entry in sorted(_hub_cache().glob("models--*--*")):
+    for entry in sorted(hub_cache().glob("models--*--*")):
         name = entry.name.removeprefix("models--").replace("--", "/", 1)
-        snapshot = _cached_snapshot(name)
+        snapshot = cached_snapshot(name)
         if snapshot is not None:
             yield name, snapshot
 
@@ -129,7 +163,7 @@ def _named_files() -> Iterator[KnownModel]:
 
 def _means(name: str, file: Path) -> bool:
     try:
-        return _found(name) == file
+        return found_locally(name) == file
     except SafelightError:
         return False
 
@@ -139,7 +173,8 @@ def _library() -> list[Path]:
     return [expanded(part) for part in listed.split(os.pathsep) if part]
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
+    """The folder in which the Hugging Face hub's programs keep what they fetched."""
     home = os.environ.get("HF_HOME") or expanded("~/.cache/huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
 
@@ -152,15 +187,17 @@ def expanded(path: str) -> Path:
         return Path(path)
 
 
-def _cached_snapshot(name: str) -> Path | None:
-    """The folder of the cached main revision of the repository `owner/name`."""
-    if name.count("/") != 1 or ".." in name:
+def cached_snapshot(name: str) -> Path | None:
+    """The folder of the cached repository `owner/name`, of its main revision or the one named."""
+    identity = HubId.of(name)
+    if identity is None:
         return None
-    repository = _hub_cache() / f"models--{name.replace('/', '--')}"
-    main = repository / "refs" / "main"
-    if not main.is_file():
-        return None
-    folder = repository / "snapshots" / main.read_text(encoding="utf-8").strip()
+    repository = hub_cache() / identity.folder
+    reference = repository / "refs" / identity.revision
+    commit = (
+        reference.read_text(encoding="utf-8").strip() if reference.is_file() else identity.revision
+    )
+    folder = repository / "snapshots" / commit
     return folder if (folder / _INDEX).is_file() else None
 
 

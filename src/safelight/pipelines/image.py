@@ -1,5 +1,6 @@
 """Pictures from prompts."""
 
+import copy
 import math
 import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.any_autoencoder import AnyAutoencoder, weight_dtype
+from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, fused, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
@@ -58,7 +60,7 @@ class ImagePipeline:
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
         self.name = name
-        self.folder = folder
+        self.folder = _upcast(folder, dtype)
         self.adapters: tuple[UsedAdapter, ...] = ()
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
@@ -253,7 +255,8 @@ class ImagePipeline:
             else:
                 z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
             autoencoder = self.folder.autoencoder
-            pixels = autoencoder.decode(autoencoder.unscale(z).to(self._dtype)).float()
+            z = autoencoder.unscale(z).to(weight_dtype(autoencoder))
+            pixels = autoencoder.decode(z).float()
         if not pixels.isfinite().all():
             raise SafelightError(
                 f"The picture came out as not-a-number: {self.name} needs more precision than "
@@ -265,7 +268,7 @@ class ImagePipeline:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
         autoencoder = self.folder.autoencoder
         with torch.inference_mode():
-            encoded = autoencoder.encode(pixels.to(self._device, self._dtype))
+            encoded = autoencoder.encode(pixels.to(self._device, weight_dtype(autoencoder)))
             z = encoded if isinstance(encoded, Tensor) else encoded.mode()
             return autoencoder.decode(z).float().clamp(-1, 1).cpu()
 
@@ -274,7 +277,7 @@ class ImagePipeline:
         `with_autoencoder`.
         """
         folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
-        return folder.autoencoder
+        return _upcast(folder, self._dtype).autoencoder
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text tower to read; empty if it is not.
@@ -375,6 +378,18 @@ class ImagePipeline:
             vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
+
+
+def _upcast(folder: Folder, dtype: torch.dtype) -> Folder:
+    """A model in float16 with its autoencoder in float32, where that is Stable Diffusion XL's and
+    its configuration says so: its activations overflow float16, and the picture would be black.
+    """
+    vae = folder.autoencoder
+    if dtype != torch.float16 or not folder.pipeline_class.startswith("StableDiffusionXL"):
+        return folder
+    if not isinstance(vae, Autoencoder) or not vae.config.force_upcast:
+        return folder
+    return replace(folder, autoencoder=copy.deepcopy(vae).float())
 
 
 def _text_conditioner(folder: Folder, kind: Kind) -> TextConditioner:

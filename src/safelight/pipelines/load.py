@@ -10,7 +10,8 @@ from safelight.checkpoints.single_file import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.pipelines.find import DEFAULT, expanded, find_model, lasting_name
+from safelight.pipelines.find import DEFAULT, expanded, lasting_name
+from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import ImagePipeline
 
 PRECISIONS = {
@@ -30,14 +31,16 @@ def load(
     refiner: str | Path | None = None,
     refine_at: float = 0.8,
     vae: str | Path | None = None,
+    offline: bool = False,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
 
     Args:
         path_or_name: a folder in diffusers' layout, a single file (`.safetensors` or `.ckpt`) in
             that of CompVis and Stability, or a name: `default` is the bundled model; the
-            folders below those in SAFELIGHT_MODELS and the repositories in the cache of the Hugging
-            Face hub have names too. Nothing is fetched.
+            folders below those in SAFELIGHT_MODELS and the repositories `owner/name` of the Hugging
+            Face hub have names too, these also with `@revision`. A repository that its cache
+            holds is taken as it is; another is fetched.
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
@@ -47,6 +50,7 @@ def load(
         refine_at: the part of the noise schedule that is done before it.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
+        offline: nothing is fetched; nor is it where HF_HUB_OFFLINE is in the environment.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
@@ -54,20 +58,25 @@ def load(
             device is not there.
     """
     device = _device(device)
-    pipeline = _read(path_or_name, vae, dtype, device)
+    pipeline = _read(path_or_name, vae, dtype, device, offline)
     for file, strength in (adapters or {}).items():
         pipeline.adapt(file, strength)
     for file, token in (embeddings or {}).items():
         pipeline.embed(file, token)
     if refiner is not None:
-        pipeline.refine_by(_read(refiner, vae, dtype, device), refine_at)
+        pipeline.refine_by(_read(refiner, vae, dtype, device, offline), refine_at)
     return pipeline
 
 
 def _read(
-    path_or_name: str | Path, vae: str | Path | None, dtype: torch.dtype, device: str
+    path_or_name: str | Path,
+    vae: str | Path | None,
+    dtype: torch.dtype,
+    device: str,
+    offline: bool,
 ) -> ImagePipeline:
-    folder = read_model(find_model(str(path_or_name)), dtype=dtype, device=device)
+    found = find_or_fetch(str(path_or_name), offline=offline)
+    folder = read_model(found, dtype=dtype, device=device)
     if vae is not None:
         folder = with_autoencoder(folder, expanded(str(vae)), dtype=dtype, device=device)
     return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)

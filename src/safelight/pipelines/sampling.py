@@ -16,6 +16,7 @@ from safelight.diffusion.guidance import cfg, cfg_image
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import weight_dtype
 from safelight.pipelines.beside import (
     depth_beside,
     encoded,
@@ -127,7 +128,7 @@ def _begin(
         level = settings.noise_level or 0
         return pure(noise, 0), noised_small(folder, given.image, level, first), noise
     pixels = image_tensor(given.image, settings.width, settings.height)
-    pixels = pixels.to(model.device, model.dtype).expand(len(batch.seeds), -1, -1, -1)
+    pixels = pixels.to(model.device, weight_dtype(autoencoder)).expand(len(batch.seeds), -1, -1, -1)
     if kind.beside == "image":
         return pure(noise, 0), instructed(folder, pixels), noise
     if kind.beside == "mask" and start == 0:

@@ -41,6 +41,7 @@ def generate(
     refine_at: float = 0.8,
     device: str = "auto",
     precision: Precision = "float32",
+    offline: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make pictures from a prompt.
 
@@ -79,8 +80,9 @@ def generate(
         A text file with one prompt a line instead of PROMPT;
         empty lines and lines that begin with # are passed over.
     model
-        A folder in diffusers' layout, a single file, or a name
-        from safelight models.
+        A folder in diffusers' layout, a single file, a name
+        from safelight models, or owner/name of the Hugging Face
+        hub (owner/name@revision), fetched where it is not there.
     lora
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
@@ -124,6 +126,8 @@ def generate(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    offline
+        Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
     from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
@@ -172,6 +176,7 @@ def generate(
         vae=vae,
         refiner=refiner,
         refine_at=refine_at,
+        offline=offline,
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
     make_pictures(pipeline, requests, paths, shown)

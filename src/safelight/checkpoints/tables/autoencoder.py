@@ -37,12 +37,11 @@ _DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
 _UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
 _NEUTRAL: Neutral = {
     "act_fn": ("silu", "swish"),
-    "force_upcast": (True, False),  # a hint for half precision, not part of the network
 }
 _NEUTRAL_KL: Neutral = {**_NEUTRAL, "latents_mean": (None,), "latents_std": (None,)}
 _NEUTRAL_VQ: Neutral = {
     **_NEUTRAL,
-    "force_upcast": (False, True),
+    "force_upcast": (False, True),  # a hint for half precision, not part of the network
     "norm_type": ("group",),
     "lookup_from_codebook": (False,),
 }
@@ -66,6 +65,7 @@ class _DiffusersKL:
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
+    force_upcast: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def autoencoder_config_from_diffusers(
             sample_size=square(theirs.sample_size),
             scaling_factor=theirs.scaling_factor,
             shift_factor=theirs.shift_factor or 0.0,
+            force_upcast=theirs.force_upcast,
         )
 
 
@@ -127,6 +128,7 @@ def autoencoder_config_to_diffusers(config: AutoencoderConfig) -> dict[str, Valu
         use_quant_conv=config.quant_conv,
         use_post_quant_conv=config.post_quant_conv,
         mid_block_add_attention=config.mid_attention,
+        force_upcast=config.force_upcast,
     )
     return write_config("AutoencoderKL", theirs, _NEUTRAL_KL)
 

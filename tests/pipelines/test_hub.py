@@ -1,0 +1,242 @@
+"""Models by hub ids, against a small server that speaks the hub's API."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from safelight.checkpoints.folder import write_folder
+from safelight.errors import SafelightError
+from safelight.pipelines import hub
+from safelight.pipelines.find import find_model, lasting_name
+from safelight.pipelines.hub import find_or_fetch, wanted_files
+from safelight.pipelines.load import load
+from tiny_model import tiny_folder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+UNWANTED = (
+    "unet/diffusion_pytorch_model.bin",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_flax_model.msgpack",
+    "unet/openvino_model.bin",
+    "vae/model.onnx",
+    "safety_checker/model.safetensors",
+    "safety_checker/config.json",
+    "model.safetensors",
+    "model.ckpt",
+    "README.md",
+)
+
+
+class Hub:
+    """The repositories of a server: owner/fine, owner/gated, owner/bins; asked: what was sent."""
+
+    def __init__(self, root: Path):
+        self.root, self.asked, self.broken = root, [], ""
+
+    def handler(self):
+        this = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def answer(self, code, body=b"", **headers):
+                self.send_response(code)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def do_GET(self):
+                parts = self.path.split("?")[0].strip("/").split("/")
+                if parts[:2] == ["api", "models"]:
+                    self.info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+                elif parts[2:3] == ["resolve"]:
+                    self.file("/".join(parts[4:]))
+                else:
+                    self.answer(404)
+
+            do_HEAD = do_GET  # noqa: N815 - the name that http.server asks for
+
+            def info(self, repository, revision):
+                if repository == "owner/gated":
+                    self.answer(401, X_Error_Code="GatedRepo", X_Error_Message="gated")
+                elif repository != "owner/fine":
+                    self.answer(404, X_Error_Code="RepoNotFound", X_Error_Message="no")
+                elif revision not in ("main", COMMIT):
+                    self.answer(404, X_Error_Code="RevisionNotFound", X_Error_Message="no")
+                else:
+                    files = [p for p in this.root.rglob("*") if p.is_file()]
+                    names = [{"rfilename": p.relative_to(this.root).as_posix()} for p in files]
+                    body = {"id": repository, "sha": COMMIT, "siblings": names}
+                    self.answer(200, json.dumps(body).encode(), Content_Type="application/json")
+
+            def file(self, name):
+                path = this.root / name
+                if self.command == "GET":
+                    this.asked.append(name)
+                if name == this.broken:
+                    return self.answer(403)
+                if not path.is_file():
+                    return self.answer(404, X_Error_Code="EntryNotFound")
+                return self.answer(
+                    200, path.read_bytes(), ETag=f'"{name.replace("/", "-")}"', X_Repo_Commit=COMMIT
+                )
+
+        return Handler
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A hub with a tiny model and much beside it; an empty cache and library."""
+    write_folder(tmp_path / "remote", tiny_folder())
+    index = tmp_path / "remote" / "model_index.json"
+    named = json.loads(index.read_text())
+    named["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index.write_text(json.dumps(named))
+    for name in UNWANTED:
+        (tmp_path / "remote" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "remote" / name).write_bytes(b"not wanted")
+    served = Hub(tmp_path / "remote")
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), served.handler())
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listening.server_port}")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("SAFELIGHT_MODELS", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield served
+    listening.shutdown()
+    listening.server_close()
+    thread.join()
+
+
+def refused(name: str) -> str:
+    with pytest.raises(SafelightError) as caught:
+        find_or_fetch(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_repository_is_fetched_once_and_only_what_is_read(server):
+    pipeline = load("owner/fine", device="cpu")
+    wanted = {
+        path.relative_to(server.root).as_posix()
+        for path in server.root.rglob("*")
+        if path.is_file()
+    } - set(UNWANTED)
+    assert set(server.asked) == wanted
+    server.asked.clear()
+    made = pipeline.generate("a red cube", steps=1)[0]
+    assert made.manifest.model == f"owner/fine@{COMMIT}"
+    for name in ("owner/fine", made.manifest.model):
+        assert find_or_fetch(name) == find_or_fetch(name, offline=True) == find_model(name)
+    assert server.asked == []
+    assert lasting_name("owner/fine@main") == f"owner/fine@{COMMIT}"
+
+
+def test_a_fetch_that_was_cut_short_is_not_a_model_and_goes_on(server):
+    server.broken = "vae/diffusion_pytorch_model.safetensors"
+    assert "403" in refused("owner/fine")
+    with pytest.raises(SafelightError, match="No model 'owner/fine'"):
+        find_model("owner/fine")
+    server.broken = ""
+    server.asked.clear()
+    folder = find_or_fetch(f"owner/fine@{COMMIT}")
+    assert "model_index.json" not in server.asked
+    assert (folder / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_what_another_program_fetched_in_part_is_completed(server):
+    folder = find_or_fetch("owner/fine")
+    shutil.rmtree(folder / "unet")
+    assert find_or_fetch("owner/fine") == folder
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("owner/nothing", "neither on this machine nor on the Hugging Face hub"),
+        ("owner/gated", "accept them on its page"),
+        ("owner/fine@v9", "no revision 'v9'"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(server, name, said):
+    assert said in refused(name)
+
+
+def test_a_hub_that_is_not_there_is_one_line(server, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        assert "See to the connection" in refused("owner/fine")
+
+
+def test_a_repository_of_another_layout_is_refused_before_its_weights(server):
+    (server.root / "model_index.json").unlink()
+    assert "no model_index.json" in refused("owner/fine")
+    assert server.asked == []
+
+
+def test_pickled_weights_are_refused_before_they_are_fetched(server):
+    for file in (server.root / "unet").glob("*.safetensors"):
+        file.unlink()
+    assert "has no safetensors of its unet (config.json, diffusion_flax" in refused("owner/fine")
+    assert server.asked == ["model_index.json"]
+
+
+@pytest.mark.parametrize("by_argument", [True, False])
+def test_offline_asks_nobody(server, monkeypatch, by_argument):
+    monkeypatch.setattr(hub, "_fetched", lambda identity: 1 / 0)
+    if not by_argument:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SafelightError, match="No model 'owner/fine'"):
+        find_or_fetch("owner/fine", offline=by_argument)
+
+
+def test_without_the_extra_its_remedy_is_named(server, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert 'pip install "safelight[hub]"' in refused("owner/fine")
+
+
+def test_the_command_fetches_and_offline_does_not(server, tmp_path):
+    command = [sys.executable, "-m", "safelight.app.cli", "generate", "a red cube"]
+    command += ["--model", "owner/fine", "--steps", "1", "-o", str(tmp_path / "a.png")]
+    stopped = subprocess.run([*command, "--offline"], capture_output=True, text=True, check=False)
+    assert stopped.returncode != 0
+    assert "No model 'owner/fine'" in stopped.stderr
+    assert server.asked == []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_one_variant_is_chosen_plain_before_fp16_before_others():
+    index = {"unet": ["diffusers", "U"], "text_encoder": ["transformers", "T"]}
+    unet = [
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors",
+        "unet/diffusion_pytorch_model.safetensors.index.fp16.json",
+    ]
+    other = [
+        "unet/diffusion_pytorch_model.bf16.safetensors",
+        "unet/diffusion_pytorch_model.bin.index.json",
+        "unet/deep/config.json",
+        "unet/../config.json",
+        "text_encoder/model.fp16.safetensors",
+    ]
+    text = ["text_encoder/model-00001-of-00001.safetensors", "text_encoder/model.safetensors"]
+    text += ["text_encoder/model.safetensors.index.json"]
+    assert wanted_files([*unet, *other, *text], index, "x") == [*unet, *text]
