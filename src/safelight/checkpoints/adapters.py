@@ -22,6 +22,7 @@ from safelight.checkpoints.tables.clip import CLIP_TEXT
 from safelight.checkpoints.tables.compvis import unet_table
 from safelight.checkpoints.tables.unet import UNET
 from safelight.checkpoints.weights_file import read_weights_file
+from safelight.config import read_json
 from safelight.errors import SafelightError, first_line
 from safelight.nn.lora import (
     Hadamard,
@@ -63,6 +64,8 @@ _KINDS = (
 _UNSUPPORTED = {".dora_scale": "DoRA", ".diff": "whole differences", ".diff_b": "biases"}
 _METADATA = "lora_adapter_metadata"
 """The text entry in which diffusers keeps peft's configuration."""
+_PEFT_FILE, _PEFT_CONFIG = "adapter_model", "adapter_config.json"
+_PEFT_ALPHA = 8  # peft's, where the configuration does not say
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
     """
     opened = read_weights_file(path)
     spellings = _spellings(model)
-    alphas = _alphas(opened.metadata, str(path))
+    alphas = _alphas_beside(path, networks(model)) or _alphas(opened.metadata, str(path))
     deltas: dict[str, dict[str, nn.Module]] = {}
     kinds: set[str] = set()
     for name, parts in _grouped(opened.state, str(path)).items():
@@ -107,7 +110,7 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
                 f"{_made_for(opened.state)}."
             )
         try:
-            kind, delta = _delta(parts, alphas.of(place))
+            kind, delta = _delta(parts, alphas.of(place), stabilised=alphas.stabilised(place))
             shape = delta.shape
         except (LookupError, ValueError, ArithmeticError, RuntimeError) as error:
             raise SafelightError(
@@ -125,6 +128,14 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
     if not deltas:
         raise SafelightError(f"{path} holds no adapter.")
     return Adapter(deltas, " and ".join(sorted(kinds)))
+
+
+def adapter_files(path: Path) -> tuple[Path, ...]:
+    """The files that an adapter is read from: itself, and peft's configuration beside
+    `adapter_model.safetensors`, which says how strong it is.
+    """
+    config = path.with_name(_PEFT_CONFIG)
+    return (path, config) if path.stem == _PEFT_FILE and config.is_file() else (path,)
 
 
 @contextmanager
@@ -211,7 +222,7 @@ def _text_names(theirs: str, path: str, network: str, *, alone: bool) -> Iterato
 
 
 def _delta(
-    parts: Mapping[str, Tensor], alpha_of_all: float | None
+    parts: Mapping[str, Tensor], alpha_of_all: float | None, *, stabilised: bool
 ) -> tuple[str, LowRank | Hadamard | Kronecker]:
     """One layer's addition; `KeyError` for a part that is missing, `ValueError` if they misfit."""
     known = {name: tensor.float() for name, tensor in parts.items()}
@@ -223,7 +234,8 @@ def _delta(
         raise ValueError(f"its parts are of no one kind: {', '.join(sorted(known)) or 'alpha'}")
     if "down" in known or "up" in known:
         down, up = known["down"], known["up"]
-        scale = 1.0 if alpha is None else alpha / down.shape[0]
+        rank = down.shape[0]
+        scale = 1.0 if alpha is None else alpha / (math.sqrt(rank) if stabilised else rank)
         return "LoRA", LowRank(down, up, scale, known.get("mid"))
     if "hada_w1_a" in known:
         cores = None
@@ -259,7 +271,9 @@ def _kronecker(known: Mapping[str, Tensor], alpha: float | None) -> Kronecker:
 
 @dataclass(frozen=True)
 class _Alphas:
-    """The alphas in peft's configuration, where diffusers wrote it into the header."""
+    """The alphas in peft's configuration, each key after its network's name, as diffusers writes
+    them into the header.
+    """
 
     values: Mapping[str, object]
 
@@ -274,6 +288,27 @@ class _Alphas:
         whole = self.values.get(f"{place.network}.lora_alpha")
         return float(whole) if isinstance(whole, (int, float)) else None
 
+    def stabilised(self, place: _Place) -> bool:
+        """Whether alpha is divided by the rank's root (rsLoRA, Kalajdzievski 2023, arXiv
+        2312.03732, theorem 3.2) instead of the rank.
+        """
+        return self.values.get(f"{place.network}.use_rslora") is True
+
+
+def _alphas_beside(path: Path, known: Mapping[str, nn.Module]) -> _Alphas | None:
+    """The alphas in peft's own configuration, where it lies beside the file."""
+    files = adapter_files(path)
+    if len(files) == 1:
+        return None
+    config = read_json(files[1])
+    if config.get("peft_type") != "LORA":
+        raise SafelightError(
+            f"{files[1]} is of peft's kind {config.get('peft_type')!r}; with its configuration "
+            "only 'LORA' is read."
+        )
+    told = {"lora_alpha": _PEFT_ALPHA, **config}
+    return _Alphas({f"{name}.{key}": value for name in known for key, value in told.items()})
+
 
 def _alphas(metadata: Mapping[str, str], source: str) -> _Alphas:
     if _METADATA not in metadata:
@@ -284,10 +319,7 @@ def _alphas(metadata: Mapping[str, str], source: str) -> _Alphas:
         raise SafelightError(f"{source}: {_METADATA} in its header is not valid JSON.") from error
     if not isinstance(values, dict):
         raise SafelightError(f"{source}: {_METADATA} in its header is no table.")
-    table = cast(dict[str, object], values)
-    if any(value is True for key, value in table.items() if key.endswith("use_rslora")):
-        raise SafelightError(f"{source} is a LoRA of stabilised rank (rsLoRA): not supported.")
-    return _Alphas(table)
+    return _Alphas(cast(dict[str, object], values))
 
 
 def _times(shape: tuple[int, int]) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from safelight.checkpoints.adapters import networks, read_adapter
+from safelight.checkpoints.adapters import adapter_files, networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.inversions import read_inversion
@@ -93,7 +93,7 @@ class ImagePipeline:
         if not math.isfinite(strength):
             raise SafelightError(f"An adapter's strength should be a finite number: {strength}.")
         adapter = read_adapter(path, self.folder)
-        used = UsedAdapter(str(path.absolute()), sha256_of_files([path]), strength)
+        used = UsedAdapter(str(path.absolute()), sha256_of_files(adapter_files(path)), strength)
         if any(used.sha256 == other.sha256 for other in self.adapters):
             raise SafelightError(f"{path} is in the model already; eject it first.")
         for network, module in networks(self.folder).items():
