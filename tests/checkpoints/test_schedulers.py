@@ -145,7 +145,9 @@ def test_a_solver_that_we_lack_may_still_say_that_the_model_is_a_flow():
     }
     config = scheduler_from_diffusers(values)
     assert isinstance(config.schedule(), FlowSchedule)
-    with pytest.raises(SafelightError, match=r"choose a sampler: euler, dpmpp_2m, ddim, euler_a\."):
+    with pytest.raises(
+        SafelightError, match=r"choose a sampler: euler, dpmpp_2m, ddim, euler_a, lcm\."
+    ):
         config.sampler  # noqa: B018
     chosen = config.with_sampler("dpmpp_2m")
     assert (chosen.class_name, chosen.flow_shift) == ("DPMSolverMultistepScheduler", 5.0)

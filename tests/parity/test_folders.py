@@ -169,8 +169,9 @@ def test_a_picture_of_xl_agrees(words, negative, zeros, tmp_path):
 
 def test_the_refiner_says_that_it_makes_no_picture_from_a_prompt_alone(words, tmp_path):
     _xl(words, refiner=True).save_pretrained(tmp_path)
-    with pytest.raises(SafelightError, match="other numbers"):
-        safelight.load(tmp_path, device="cpu")
+    refiner = safelight.load(tmp_path, device="cpu")
+    with pytest.raises(SafelightError, match="goes on from a picture; give an image"):
+        refiner.generate("a cube")
 
 
 def test_shards_and_half_precision_of_diffusers_are_read(words, tmp_path):
