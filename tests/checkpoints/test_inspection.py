@@ -1,5 +1,7 @@
 """What a file or folder says that it is, without its weights being read."""
 
+import resource
+
 import pytest
 import torch
 
@@ -87,3 +89,15 @@ def test_what_is_no_model_is_one_line(tmp_path):
         with pytest.raises(SafelightError) as caught:
             inspect(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_large_pickle_of_the_old_kind_is_not_read_whole(tmp_path):
+    path = tmp_path / "old.ckpt"
+    large = torch.zeros(50_000_000)  # 200 MB
+    torch.save({"state_dict": {"a": large}}, path, _use_new_zipfile_serialization=False)
+    del large
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = inspect(path)
+    assert (found.weights, found.precisions) == (50_000_000, {"float32": 50_000_000})
+    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert taken < 50

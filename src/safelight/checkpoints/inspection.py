@@ -61,7 +61,7 @@ def _names_of(path: Path) -> tuple[State, str, Mapping[str, str]]:
     if path.is_file() and is_safetensors(path):
         state, metadata = read_shapes(path)
         return state, "safetensors", metadata
-    return read_weights_file(path).state, "PyTorch's pickle", {}
+    return read_weights_file(path, values=False).state, "PyTorch's pickle", {}
 
 
 def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[str, str]]:

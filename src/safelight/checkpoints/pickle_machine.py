@@ -8,7 +8,7 @@ import math
 import pickletools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import cast
 
 import torch
@@ -89,7 +89,7 @@ class PickleMachine:
             "BINPERSID": self._persistent,
         }
 
-    def run(self, stream: BytesIO) -> object:
+    def run(self, stream: BytesIO | BufferedReader) -> object:
         """The value of the pickle that begins where the stream stands; it is left at its end."""
         for number, (code, argument, _) in enumerate(pickletools.genops(stream)):
             if number > _MOST_INSTRUCTIONS:

@@ -3,7 +3,7 @@
 import struct
 import zipfile
 from collections.abc import Mapping
-from io import BytesIO
+from io import SEEK_CUR, BufferedReader, BytesIO
 from pathlib import Path
 from typing import cast
 
@@ -20,18 +20,19 @@ _MOST_PICKLE_BYTES = 256 * 1024**2
 _MOST_SHARING = 4  # how many times over tensors may share the file's bytes
 
 
-def read_pickle(path: Path) -> object:
+def read_pickle(path: Path, *, values: bool = True) -> object:
     """What a `.ckpt`, `.pt`, `.pth` or `.bin` of PyTorch holds: tensors, numbers, text, lists,
     tuples and dictionaries, and `Unknown` for all else.
 
     Tensors of a file of PyTorch 1.6 or later are mapped from it, and cost memory once touched.
+    Without `values` those of an older one have shapes and types alone, on the meta device.
 
     Raises `SafelightError`, one line, if the file is truncated, hostile, or no such file.
     """
     try:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
-        return _read_zip(path) if zipped else _read_legacy(path)
+        return _read_zip(path) if zipped else _read_legacy(path, values=values)
     except (
         OSError,
         MemoryError,
@@ -93,14 +94,18 @@ def _bytes_of(mapped: "np.ndarray[tuple[int], np.dtype[np.uint8]]", entry: zipfi
     return mapped[begin : begin + entry.file_size]
 
 
-def _read_legacy(path: Path) -> object:
+def _read_legacy(path: Path, *, values: bool) -> object:
     """A file of PyTorch before 1.6: five pickles, then each storage's length and bytes."""
-    with path.open("rb") as file:
-        start = file.read(_MAGIC_LENGTH)
-    if PickleMachine(_no_storage, 0).run(BytesIO(start)) != _MAGIC:
-        raise ValueError("neither safetensors nor a PyTorch file")
-    raw = path.read_bytes()
-    stream, storages, left = BytesIO(raw), dict[str, Tensor](), len(raw)
+    with path.open("rb") as stream:
+        if PickleMachine(_no_storage, 0).run(BytesIO(stream.read(_MAGIC_LENGTH))) != _MAGIC:
+            raise ValueError("neither safetensors nor a PyTorch file")
+        stream.seek(0)
+        return _read_old(stream, path.stat().st_size, values=values)
+
+
+def _read_old(stream: BytesIO | BufferedReader, size: int, *, values: bool) -> object:
+    storages, left = dict[str, Tensor](), size
+    device = "cpu" if values else "meta"
 
     def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
         nonlocal left
@@ -109,11 +114,11 @@ def _read_legacy(path: Path) -> object:
             left -= count * dtype.itemsize
             if left < 0:
                 raise ValueError("its storages are larger than the file")
-            known = storages[key] = torch.zeros(count, dtype=dtype)
+            known = storages[key] = torch.zeros(count, dtype=dtype, device=device)
         return known
 
     def pickled() -> object:
-        return PickleMachine(storage, _MOST_SHARING * len(raw)).run(stream)
+        return PickleMachine(storage, _MOST_SHARING * size).run(stream)
 
     pickled()  # the magic number
     pickled()  # the version of the protocol
@@ -126,6 +131,9 @@ def _read_legacy(path: Path) -> object:
         tensor = storages.get(storage_key(key))
         if tensor is None or count != len(tensor):
             raise ValueError(f"storage {key!r} is not of the length that its tensors say")
+        if not values:
+            stream.seek(tensor.nbytes, SEEK_CUR)
+            continue
         data = stream.read(tensor.nbytes)
         if len(data) < tensor.nbytes:
             raise ValueError("its data is cut short")

@@ -25,8 +25,10 @@ class WeightsFile:
     format: str  # "safetensors" or "pickle"
 
 
-def read_weights_file(path: Path) -> WeightsFile:
+def read_weights_file(path: Path, *, values: bool = True) -> WeightsFile:
     """Opens one file of weights in the precision of the file, mapped where that is possible.
+
+    Without `values` a pickle's tensors need not have any, as `read_pickle` says.
 
     Raises `SafelightError`, one line, if it is missing, broken, hostile, or holds no tensors.
     """
@@ -34,7 +36,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     if is_safetensors(path):
         opened = WeightsFile(read_state(path), read_metadata(path), "safetensors")
     else:
-        opened = WeightsFile(_tensors(_unwrapped(read_pickle(path))), {}, "pickle")
+        opened = WeightsFile(_tensors(_unwrapped(read_pickle(path, values=values))), {}, "pickle")
     if not opened.state:
         raise SafelightError(f"{path} holds no tensors.")
     return opened
