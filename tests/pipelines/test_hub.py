@@ -113,6 +113,8 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listening.server_port}")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    # which the hub's package reads once, when other tests' imports bring it in
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.delenv("SAFELIGHT_MODELS", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield served

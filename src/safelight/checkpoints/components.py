@@ -55,7 +55,7 @@ from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
-from safelight.models.unet import UNet
+from safelight.models.unet import UNet, UNetConfig
 from safelight.models.vq import VQAutoencoder
 from safelight.models.wordpiece import WordPieceTokenizer
 
@@ -90,9 +90,9 @@ def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     values = _config(folder, "UNet2DConditionModel", "UNet2DModel")
     if values.get("_class_name") == "UNet2DModel":
         plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
-        return _read(folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading)
+        return _read(folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, _layers(plain))
     config = unet_config_from_diffusers(values, str(folder / "config.json"))
-    return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading)
+    return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, _layers(config))
 
 
 def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
@@ -103,12 +103,28 @@ def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencod
     source = str(folder / "config.json")
     if values.get("_class_name") == "VQModel":
         vq = vq_config_from_diffusers(values, source)
-        return _read(folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading)
+        return _read(
+            folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading, (vq.layers_per_block,)
+        )
     if values.get("_class_name") == "AutoencoderTiny":
         tiny = tiny_config_from_diffusers(values, source)
-        return _read(folder, DIFFUSERS_STEM, lambda: TinyAutoencoder(tiny), TINY, reading)
+        return _read(
+            folder,
+            DIFFUSERS_STEM,
+            lambda: TinyAutoencoder(tiny),
+            TINY,
+            reading,
+            (*tiny.encoder_blocks, *tiny.decoder_blocks),
+        )
     kl = autoencoder_config_from_diffusers(values, source)
-    return _read(folder, DIFFUSERS_STEM, lambda: Autoencoder(kl), AUTOENCODER, reading)
+    return _read(
+        folder,
+        DIFFUSERS_STEM,
+        lambda: Autoencoder(kl),
+        AUTOENCODER,
+        reading,
+        (kl.layers_per_block,),
+    )
 
 
 def read_text_tower(
@@ -118,14 +134,28 @@ def read_text_tower(
     source = str(folder / "config.json")
     values = _config(folder)
     config = clip_config_from_transformers(values, source, skip=skip, final_norm=final_norm)
-    return _read(folder, TRANSFORMERS_STEM, lambda: ClipText(config), CLIP_TEXT, reading)
+    return _read(
+        folder,
+        TRANSFORMERS_STEM,
+        lambda: ClipText(config),
+        CLIP_TEXT,
+        reading,
+        (config.num_hidden_layers,),
+    )
 
 
 def read_bert(folder: Path, reading: Reading = Reading()) -> BertText:
     """The text tower of CompVis' first text-to-image model in `folder`."""
     values = _config(folder)
     config = bert_config_from_transformers(values, str(folder / "config.json"))
-    return _read(folder, TRANSFORMERS_STEM, lambda: BertText(config), BERT_TEXT, reading)
+    return _read(
+        folder,
+        TRANSFORMERS_STEM,
+        lambda: BertText(config),
+        BERT_TEXT,
+        reading,
+        (config.num_hidden_layers,),
+    )
 
 
 def read_wordpiece(folder: Path, tower: BertTextConfig) -> WordPieceTokenizer:
@@ -242,8 +272,30 @@ def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
     return find_weights(folder, stem, variant)
 
 
-def _read(folder: Path, stem: str, build: Callable[[], M], table: Table, reading: Reading) -> M:
+def check_layers(counts: Sequence[int], state: Mapping[str, Tensor], source: str) -> None:
+    """Raises `SafelightError` before an absurd number of layers is built."""
+    if sum(counts) > len(state):
+        raise SafelightError(
+            f"{source}: its configuration tells of {sum(counts):,} layers; the file has "
+            f"{len(state):,} tensors for them."
+        )
+
+
+def _layers(config: UNetConfig) -> tuple[int, ...]:
+    return (*config.layers_per_block, *config.transformer_layers)
+
+
+def _read(
+    folder: Path,
+    stem: str,
+    build: Callable[[], M],
+    table: Table,
+    reading: Reading,
+    layers: Sequence[int],
+) -> M:
+    """The network in a folder, whose configuration tells of so many layers in all."""
     state = read_weights(folder, stem, reading.variant, reading.device)
+    check_layers(layers, state, str(folder))
     return filled(build, state, table, source=str(folder), dtype=reading.dtype)
 
 

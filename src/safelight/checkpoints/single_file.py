@@ -8,6 +8,7 @@ import torch
 
 from safelight.checkpoints.components import (
     CLIP_VOCABULARY,
+    check_layers,
     check_tokenizer,
     filled,
     public_tokenizer,
@@ -253,15 +254,6 @@ def _without_unused(named: Mapping[str, torch.Tensor], config: ClipTextConfig) -
     left_out = [f"encoder.layers.{config.num_hidden_layers}."]
     left_out += [] if config.projection_dim else ["text_projection."]
     return {key: tensor for key, tensor in named.items() if not key.startswith(tuple(left_out))}
-
-
-def check_layers(counts: tuple[int, ...], state: State, source: str) -> None:
-    """Raises `SafelightError` before a header's absurd number of layers is built."""
-    if sum(counts) > len(state):
-        raise SafelightError(
-            f"{source}: its header tells of {sum(counts):,} layers; the file has {len(state):,} "
-            "tensors for them."
-        )
 
 
 def _words(path: Path) -> Path:

@@ -7,14 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safelight.checkpoints.components import Reading, filled, read_autoencoder, weights_files
+from safelight.checkpoints.components import (
+    Reading,
+    check_layers,
+    filled,
+    read_autoencoder,
+    weights_files,
+)
 from safelight.checkpoints.detect import describe_folder, describe_state
 from safelight.checkpoints.families import VAE
 from safelight.checkpoints.files import State
 from safelight.checkpoints.folder import INDEX, Folder, autoencoder_name
 from safelight.checkpoints.header import read_header
 from safelight.checkpoints.rules import from_ours, to_ours
-from safelight.checkpoints.single_file import check_layers
 from safelight.checkpoints.tables import compvis, shapes
 from safelight.checkpoints.tables.autoencoder import (
     AUTOENCODER,
