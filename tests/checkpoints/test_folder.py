@@ -232,6 +232,10 @@ def test_a_tokenizer_without_either_generations_files_is_said(folder):
         ("vae", {"_class_name": "AsymmetricAutoencoderKL"}, "expected AutoencoderKL or VQModel"),
         ("text_encoder", {"num_hidden_layers": 3}, "missing: text_model.encoder.layers.2"),
         ("text_encoder", {"num_hidden_layers": 1}, "left over: text_model.encoder.layers.1"),
+        ("text_encoder", {"num_hidden_layers": 2**31}, "tells of 2,147,483,648 layers"),
+        ("unet", {"layers_per_block": 2**63}, "tells of"),
+        ("vae", {"layers_per_block": 2**63}, "tells of"),
+        ("vae", {"latent_channels": 2**63}, "cannot be built"),
     ],
 )
 def test_weights_that_do_not_fit_their_configuration_are_one_line(folder, file, changes, said):

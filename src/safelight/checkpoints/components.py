@@ -311,7 +311,7 @@ def filled(
     try:
         with torch.device("meta"), _Unfilled():
             module = build()
-    except (ValueError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise SafelightError(
             f"{source}: its configuration cannot be built: {first_line(error)}"
         ) from error
