@@ -73,7 +73,7 @@ class _Diffusers:
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: float = 0.0
     down_block_types: tuple[str, ...] = (_DOWN[True],) * 3 + (_DOWN[False],)
     mid_block_type: str | None = _MID[True]
     up_block_types: tuple[str, ...] = (_UP[False],) + (_UP[True],) * 3
