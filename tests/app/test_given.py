@@ -82,6 +82,9 @@ def test_a_refined_picture_comes_again(model_folder, tmp_path, capsys):
     assert _shown(tmp_path / "a.png", capsys)["refiner"]["at"] == 0.5
     assert main(["rerun", str(tmp_path / "a.png")]) == 0
     assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
+    fixed = ["generate", "a red cube", "--model", str(model_folder), "--refine-at", "0.5"]
+    assert main(fixed) == 2
+    assert "give a refiner too" in capsys.readouterr().err
     write_folder(tmp_path / "second", tiny_folder(seed=6))
     assert main(["rerun", str(tmp_path / "a.png")]) == 2
     assert "are not those that made the picture" in capsys.readouterr().err

@@ -4,99 +4,54 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     EulerDiscreteScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import safelight
 from safelight.app.cli import main
 from safelight.checkpoints.files import write_state
 from safelight.errors import SafelightError
-from safelight.models.tokenizer import ClipTokenizer
 
-from .conftest import relative_error, shaken
+from .conftest import relative_error
+from .small import BETAS, WIDTH, small_tower, small_unet, small_vae, small_words, small_xl_unet
 
 PROMPT = "a red <snail> left of a blue ball"
-WIDTHS, LENGTH = (32, 48), 24
+WIDTHS = (WIDTH, 48)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A tiny Stable Diffusion 1 and an XL of random weights: diffusers' pipelines, by name."""
+    """diffusers' pipelines of a small Stable Diffusion 1 and an XL, by name; each has tokenizers of
+    its own, which learn words.
+    """
     torch.manual_seed(9)
     words = tmp_path_factory.mktemp("tokenizer")
-    ClipTokenizer.train(["a red snail left of a blue ball"], vocab_size=560, length=LENGTH).save(
-        words
-    )
-
-    def tokenizer():
-        return CLIPTokenizer.from_pretrained(words)
-
-    size = len(tokenizer())
-
-    def tower(cls, width):
-        config = CLIPTextConfig(
-            vocab_size=size,
-            hidden_size=width,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=LENGTH,
-            bos_token_id=size - 2,
-            eos_token_id=size - 1,
-            projection_dim=24,
-        )
-        return shaken(cls(config))
-
-    def parts(context, **options):
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=4,
-            cross_attention_dim=context,
-            **options,
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(16, 32),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=8,
-            scaling_factor=0.4,
-        )
-        scheduler = EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-        )
-        return {"unet": shaken(unet), "vae": shaken(vae), "scheduler": scheduler}
+    size = len(small_words(words, ["a red snail left of a blue ball"], vocab_size=560))
 
     def build(name):
+        parts = {
+            "vae": small_vae(),
+            "scheduler": EulerDiscreteScheduler(**BETAS),
+            "tokenizer": CLIPTokenizer.from_pretrained(words),
+            "text_encoder": small_tower(CLIPTextModel, size, WIDTHS[0]),
+        }
         if name == "sd1":
             return StableDiffusionPipeline(
-                **parts(WIDTHS[0]),
-                tokenizer=tokenizer(),
-                text_encoder=tower(CLIPTextModel, WIDTHS[0]),
+                **parts,
+                unet=small_unet(),
                 safety_checker=None,
                 feature_extractor=None,
                 requires_safety_checker=False,
             )
         return StableDiffusionXLPipeline(
-            **parts(
-                sum(WIDTHS),
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=24 + 6 * 8,
-            ),
-            tokenizer=tokenizer(),
-            tokenizer_2=tokenizer(),
-            text_encoder=tower(CLIPTextModel, WIDTHS[0]),
-            text_encoder_2=tower(CLIPTextModelWithProjection, WIDTHS[1]),
+            **parts,
+            unet=small_xl_unet(context=sum(WIDTHS)),
+            tokenizer_2=CLIPTokenizer.from_pretrained(words),
+            text_encoder_2=small_tower(CLIPTextModelWithProjection, size, WIDTHS[1]),
         )
 
     return build

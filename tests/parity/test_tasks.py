@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -27,14 +26,11 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from PIL import Image
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     DPTConfig,
     DPTForDepthEstimation,
     DPTImageProcessor,
@@ -43,44 +39,23 @@ from transformers import (
 import safelight
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
-from safelight.models.tokenizer import ClipTokenizer
 
-from .conftest import relative_error, shaken
+from .conftest import relative_error
+from .small import BETAS, small_tower, small_unet, small_vae, small_words, small_xl_unet
 
 SIZE, SEED, STEPS = 32, 11, 6
 PROMPT, NEGATIVE = "a red cube left of a blue ball!", "grey mush"
-BETAS = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "steps_offset": 1,
-}
-TIME, PROJECTION = 8, 24
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A tokenizer and two text towers of width 32, the second with a projection."""
+    """A tokenizer and two text towers, the second with a projection."""
     torch.manual_seed(5)
-    words = tmp_path_factory.mktemp("tokenizer")
-    ClipTokenizer.train([PROMPT, NEGATIVE], vocab_size=540, length=24).save(words)
-    tokenizer = CLIPTokenizer.from_pretrained(words)
-    size = len(tokenizer)
-    shape = {
-        "vocab_size": size,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 24,
-        "bos_token_id": size - 2,
-        "eos_token_id": size - 1,
-        "projection_dim": PROJECTION,
-    }
+    tokenizer = small_words(tmp_path_factory.mktemp("tokenizer"), [PROMPT, NEGATIVE])
     return {
         "tokenizer": tokenizer,
-        "text_encoder": shaken(CLIPTextModel(CLIPTextConfig(**shape))),
-        "text_encoder_2": shaken(CLIPTextModelWithProjection(CLIPTextConfig(**shape))),
+        "text_encoder": small_tower(CLIPTextModel, len(tokenizer)),
+        "text_encoder_2": small_tower(CLIPTextModelWithProjection, len(tokenizer)),
     }
 
 
@@ -101,49 +76,10 @@ def mask():
     return Image.fromarray(levels)
 
 
-def _vae(scaling_factor=0.4, levels=2):
-    return shaken(
-        AutoencoderKL(
-            block_out_channels=(16, 32, 32)[:levels],
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            norm_num_groups=8,
-            sample_size=SIZE,
-            scaling_factor=scaling_factor,
-        )
-    )
-
-
-def _unet(in_channels=4, context=32, **options):
-    return shaken(
-        UNet2DConditionModel(
-            sample_size=SIZE // 2,
-            in_channels=in_channels,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=4,
-            cross_attention_dim=context,
-            **options,
-        )
-    )
-
-
-def _xl_unet(in_channels=4, *, context=64, numbers=6):
-    return _unet(
-        in_channels,
-        context,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=TIME,
-        projection_class_embeddings_input_dim=PROJECTION + numbers * TIME,
-    )
-
-
 def _pipeline(kind, text, unet, scheduler=None, **parts):
     """diffusers' pipeline of a kind, with as many text towers as it takes."""
     parts = {
-        "vae": _vae(),
+        "vae": small_vae(),
         "unet": unet,
         "scheduler": scheduler or EulerDiscreteScheduler(**BETAS),
         "tokenizer": text["tokenizer"],
@@ -212,7 +148,7 @@ def test_an_inpainting_model_makes_diffusers_picture(
     text, image, mask, scheduler, strength, tmp_path
 ):
     theirs = _pipeline(
-        StableDiffusionInpaintPipeline, text, _unet(9), scheduler(**_options(scheduler))
+        StableDiffusionInpaintPipeline, text, small_unet(9), scheduler(**_options(scheduler))
     )
     wanted = _their_picture(
         theirs, image=image, mask_image=mask, strength=strength, height=40, width=36
@@ -222,7 +158,7 @@ def test_an_inpainting_model_makes_diffusers_picture(
 
 
 def test_an_inpainting_model_resizes_as_diffusers_does(text, image, mask, tmp_path):
-    theirs = _pipeline(StableDiffusionInpaintPipeline, text, _unet(9))
+    theirs = _pipeline(StableDiffusionInpaintPipeline, text, small_unet(9))
     size = {"height": SIZE, "width": SIZE + 8}
     wanted = _their_picture(theirs, image=image, mask_image=mask, strength=1.0, **size)
     _agree(_our_picture(theirs, tmp_path, image=image, mask=mask, **size), wanted)
@@ -230,7 +166,7 @@ def test_an_inpainting_model_resizes_as_diffusers_does(text, image, mask, tmp_pa
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_an_xl_inpainting_model_makes_diffusers_picture(text, image, mask, strength, tmp_path):
-    theirs = _pipeline(StableDiffusionXLInpaintPipeline, text, _xl_unet(9))
+    theirs = _pipeline(StableDiffusionXLInpaintPipeline, text, small_xl_unet(9))
     wanted = _their_picture(
         theirs, image=image, mask_image=mask, strength=strength, height=32, width=24
     )
@@ -244,7 +180,7 @@ def test_an_xl_inpainting_model_makes_diffusers_picture(text, image, mask, stren
 
 @pytest.mark.parametrize(("scale", "image_scale"), [(4.0, 1.5), (4.0, 1.0), (1.0, 1.5)])
 def test_an_editing_model_makes_diffusers_picture(text, image, scale, image_scale, tmp_path):
-    theirs = _pipeline(StableDiffusionInstructPix2PixPipeline, text, _unet(8))
+    theirs = _pipeline(StableDiffusionInstructPix2PixPipeline, text, small_unet(8))
     wanted = _their_picture(
         theirs, image=image, guidance_scale=scale, image_guidance_scale=image_scale
     )
@@ -255,7 +191,7 @@ def test_an_editing_model_makes_diffusers_picture(text, image, scale, image_scal
 @pytest.mark.parametrize("cosxl", [False, True])
 def test_an_xl_editing_model_makes_diffusers_picture(text, image, cosxl, tmp_path):
     theirs = _pipeline(
-        StableDiffusionXLInstructPix2PixPipeline, text, _xl_unet(8), is_cosxl_edit=cosxl
+        StableDiffusionXLInstructPix2PixPipeline, text, small_xl_unet(8), is_cosxl_edit=cosxl
     )
     wanted = _their_picture(theirs, image=image, height=32, width=24)
     theirs.save_pretrained(tmp_path)
@@ -287,7 +223,7 @@ def test_a_depth_model_makes_diffusers_picture(text, image, scheduler, strength,
     theirs = _pipeline(
         StableDiffusionDepth2ImgPipeline,
         text,
-        _unet(5),
+        small_unet(5),
         scheduler(**_options(scheduler)),
         depth_estimator=_depth_estimator(),
         feature_extractor=DPTImageProcessor(),
@@ -304,13 +240,13 @@ def test_a_depth_model_makes_diffusers_picture(text, image, scheduler, strength,
 
 @pytest.mark.parametrize("level", [20, 250])
 def test_an_upscaler_makes_diffusers_picture(text, level, tmp_path):
-    unet = _unet(7, num_class_embeds=1000, only_cross_attention=(True, False))
+    unet = small_unet(7, num_class_embeds=1000, only_cross_attention=(True, False))
     small = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8))
     theirs = _pipeline(
         StableDiffusionUpscalePipeline,
         text,
         unet,
-        vae=_vae(0.08333),
+        vae=small_vae(0.08333),
         low_res_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
     )
     wanted = _their_picture(theirs, image=small, noise_level=level)
@@ -331,7 +267,7 @@ def test_a_picture_to_begin_from_gives_diffusers_picture(
     text, image, scheduler, strength, tmp_path
 ):
     theirs = _pipeline(
-        StableDiffusionImg2ImgPipeline, text, _unet(), scheduler(**_options(scheduler))
+        StableDiffusionImg2ImgPipeline, text, small_unet(), scheduler(**_options(scheduler))
     )
     wanted = _their_picture(theirs, image=image, strength=strength)
     _agree(_our_picture(theirs, tmp_path, image=image, strength=strength), wanted)
@@ -341,7 +277,7 @@ def _refiner(text, scheduler=None):
     return _pipeline(
         StableDiffusionXLImg2ImgPipeline,
         text,
-        _xl_unet(context=32, numbers=5),
+        small_xl_unet(context=32, numbers=5),
         scheduler,
         text_encoder=None,
         tokenizer=None,
@@ -359,7 +295,7 @@ def test_the_refiner_makes_diffusers_picture(text, image, tmp_path):
 @pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
 @pytest.mark.parametrize("at", [0.5, 0.8])
 def test_a_base_hands_over_to_the_refiner_as_in_diffusers(text, scheduler, at, tmp_path):
-    base = _pipeline(StableDiffusionXLPipeline, text, _xl_unet(), scheduler(**BETAS))
+    base = _pipeline(StableDiffusionXLPipeline, text, small_xl_unet(), scheduler(**BETAS))
     refiner = _refiner(text, scheduler(**BETAS))
     refiner.vae = base.vae
     options = {
@@ -396,7 +332,9 @@ def test_a_base_hands_over_to_the_refiner_as_in_diffusers(text, scheduler, at, t
 def test_xl_in_float16_decodes_in_float32_where_its_autoencoder_says_so(
     text, image, upcast, tmp_path
 ):
-    theirs = _pipeline(StableDiffusionXLPipeline, text, _xl_unet(), EulerDiscreteScheduler(**BETAS))
+    theirs = _pipeline(
+        StableDiffusionXLPipeline, text, small_xl_unet(), EulerDiscreteScheduler(**BETAS)
+    )
     with torch.no_grad():
         weight = theirs.vae.decoder.conv_in.weight
         weight.mul_(30_000 / weight.abs().max())  # fits float16, what comes out of it does not
@@ -419,7 +357,7 @@ def test_xl_in_float16_decodes_in_float32_where_its_autoencoder_says_so(
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_latent_consistency_model_makes_diffusers_picture(text, steps, tmp_path):
-    unet = _unet(time_cond_proj_dim=16)
+    unet = small_unet(time_cond_proj_dim=16)
     theirs = _pipeline(LatentConsistencyModelPipeline, text, unet, LCMScheduler(**BETAS))
     wanted = theirs(
         PROMPT,
@@ -438,7 +376,7 @@ def test_a_latent_consistency_model_makes_diffusers_picture(text, steps, tmp_pat
 
 
 def test_an_ordinary_model_samples_by_lcm_as_in_diffusers(text, tmp_path):
-    theirs = _pipeline(StableDiffusionPipeline, text, _unet(), LCMScheduler(**BETAS))
+    theirs = _pipeline(StableDiffusionPipeline, text, small_unet(), LCMScheduler(**BETAS))
     wanted = _their_picture(theirs, guidance_scale=1.5, height=SIZE, width=SIZE)
     _agree(_our_picture(theirs, tmp_path, scale=1.5, width=SIZE, height=SIZE), wanted)
 
@@ -448,7 +386,7 @@ def test_an_ordinary_model_samples_by_lcm_as_in_diffusers(text, tmp_path):
 def test_a_turbo_model_makes_diffusers_picture(text, steps, xl, tmp_path):
     scheduler = EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="trailing")
     kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    theirs = _pipeline(kind, text, _xl_unet() if xl else _unet(), scheduler)
+    theirs = _pipeline(kind, text, small_xl_unet() if xl else small_unet(), scheduler)
     options = {"height": SIZE, "width": SIZE}
     wanted = _their_picture(theirs, num_inference_steps=steps, guidance_scale=0.0, **options)
     _agree(_our_picture(theirs, tmp_path, steps=steps, scale=0.0, **options), wanted)
@@ -472,7 +410,7 @@ def test_a_turbo_model_makes_diffusers_picture(text, steps, xl, tmp_path):
     ],
 )
 def test_a_mistake_is_told_in_a_line(text, image, mask, unet, options, message, tmp_path):
-    _pipeline(StableDiffusionPipeline, text, _unet(unet)).save_pretrained(tmp_path)
+    _pipeline(StableDiffusionPipeline, text, small_unet(unet)).save_pretrained(tmp_path)
     pictures = {"image": image, "mask": mask}
     given = {key: pictures.get(key) if value is True else value for key, value in options.items()}
     with pytest.raises(SafelightError, match=message):

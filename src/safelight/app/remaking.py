@@ -42,7 +42,7 @@ def remake(
         device=device,
         vae=vae or manifest.vae or None,
         refiner=None if manifest.refiner is None else manifest.refiner.model,
-        refine_at=0.8 if manifest.refiner is None else manifest.refiner.at,
+        refine_at=None if manifest.refiner is None else manifest.refiner.at,
     )
     if not any_weights:
         check_weights(manifest.weights, pipeline)

@@ -149,6 +149,15 @@ def merged(model: Folder, files: Mapping[Path, float]) -> Generator[None]:
             for place, (parts, strength) in enumerate(deltas):
                 inject(module, f"file-{place}", parts.get(network, {}), strength)
             stack.callback(eject, module)
+        stack.enter_context(fused_networks(model))
+        yield
+
+
+@contextmanager
+def fused_networks(model: Folder) -> Generator[None]:
+    """The networks of a model with their adapters in their weights while it lasts, as `fused`."""
+    with ExitStack() as stack:
+        for module in networks(model).values():
             stack.enter_context(fused(module))
         yield
 

@@ -38,6 +38,8 @@ class Family:
     context: int  # width of the published U-Nets' context
     scheduler: SchedulerConfig
     xl: bool = False
+    penultimate: bool = False  # its U-Net reads the text tower's last but one state
+    in_channels: int | None = None  # of its U-Net, where that tells it from another family
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
@@ -60,6 +62,7 @@ SD2 = Family(
     64,
     1024,
     _PNDM,
+    penultimate=True,
 )
 UPSCALER = replace(
     SD2,
@@ -67,6 +70,7 @@ UPSCALER = replace(
     pipeline="StableDiffusionUpscalePipeline",
     latent_scale=0.08333,
     latent_size=128,
+    in_channels=7,
     scheduler=SchedulerConfig(
         class_name="DDIMScheduler",
         beta_start=0.0001,
@@ -120,10 +124,8 @@ CLASSES = Family(
         class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
     ),
 )
-_UPSCALER_CHANNELS = 7
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
-    (_UPSCALER_CHANNELS, False): "StableDiffusionUpscalePipeline",
     (8, False): "StableDiffusionInstructPix2PixPipeline",
     (9, False): "StableDiffusionInpaintPipeline",
     (8, True): "StableDiffusionXLInstructPix2PixPipeline",
@@ -143,11 +145,12 @@ _LATENT_SIZE_OF_768_V = 96
 
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
-    for family in (XL, REFINER, SD2, BERT_TEXT, SD1, CLASSES):
+    channels = in_channels_of(state)
+    for family in (XL, REFINER, UPSCALER, SD2, BERT_TEXT, SD1, CLASSES):
         prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text)]
-        if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):
-            upscales = family is SD2 and in_channels_of(state) == _UPSCALER_CHANNELS
-            return UPSCALER if upscales else family
+        complete = all(any(key.startswith(prefix) for key in state) for prefix in prefixes)
+        if complete and family.in_channels in (None, channels):
+            return family
     raise SafelightError(
         f"{source} is {describe_state(state)}; expected a whole text-to-image model of Stable "
         "Diffusion's family: a U-Net, an autoencoder and a text tower."

@@ -20,7 +20,6 @@ from safelight.checkpoints.families import (
     SD1,
     SD2,
     UNET,
-    UPSCALER,
     VAE,
     XL,
     Family,
@@ -240,7 +239,7 @@ def _read_bert(state: State, known: _Known) -> BertText:
 def _tower_config(config: ClipTextConfig, family: Family, *, open_clip: bool) -> ClipTextConfig:
     """The shape of a published tower of that family, from the shape of its tensors."""
     config = replace(config, hidden_act="gelu" if open_clip else "quick_gelu")
-    if family not in (SD2, UPSCALER):
+    if not family.penultimate:
         return config
     # Stable Diffusion 2.x reads the last but one state, so that diffusers leaves the last layer out
     # altogether; a file that some tool made from diffusers' folder has 23 layers left

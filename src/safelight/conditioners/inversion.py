@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from safelight.models.token_rows import filled_rows
 from safelight.models.tokenizer import BOS, EOS, ClipTokenizer
 
 
@@ -43,16 +44,15 @@ def spell(
     words = re.compile("|".join(_whole(token) for token in sorted(ids_of, key=len, reverse=True)))
     pad, start, end = (tokenizer.id_of(name) for name in (tokenizer.pad, BOS, EOS))
     rows: list[list[int]] = []
-    for prompt in prompts:
+    for prompt in (prompt.lower() for prompt in prompts):
         ids: list[int] = []
         place = 0
-        for found in words.finditer(prompt.lower()):
-            ids += _plain(tokenizer, prompt.lower()[place : found.start()]) + ids_of[found.group()]
+        for found in words.finditer(prompt):
+            ids += _plain(tokenizer, prompt[place : found.start()]) + ids_of[found.group()]
             place = found.end()
-        ids += _plain(tokenizer, prompt.lower()[place:])
-        row = [start, *ids[: tokenizer.length - 2], end]
-        rows.append(row + [pad] * (tokenizer.length - len(row)))
-    return torch.tensor(rows, dtype=torch.int64).reshape(len(prompts), tokenizer.length), learned
+        ids += _plain(tokenizer, prompt[place:])
+        rows.append([start, *ids, end])
+    return filled_rows(rows, tokenizer.length, end, pad), learned
 
 
 def _whole(token: str) -> str:

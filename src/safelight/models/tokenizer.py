@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import torch
 from jaxtyping import Int64
 from pydantic import BaseModel, ValidationError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from safelight.config import read_json
 from safelight.errors import SafelightError
+from safelight.models.token_rows import encoded_rows, id_of, last_id
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _WORDS = (
@@ -46,21 +46,11 @@ class ClipTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
         """Token ids, (number of texts, length)."""
-        pad_id = self.id_of(self.pad)
-        rows: list[list[int]] = []
-        for encoding in self.tokenizer.encode_batch(list(texts)):
-            ids = encoding.ids
-            if len(ids) > self.length:
-                ids = [*ids[: self.length - 1], self.id_of(EOS)]
-            rows.append(ids + [pad_id] * (self.length - len(ids)))
-        return torch.tensor(rows, dtype=torch.int64).reshape(len(texts), self.length)
+        return encoded_rows(self.tokenizer, texts, self.length, EOS, self.pad)
 
     def id_of(self, token: str) -> int:
         """The id of a token; `SafelightError` if the vocabulary lacks it."""
-        found = self.tokenizer.token_to_id(token)
-        if found is None:
-            raise SafelightError(f"The tokenizer's vocabulary has no token {token!r}.")
-        return found
+        return id_of(self.tokenizer, token)
 
     @property
     def vocab_size(self) -> int:
@@ -70,7 +60,7 @@ class ClipTokenizer:
     @property
     def last_id(self) -> int:
         """The highest id."""
-        return max(self.tokenizer.get_vocab().values())
+        return last_id(self.tokenizer)
 
     @staticmethod
     def from_files(

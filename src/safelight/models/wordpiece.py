@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Int64
 from pydantic import BaseModel, ValidationError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from safelight.config import read_json
 from safelight.errors import SafelightError
+from safelight.models.token_rows import encoded_rows, id_of, last_id
 
 PAD, UNKNOWN, START, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _SPECIAL = (PAD, UNKNOWN, START, END, MASK)
@@ -34,21 +34,11 @@ class WordPieceTokenizer:
 
     def encode(self, texts: Sequence[str]) -> Int64[Tensor, "b n"]:
         """Token ids, (number of texts, length)."""
-        end, pad = self.id_of(END), self.id_of(self.pad)
-        rows: list[list[int]] = []
-        for encoding in self.tokenizer.encode_batch(list(texts)):
-            ids = encoding.ids
-            if len(ids) > self.length:
-                ids = [*ids[: self.length - 1], end]
-            rows.append(ids + [pad] * (self.length - len(ids)))
-        return torch.tensor(rows, dtype=torch.int64).reshape(len(texts), self.length)
+        return encoded_rows(self.tokenizer, texts, self.length, END, self.pad)
 
     def id_of(self, token: str) -> int:
         """The id of a token; `SafelightError` if the vocabulary lacks it."""
-        found = self.tokenizer.token_to_id(token)
-        if found is None:
-            raise SafelightError(f"The tokenizer's vocabulary has no token {token!r}.")
-        return found
+        return id_of(self.tokenizer, token)
 
     @property
     def vocab_size(self) -> int:
@@ -58,7 +48,7 @@ class WordPieceTokenizer:
     @property
     def last_id(self) -> int:
         """The highest id."""
-        return max(self.tokenizer.get_vocab().values())
+        return last_id(self.tokenizer)
 
     @staticmethod
     def from_vocabulary(

@@ -76,7 +76,8 @@ def attend(
     """Attention in `heads` equal slices of the width; `causal` hides the tokens that come later."""
     dtype = v.dtype
     if dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
-        # float32's backward pass is several times as fast there (benchmarks/attention_backward.py)
+        # float32's backward pass is 3 to 5 times as fast there on 16 tokens, and slower on a few or
+        # on hundreds by less (benchmarks/attention_backward.py)
         q, k, v = q.float(), k.float(), v.float()
     q, k, v = (rearrange(tokens, "b n (h d) -> b h n d", h=heads) for tokens in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.any_autoencoder import AnyAutoencoder, most_probable
 from safelight.pipelines.given import Given, GivenPicture
 
 Latents = Float[Tensor, "b c h w"]
@@ -44,8 +44,7 @@ def instructed(folder: Folder, pixels: Float[Tensor, "b 3 H W"]) -> Latents:
     latents, which InstructPix2Pix takes unscaled and CosXL scaled, (b, c, h, w).
     """
     autoencoder = folder.autoencoder
-    found = autoencoder.encode(pixels)
-    z = found if isinstance(found, Tensor) else found.mode()
+    z = most_probable(autoencoder, pixels)
     return (autoencoder.scale(z) if folder.settings.get("is_cosxl_edit") is True else z).float()
 
 
@@ -70,13 +69,13 @@ def noised_small(
     """
     schedule = folder.low_resolution.schedule()
     sigma = schedule.t_to_sigma(torch.tensor(float(level), dtype=torch.float64)).item()
-    pixels = image_tensor(image, noise.shape[-1], noise.shape[-2]).to(noise)
+    pixels = image_tensor(image.picture, noise.shape[-1], noise.shape[-2]).to(noise)
     return (pixels + sigma * noise) / (1 + sigma**2) ** 0.5
 
 
-def image_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
-    """An image in [-1, 1], resized by Lanczos as diffusers does."""
-    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+def image_tensor(image: Image.Image, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
+    """An RGB picture in [-1, 1], resized by Lanczos as diffusers does."""
+    levels = np.asarray(_resized(image, width, height), dtype=np.float32) / 255
     return torch.from_numpy(levels).permute(2, 0, 1)[None] * 2 - 1
 
 

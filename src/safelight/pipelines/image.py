@@ -1,10 +1,8 @@
 """Pictures from prompts."""
 
-import copy
 import math
-import platform
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +12,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from safelight.checkpoints.adapters import adapter_files, networks, read_adapter
+from safelight.checkpoints.adapters import adapter_files, fused_networks, networks, read_adapter
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
-from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder, weight_dtype
-from safelight.models.autoencoder import Autoencoder
+from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
 from safelight.models.classes import ClassReader
-from safelight.nn.lora import eject, fused, inject
+from safelight.nn.lora import eject, inject
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
-from safelight.pipelines.kind import Kind, kind_of
+from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import (
     Manifest,
     UsedAdapter,
@@ -37,9 +33,17 @@ from safelight.pipelines.manifest import (
     pixel_digest,
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
-from safelight.pipelines.provenance import configuration_hashes, library_versions
+from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
 from safelight.pipelines.request import Request, Settings
-from safelight.pipelines.sampling import Batch, Model, sample_in_two, sample_latents
+from safelight.pipelines.sampling import (
+    Batch,
+    Model,
+    one_line_when_out_of_memory,
+    sample_in_two,
+    sample_latents,
+    text_conditioner,
+    upcast,
+)
 from safelight.pipelines.settling import settle
 from safelight.types import OnStep
 
@@ -60,12 +64,12 @@ class ImagePipeline:
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
         self.name = name
-        self.folder = _upcast(folder, dtype)
+        self.folder = upcast(folder, dtype)
         self.adapters: tuple[UsedAdapter, ...] = ()
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
         self.kind = kind_of(folder, name)
-        self._text = _text_conditioner(folder, self.kind)
+        self._text = text_conditioner(folder, self.kind)
         self._dtype = dtype
         self._device = device
 
@@ -125,7 +129,7 @@ class ImagePipeline:
             eject(module)
         self.adapters = ()
 
-    def refine_by(self, refiner: "ImagePipeline", at: float = 0.8) -> None:
+    def refine_by(self, refiner: "ImagePipeline", at: float) -> None:
         """Lets a second model do the last part of the steps, as SDXL's refiner does.
 
         Args:
@@ -227,10 +231,6 @@ class ImagePipeline:
         self._named(request.prompt)  # names that are wrong are told before anything is made
         return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
 
-    def begins_from(self, request: Request) -> bool:
-        """Whether the pictures of a request begin from a given one."""
-        return request.given.image is not None and self.kind.strength is not None
-
     def sample(
         self,
         prompts: Sequence[str],
@@ -249,7 +249,7 @@ class ImagePipeline:
         """
         batch = Batch(prompts, seeds, negative, settings, given)
         model, second = self._model, self.refiner
-        with _one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
+        with one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
             if second is None:
                 z = sample_latents(model, batch, on_step)
             else:
@@ -268,8 +268,7 @@ class ImagePipeline:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
         autoencoder = self.folder.autoencoder
         with torch.inference_mode():
-            encoded = autoencoder.encode(pixels.to(self._device, weight_dtype(autoencoder)))
-            z = encoded if isinstance(encoded, Tensor) else encoded.mode()
+            z = most_probable(autoencoder, pixels.to(self._device, weight_dtype(autoencoder)))
             return autoencoder.decode(z).float().clamp(-1, 1).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:
@@ -277,7 +276,7 @@ class ImagePipeline:
         `with_autoencoder`.
         """
         folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
-        return _upcast(folder, self._dtype).autoencoder
+        return upcast(folder, self._dtype).autoencoder
 
     def unread(self, prompt: str) -> str:
         """The end of a prompt that is too long for the text tower to read; empty if it is not.
@@ -323,9 +322,7 @@ class ImagePipeline:
     @contextmanager
     def _with_adapters(self) -> Generator[None]:
         """The networks with their adapters added to their weights, as fast as without any."""
-        with torch.no_grad(), ExitStack() as stack:
-            for module in networks(self.folder).values() if self.adapters else ():
-                stack.enter_context(fused(module))
+        with torch.no_grad(), fused_networks(self.folder) if self.adapters else nullcontext():
             yield
 
     @property
@@ -358,7 +355,7 @@ class ImagePipeline:
             weights=dict(self.weights),
             precision=str(self._dtype).removeprefix("torch."),
             device=self._device,
-            machine=_machine(self._device),
+            machine=machine_of(self._device),
             threads=torch.get_num_threads(),
             pixels=pixel_digest(image),
             place=place,
@@ -371,33 +368,13 @@ class ImagePipeline:
                 part: UsedPicture(picture.file, picture.sha256)
                 for part, picture in request.given.parts.items()
             },
-            strength=settings.strength if self.begins_from(request) else None,
+            strength=settings.strength,
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
-
-
-def _upcast(folder: Folder, dtype: torch.dtype) -> Folder:
-    """A model in float16 with its autoencoder in float32, where that is Stable Diffusion XL's and
-    its configuration says so: its activations overflow float16, and the picture would be black.
-    """
-    vae = folder.autoencoder
-    if dtype != torch.float16 or not folder.pipeline_class.startswith("StableDiffusionXL"):
-        return folder
-    if not isinstance(vae, Autoencoder) or not vae.config.force_upcast:
-        return folder
-    return replace(folder, autoencoder=copy.deepcopy(vae).float())
-
-
-def _text_conditioner(folder: Folder, kind: Kind) -> TextConditioner:
-    pooled = kind.numbers != "none"
-    zero_null = folder.settings.get("force_zeros_for_empty_prompt", True) is True
-    return TextConditioner(
-        folder.tokenizers, folder.text_towers, pooled=pooled, zero_null=pooled and zero_null
-    )
 
 
 @dataclass(frozen=True)
@@ -414,23 +391,3 @@ class Refiner:
         return UsedRefiner(
             pipeline.name, self.at, dict(pipeline.weights), dict(pipeline.configuration)
         )
-
-
-@contextmanager
-def _one_line_when_out_of_memory(settings: Settings) -> Generator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise SafelightError(
-                f"Not enough memory for {settings.width} x {settings.height} pixels; ask for a "
-                "smaller picture, or for --precision bfloat16."
-            ) from error
-        raise
-
-
-def _machine(device: str) -> str:
-    """The processor that does the arithmetic, as precisely as its rounding depends on it."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

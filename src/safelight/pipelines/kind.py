@@ -6,7 +6,7 @@ from typing import Literal
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
-from safelight.models.vq import VQConfig
+from safelight.models.any_autoencoder import latent_channels
 from safelight.pipelines.given import Given, Part
 
 Beside = Literal["nothing", "mask", "image", "depth", "low resolution"]
@@ -80,8 +80,7 @@ class Kind:
 def kind_of(folder: Folder, name: str) -> Kind:
     """What a model takes; `SafelightError` if pictures cannot be made of that."""
     unet, towers = folder.unet.config, folder.text_towers
-    config = folder.autoencoder.config
-    latents = config.codebook_dim if isinstance(config, VQConfig) else config.latent_channels
+    latents = latent_channels(folder.autoencoder)
     by_level = unet.class_dim is not None and unet.class_kind == "embedding"
     known: dict[tuple[int, bool], Beside] = {
         (0, False): "nothing",

@@ -14,6 +14,7 @@ from safelight.pipelines.find import DEFAULT, expanded, lasting_name
 from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import ImagePipeline
 
+_REFINE_AT = 0.8
 PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -29,7 +30,7 @@ def load(
     adapters: Mapping[str | Path, float] | None = None,
     embeddings: Mapping[str | Path, str | None] | None = None,
     refiner: str | Path | None = None,
-    refine_at: float = 0.8,
+    refine_at: float | None = None,
     vae: str | Path | None = None,
     offline: bool = False,
 ) -> ImagePipeline:
@@ -47,7 +48,7 @@ def load(
         embeddings: files of textual inversion, each with its word in the prompt or None for the
             file's own, as by `ImagePipeline.embed`.
         refiner: a second model that does the last steps, as by `ImagePipeline.refine_by`.
-        refine_at: the part of the noise schedule that is done before it.
+        refine_at: the part of the noise schedule that is done before it; 0.8 by default.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
         offline: nothing is fetched; nor is it where HF_HUB_OFFLINE is in the environment.
@@ -63,8 +64,11 @@ def load(
         pipeline.adapt(file, strength)
     for file, token in (embeddings or {}).items():
         pipeline.embed(file, token)
+    if refiner is None and refine_at is not None:
+        raise SafelightError("refine_at says where the refiner begins; give a refiner too.")
     if refiner is not None:
-        pipeline.refine_by(_read(refiner, vae, dtype, device, offline), refine_at)
+        second = _read(refiner, vae, dtype, device, offline)
+        pipeline.refine_by(second, _REFINE_AT if refine_at is None else refine_at)
     return pipeline
 
 

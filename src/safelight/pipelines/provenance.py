@@ -1,5 +1,6 @@
 """What a picture depends on besides the weights and the request: configurations and libraries."""
 
+import platform
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def library_versions() -> dict[str, str]:
         "torch": torch.__version__,
         **{name: version(name) for name in ("numpy", "tokenizers")},
     }
+
+
+def machine_of(device: str) -> str:
+    """The processor that does the arithmetic, as precisely as its rounding depends on it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def configuration_hashes(folder: Folder) -> dict[str, str]:

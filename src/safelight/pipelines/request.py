@@ -65,7 +65,7 @@ class Settings:
     sampler: str
     width: int  # pixels
     height: int  # pixels
-    strength: float = 1.0  # how much of a given picture is made anew
+    strength: float | None = None  # how much of a given picture is made anew, if one is begun from
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
 

@@ -1,6 +1,8 @@
 """From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +19,7 @@ from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import weight_dtype
+from safelight.models.autoencoder import Autoencoder
 from safelight.pipelines.beside import (
     depth_beside,
     encoded,
@@ -52,6 +55,27 @@ class Model:
         return self.folder.scheduler.with_sampler(settings.sampler)
 
 
+def upcast(folder: Folder, dtype: torch.dtype) -> Folder:
+    """A model in float16 with its autoencoder in float32, where that is Stable Diffusion XL's and
+    its configuration says so: its activations overflow float16, and the picture would be black.
+    """
+    vae = folder.autoencoder
+    if dtype != torch.float16 or not folder.pipeline_class.startswith("StableDiffusionXL"):
+        return folder
+    if not isinstance(vae, Autoencoder) or not vae.config.force_upcast:
+        return folder
+    return replace(folder, autoencoder=copy.deepcopy(vae).float())
+
+
+def text_conditioner(folder: Folder, kind: Kind) -> TextConditioner:
+    """The text side of a model, with the pooled text where its U-Net takes numbers beside it."""
+    pooled = kind.numbers != "none"
+    zero_null = folder.settings.get("force_zeros_for_empty_prompt", True) is True
+    return TextConditioner(
+        folder.tokenizers, folder.text_towers, pooled=pooled, zero_null=pooled and zero_null
+    )
+
+
 @dataclass(frozen=True)
 class Batch:
     """What is asked of each picture: row i has prompt i, and the noise of seed i."""
@@ -66,8 +90,8 @@ class Batch:
 def sample_latents(model: Model, batch: Batch, on_step: OnStep | None = None) -> Latents:
     """Scaled latents of a batch by one model."""
     scheduler = model.scheduler(batch.settings)
-    steps = batch.settings.steps
-    start = steps - min(int(steps * batch.settings.strength), steps)
+    steps, strength = batch.settings.steps, batch.settings.strength
+    start = 0 if strength is None else steps - int(steps * strength)
     x, concat, noise = _begin(model, batch, scheduler, start)
     return _run(model, batch, scheduler, slice(start, None), x, concat, noise, on_step)
 
@@ -127,7 +151,7 @@ def _begin(
         first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
         level = settings.noise_level or 0
         return pure(noise, 0), noised_small(folder, given.image, level, first), noise
-    pixels = image_tensor(given.image, settings.width, settings.height)
+    pixels = image_tensor(given.image.picture, settings.width, settings.height)
     pixels = pixels.to(model.device, weight_dtype(autoencoder)).expand(len(batch.seeds), -1, -1, -1)
     if kind.beside == "image":
         return pure(noise, 0), instructed(folder, pixels), noise
@@ -207,3 +231,17 @@ def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditionin
         return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
 
     return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
+
+
+@contextmanager
+def one_line_when_out_of_memory(settings: Settings) -> Generator[None]:
+    """Turns a lack of memory into a `SafelightError` with the remedy."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise SafelightError(
+                f"Not enough memory for {settings.width} x {settings.height} pixels; ask for a "
+                "smaller picture, or for --precision bfloat16."
+            ) from error
+        raise

@@ -39,7 +39,7 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     )
     check_multiple("width", settings.width, factor)
     check_multiple("height", settings.height, factor)
-    if int(settings.steps * settings.strength) < 1:
+    if settings.strength is not None and int(settings.steps * settings.strength) < 1:
         raise SafelightError(
             f"A strength of {settings.strength} leaves none of {settings.steps} steps; take more "
             "of either."
@@ -61,13 +61,13 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
     return request.width or width, request.height or height
 
 
-def _strength(request: Request, kind: Kind) -> float:
+def _strength(request: Request, kind: Kind) -> float | None:
     if request.given.image is not None and kind.strength is not None:
         return kind.strength if request.strength is None else request.strength
     if request.strength is not None:
         what = "an image" if kind.strength is not None else "a model that begins from a picture"
         raise SafelightError(f"strength needs {what}; leave it out.")
-    return 1.0
+    return None
 
 
 def _image_scale(request: Request, kind: Kind) -> float | None:

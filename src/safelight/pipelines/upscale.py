@@ -1,15 +1,13 @@
 """Pictures enlarged by CompVis' super-resolution model."""
 
-import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
-from torch import Tensor
 
 from safelight.checkpoints.upscaler import Upscaler
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.errors import SafelightError
+from safelight.pipelines.beside import image_tensor
 from safelight.pipelines.generated import to_image
 from safelight.rng import SeededNoise
 from safelight.types import Conditioning, OnStep
@@ -44,7 +42,7 @@ def upscale(
         raise SafelightError(f"steps should be 1 or more, got {steps}.")
     unet, scheduler = upscaler.unet, upscaler.scheduler
     weight = unet.conv_in.weight
-    small = _pixels(image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS))
+    small = image_tensor(image.convert("RGB"), width, height)
     cond = Conditioning(concat=small.to(weight))
     half = None if weight.dtype == torch.float32 else weight.dtype
     denoiser = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), half)
@@ -61,9 +59,3 @@ def upscale(
         # its latents are not scaled, whatever the autoencoder's configuration says by default
         pixels = upscaler.autoencoder.decode((z * scheduler.final_scale(sigmas)).to(weight.dtype))
     return to_image(pixels[0].float().clamp(-1, 1))
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    """(1, 3, h, w) in [-1, 1]."""
-    levels = torch.from_numpy(np.array(image, dtype=np.float32))
-    return rearrange(levels / 255 * 2 - 1, "h w c -> 1 c h w")

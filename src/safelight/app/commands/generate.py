@@ -38,7 +38,7 @@ def generate(
     image_scale: float | None = None,
     noise_level: int | None = None,
     refiner: str | None = None,
-    refine_at: float = 0.8,
+    refine_at: float | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -122,6 +122,7 @@ def generate(
         refiner: a folder, a file or a name.
     refine_at
         The part of the noise schedule done before the refiner.
+        [default: 0.8]
     device
         cpu, cuda, or auto: cuda where there is one.
     precision

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from safelight.checkpoints.rules import Rule, Table
 from safelight.checkpoints.tables.configs import (
     Neutral,
+    attending_levels,
     fitting,
     read_config,
     square,
     write_config,
 )
 from safelight.config import Value
-from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.vq import VQConfig
 
-_CODERS = (
-    Rule("encoder.{block}.resampler.{rest}", "encoder.{block}.downsamplers.0.{rest}"),
-    Rule("decoder.{block}.resampler.{rest}", "decoder.{block}.upsamplers.0.{rest}"),
+PICTURE_ATTENTION = (
     Rule("{block}.to_q.{rest}", "{block}.to_q.{rest}"),
     Rule("{block}.to_k.{rest}", "{block}.to_k.{rest}"),
     Rule("{block}.to_v.{rest}", "{block}.to_v.{rest}"),
@@ -29,12 +27,19 @@ _CODERS = (
     Rule("{block}.to_v.{rest}", "{block}.value.{rest}"),
     Rule("{block}.to_out.{rest}", "{block}.proj_attn.{rest}"),
 )
+"""The attention of pictures without context, in both spellings."""
+_CODERS = (
+    Rule("encoder.{block}.resampler.{rest}", "encoder.{block}.downsamplers.0.{rest}"),
+    Rule("decoder.{block}.resampler.{rest}", "decoder.{block}.upsamplers.0.{rest}"),
+    *PICTURE_ATTENTION,
+)
 _SAME = Rule("{key}", "{key}")
 AUTOENCODER = Table((*_CODERS, _SAME))
 VQ = Table((*_CODERS, Rule("codebook.{rest}", "quantize.embedding.{rest}"), _SAME))
 
 _DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
 _UP = {False: "UpDecoderBlock2D", True: "AttnUpDecoderBlock2D"}
+_BLOCKS = {attends: (_DOWN[attends], _UP[attends]) for attends in (False, True)}
 _NEUTRAL: Neutral = {
     "act_fn": ("silu", "swish"),
 }
@@ -185,12 +190,4 @@ def _up_types(attention: tuple[bool, ...]) -> tuple[str, ...]:
 
 def _attention(theirs: _DiffusersKL | _DiffusersVQ, source: str) -> tuple[bool, ...]:
     levels = len(theirs.block_out_channels)
-    attention = tuple(kind == _DOWN[True] for kind in theirs.down_block_types)
-    known = all(kind in _DOWN.values() for kind in theirs.down_block_types)
-    if not known or len(attention) != levels or theirs.up_block_types != _up_types(attention):
-        raise SafelightError(
-            f"{source} has {levels} levels of down blocks {', '.join(theirs.down_block_types)} and "
-            f"up blocks {', '.join(theirs.up_block_types)}; expected {_DOWN[False]} or "
-            f"{_DOWN[True]} for each, mirrored on the way up."
-        )
-    return attention
+    return attending_levels(theirs.down_block_types, theirs.up_block_types, levels, _BLOCKS, source)

@@ -106,3 +106,26 @@ def square(size: int | tuple[int, ...] | None) -> int | None:
     if isinstance(size, tuple):
         return size[0] if size and len(set(size)) == 1 else None
     return size
+
+
+def attending_levels(
+    down: tuple[str, ...],
+    up: tuple[str, ...],
+    levels: int,
+    kinds: Mapping[bool, tuple[str, str]],
+    source: str,
+) -> tuple[bool, ...]:
+    """Which levels attend, from the finest to the coarsest, by the types of their blocks.
+
+    `kinds` are the down and the up block without attention and with it. Raises `SafelightError` for
+    other blocks, or if the way up does not mirror the way down.
+    """
+    ways = {kinds[attends][0]: attends for attends in (False, True)}
+    attention = tuple(ways.get(kind, False) for kind in down)
+    mirrored = tuple(kinds[attends][1] for attends in reversed(attention))
+    if len(down) != levels or not ways.keys() >= set(down) or up != mirrored:
+        raise SafelightError(
+            f"{source} has {levels} levels of down blocks {', '.join(down)} and up blocks "
+            f"{', '.join(up)}; expected {' or '.join(ways)} for each, mirrored on the way up."
+        )
+    return attention

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from safelight.checkpoints.rules import Rule, Table
 from safelight.checkpoints.tables.configs import (
     Neutral,
+    attending_levels,
     one_or_each,
     per_level,
     read_config,
@@ -33,6 +34,7 @@ UNET = Table(
 
 _DOWN = {False: "DownBlock2D", True: "CrossAttnDownBlock2D"}
 _UP = {False: "UpBlock2D", True: "CrossAttnUpBlock2D"}
+_BLOCKS = {attends: (_DOWN[attends], _UP[attends]) for attends in (False, True)}
 _MID = {None: None, False: "UNetMidBlock2D", True: "UNetMidBlock2DCrossAttn"}
 _CLASS_TYPES: dict[ClassKind, str | None] = {
     "embedding": None,
@@ -103,7 +105,9 @@ def unet_config_from_diffusers(
     """Translates a `UNet2DConditionModel` configuration; `SafelightError` if it is another kind."""
     theirs = read_config(_Diffusers, values, _NEUTRAL, source)
     levels = len(theirs.block_out_channels)
-    attention = _attention(theirs, source)
+    attention = attending_levels(
+        theirs.down_block_types, theirs.up_block_types, levels, _BLOCKS, source
+    )
     if theirs.mid_block_type not in _MID.values():
         raise SafelightError(
             f"{source} has an unsupported mid_block_type {theirs.mid_block_type!r}."
@@ -196,20 +200,6 @@ def unet_config_to_diffusers(config: UNetConfig) -> dict[str, Value]:
         projection_class_embeddings_input_dim=projected or config.added_dim,
     )
     return write_config("UNet2DConditionModel", theirs, _NEUTRAL)
-
-
-def _attention(theirs: _Diffusers, source: str) -> tuple[bool, ...]:
-    levels = len(theirs.block_out_channels)
-    attention = tuple(kind == _DOWN[True] for kind in theirs.down_block_types)
-    mirrored = tuple(_UP[attends] for attends in reversed(attention))
-    known = all(kind in _DOWN.values() for kind in theirs.down_block_types)
-    if not known or len(attention) != levels or theirs.up_block_types != mirrored:
-        raise SafelightError(
-            f"{source} has {levels} levels of down blocks {', '.join(theirs.down_block_types)} and "
-            f"up blocks {', '.join(theirs.up_block_types)}; expected {_DOWN[False]} or "
-            f"{_DOWN[True]} for each, mirrored on the way up."
-        )
-    return attention
 
 
 def _classes(theirs: _Diffusers, source: str) -> tuple[ClassKind, int | None]:

@@ -3,30 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from safelight.checkpoints.rules import Rule, Table
-from safelight.checkpoints.tables.configs import Neutral, read_config, square, write_config
+from safelight.checkpoints.rules import Table
+from safelight.checkpoints.tables.autoencoder import PICTURE_ATTENTION
+from safelight.checkpoints.tables.configs import (
+    Neutral,
+    attending_levels,
+    read_config,
+    square,
+    write_config,
+)
 from safelight.checkpoints.tables.unet import UNET
 from safelight.config import Value
 from safelight.errors import SafelightError
 from safelight.models.unet import UNetConfig
 
-UNET_2D = Table(
-    (
-        Rule("{block}.to_q.{rest}", "{block}.to_q.{rest}"),
-        Rule("{block}.to_k.{rest}", "{block}.to_k.{rest}"),
-        Rule("{block}.to_v.{rest}", "{block}.to_v.{rest}"),
-        Rule("{block}.to_out.{rest}", "{block}.to_out.0.{rest}"),
-        # the spelling of diffusers before 0.14, which CompVis' converted models have
-        Rule("{block}.to_q.{rest}", "{block}.query.{rest}"),
-        Rule("{block}.to_k.{rest}", "{block}.key.{rest}"),
-        Rule("{block}.to_v.{rest}", "{block}.value.{rest}"),
-        Rule("{block}.to_out.{rest}", "{block}.proj_attn.{rest}"),
-        *UNET.rules,
-    )
-)
+UNET_2D = Table((*PICTURE_ATTENTION, *UNET.rules))
 
 _DOWN = {False: "DownBlock2D", True: "AttnDownBlock2D"}
 _UP = {False: "UpBlock2D", True: "AttnUpBlock2D"}
+_BLOCKS = {attends: (_DOWN[attends], _UP[attends]) for attends in (False, True)}
 _NEUTRAL: Neutral = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
@@ -72,14 +67,9 @@ def unet2d_config_from_diffusers(
     """Translates a `UNet2DModel` configuration; `SafelightError` if it is of another kind."""
     theirs = read_config(_Diffusers, values, _NEUTRAL, source)
     levels = len(theirs.block_out_channels)
-    attention = tuple(kind == _DOWN[True] for kind in theirs.down_block_types)
-    known = all(kind in _DOWN.values() for kind in theirs.down_block_types)
-    if not known or len(attention) != levels or theirs.up_block_types != _ups(attention):
-        raise SafelightError(
-            f"{source} has {levels} levels of down blocks {', '.join(theirs.down_block_types)} and "
-            f"up blocks {', '.join(theirs.up_block_types)}; expected {_DOWN[False]} or "
-            f"{_DOWN[True]} for each, mirrored on the way up."
-        )
+    attention = attending_levels(
+        theirs.down_block_types, theirs.up_block_types, levels, _BLOCKS, source
+    )
     heads: list[int] = []
     for channels in theirs.block_out_channels:
         width = channels if theirs.attention_head_dim is None else theirs.attention_head_dim
