@@ -1,7 +1,7 @@
 """Mutated files in every layout: each is read, or refused in one line, soon and in little memory.
 
 A few hundred cases in the ordinary run; `pytest -m slow tests/checkpoints/test_fuzz.py` runs
-10,000 and takes some minutes. A case is a pure function of its number.
+10,000 and takes some minutes. A case is a function of its number and of the file that it mutates.
 """
 
 import json
