@@ -11,6 +11,11 @@ def test_the_prompt_itself_even_empty():
     assert gather_prompts("", None) == [""]
 
 
+def test_no_prompt_where_none_is_needed():
+    assert gather_prompts(None, None, needed=False) == [""]
+    assert gather_prompts("a cat", None, needed=False) == ["a cat"]
+
+
 def test_lines_of_a_file_without_blanks_and_comments(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_bytes("\ufeffa cat\r\n\r\n  # not this\n  ein Fuß  \n".encode())

@@ -242,3 +242,12 @@ def test_one_variant_is_chosen_plain_before_fp16_before_others():
     text = ["text_encoder/model-00001-of-00001.safetensors", "text_encoder/model.safetensors"]
     text += ["text_encoder/model.safetensors.index.json"]
     assert wanted_files([*unet, *other, *text], index, "x") == [*unet, *text]
+
+
+def test_an_image_tower_is_fetched_only_where_the_pipeline_sees_pictures():
+    parts = {"image_encoder": ["transformers", "T"], "feature_extractor": ["transformers", "F"]}
+    names = ["image_encoder/config.json", "image_encoder/model.safetensors"]
+    names += ["feature_extractor/preprocessor_config.json"]
+    seeing = {"_class_name": "StableDiffusionImageVariationPipeline", **parts}
+    assert wanted_files(names, seeing, "x") == names
+    assert wanted_files(names, {"_class_name": "StableDiffusionPipeline", **parts}, "x") == []

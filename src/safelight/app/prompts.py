@@ -5,10 +5,14 @@ from pathlib import Path
 from safelight.errors import SafelightError
 
 
-def gather_prompts(prompt: str | None, file: Path | None) -> list[str]:
-    """The one prompt, or the lines of the file; `SafelightError` unless exactly one of them is
-    given.
+def gather_prompts(prompt: str | None, file: Path | None, *, needed: bool = True) -> list[str]:
+    """The one prompt, or the lines of the file; an empty prompt for neither, unless one is
+    `needed`.
+
+    Raises `SafelightError` if both are given, or neither and one is needed.
     """
+    if not needed and prompt is None and file is None:
+        return [""]
     if (prompt is None) == (file is None):
         given = "neither" if prompt is None else "both"
         raise SafelightError(f"Give either a PROMPT or --prompts FILE; got {given}.")

@@ -87,28 +87,30 @@ class Writing:
 
 def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     """The U-Net in `folder`; `SafelightError` if there is none, or of a family not known."""
-    values = _config(folder, "UNet2DConditionModel", "UNet2DModel")
+    values = part_config(folder, "UNet2DConditionModel", "UNet2DModel")
     if values.get("_class_name") == "UNet2DModel":
         plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
-        return _read(folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, _layers(plain))
+        return read_part(
+            folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, _layers(plain)
+        )
     config = unet_config_from_diffusers(values, str(folder / "config.json"))
-    return _read(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, _layers(config))
+    return read_part(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, _layers(config))
 
 
 def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
     """The autoencoder, KL, VQ or tiny, in `folder`, or in its `vae` if that is a whole model."""
     if (folder / "model_index.json").is_file():
         folder = folder / ("vae" if (folder / "vae").is_dir() else "vqvae")
-    values = _config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny")
+    values = part_config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny")
     source = str(folder / "config.json")
     if values.get("_class_name") == "VQModel":
         vq = vq_config_from_diffusers(values, source)
-        return _read(
+        return read_part(
             folder, DIFFUSERS_STEM, lambda: VQAutoencoder(vq), VQ, reading, (vq.layers_per_block,)
         )
     if values.get("_class_name") == "AutoencoderTiny":
         tiny = tiny_config_from_diffusers(values, source)
-        return _read(
+        return read_part(
             folder,
             DIFFUSERS_STEM,
             lambda: TinyAutoencoder(tiny),
@@ -117,7 +119,7 @@ def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencod
             (*tiny.encoder_blocks, *tiny.decoder_blocks),
         )
     kl = autoencoder_config_from_diffusers(values, source)
-    return _read(
+    return read_part(
         folder,
         DIFFUSERS_STEM,
         lambda: Autoencoder(kl),
@@ -132,9 +134,9 @@ def read_text_tower(
 ) -> ClipText:
     """The text tower in `folder`; `skip` and `final_norm` as in `ClipTextConfig`."""
     source = str(folder / "config.json")
-    values = _config(folder)
+    values = part_config(folder)
     config = clip_config_from_transformers(values, source, skip=skip, final_norm=final_norm)
-    return _read(
+    return read_part(
         folder,
         TRANSFORMERS_STEM,
         lambda: ClipText(config),
@@ -146,9 +148,9 @@ def read_text_tower(
 
 def read_bert(folder: Path, reading: Reading = Reading()) -> BertText:
     """The text tower of CompVis' first text-to-image model in `folder`."""
-    values = _config(folder)
+    values = part_config(folder)
     config = bert_config_from_transformers(values, str(folder / "config.json"))
-    return _read(
+    return read_part(
         folder,
         TRANSFORMERS_STEM,
         lambda: BertText(config),
@@ -235,7 +237,7 @@ def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
         values, table = unet2d_config_to_diffusers(unet.config), UNET_2D
     else:
         values, table = unet_config_to_diffusers(unet.config), UNET
-    _write(folder, DIFFUSERS_STEM, unet, values, table, writing)
+    write_part(folder, DIFFUSERS_STEM, unet, values, table, writing)
 
 
 def write_autoencoder(
@@ -248,7 +250,7 @@ def write_autoencoder(
         values, table = tiny_config_to_diffusers(autoencoder.config), TINY
     else:
         values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
-    _write(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
+    write_part(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
 
 
 def write_text_tower(
@@ -263,12 +265,12 @@ def write_text_tower(
     else:
         values, table = clip_config_to_transformers(tower.config), CLIP_TEXT
     values |= {"dtype": name, "torch_dtype": name}
-    _write(folder, TRANSFORMERS_STEM, tower, values, table, writing)
+    write_part(folder, TRANSFORMERS_STEM, tower, values, table, writing)
 
 
 def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
     """The files that hold the weights of a component's folder."""
-    stem = DIFFUSERS_STEM if _config(folder).get("_class_name") else TRANSFORMERS_STEM
+    stem = DIFFUSERS_STEM if part_config(folder).get("_class_name") else TRANSFORMERS_STEM
     return find_weights(folder, stem, variant)
 
 
@@ -285,7 +287,7 @@ def _layers(config: UNetConfig) -> tuple[int, ...]:
     return (*config.layers_per_block, *config.transformer_layers)
 
 
-def _read(
+def read_part(
     folder: Path,
     stem: str,
     build: Callable[[], M],
@@ -293,7 +295,9 @@ def _read(
     reading: Reading,
     layers: Sequence[int],
 ) -> M:
-    """The network in a folder, whose configuration tells of so many layers in all."""
+    """The network in a folder, whose configuration tells of so many layers in all; errors as
+    `load_into`.
+    """
     state = read_weights(folder, stem, reading.variant, reading.device)
     check_layers(layers, state, str(folder))
     return filled(build, state, table, source=str(folder), dtype=reading.dtype)
@@ -339,7 +343,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _write(
+def write_part(
     folder: Path,
     stem: str,
     module: nn.Module,
@@ -347,6 +351,7 @@ def _write(
     table: Table,
     writing: Writing,
 ) -> None:
+    """Writes a network with its configuration as a component's folder."""
     state = {
         name: tensor.detach().to("cpu", writing.dtype)
         for name, tensor in from_ours(table, module.state_dict()).items()
@@ -355,7 +360,8 @@ def _write(
     write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
 
 
-def _config(folder: Path, *classes: str) -> dict[str, Value]:
+def part_config(folder: Path, *classes: str) -> dict[str, Value]:
+    """The configuration of a component; `SafelightError` if it is of none of the classes."""
     values = read_json(_required(folder, "config.json"))
     if classes and values.get("_class_name") not in classes:
         raise SafelightError(

@@ -9,12 +9,16 @@ from torch import Tensor
 from safelight.checkpoints.detect import describe_state
 from safelight.checkpoints.files import State
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.checkpoints.vision import UNCLIP as UNCLIP_PIPELINE
 from safelight.config import Value
 from safelight.errors import SafelightError
 
 BERT = "LDMTextToImagePipeline"
 """CompVis' first text-to-image model, whose parts have names of their own in diffusers."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+SPREAD = "noise_augmentor.data_"
+"""Where our files keep the mean and spread of a picture's vectors, which published ones leave out.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Family:
     xl: bool = False
     penultimate: bool = False  # its U-Net reads the text tower's last but one state
     in_channels: int | None = None  # of its U-Net, where that tells it from another family
+    vision: str = ""  # the prefix of its image tower, if it has one
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
@@ -77,6 +82,16 @@ UPSCALER = replace(
         beta_end=0.02,
         prediction_type="v_prediction",
         set_alpha_to_one=False,
+    ),
+)
+UNCLIP = replace(
+    SD2,
+    name="Stable unCLIP",
+    pipeline=UNCLIP_PIPELINE,
+    latent_size=96,
+    vision="embedder.model.visual.",
+    scheduler=SchedulerConfig(
+        class_name="DDIMScheduler", prediction_type="v_prediction", set_alpha_to_one=False
     ),
 )
 XL = Family(
@@ -135,6 +150,10 @@ _DROPPED = (
     *("model_ema.", "betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "logvar"),
     *("lvlb_weights", "denoiser.sigmas", "embedding_manager.", "scale_factor", "global_step"),
     *("depth_model.", "low_scale_model."),  # the depth is given, the noise on small pictures known
+    *("embedder.model.logit_scale", "embedder.model.text_projection", "embedder.model.ln_final."),
+    *("embedder.model.positional_embedding", "embedder.model.token_embedding."),
+    *("noise_augmentor.betas", "noise_augmentor.alphas_", "noise_augmentor.sqrt_"),
+    *("noise_augmentor.log_one_minus_",),
     *("v_pred", "ztsnr", "cond_stage_model.logit_scale", "conditioner.embedders.0.logit_scale"),
 )
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""
@@ -146,8 +165,8 @@ _LATENT_SIZE_OF_768_V = 96
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
     channels = in_channels_of(state)
-    for family in (XL, REFINER, UPSCALER, SD2, BERT_TEXT, SD1, CLASSES):
-        prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text)]
+    for family in (XL, REFINER, UPSCALER, UNCLIP, SD2, BERT_TEXT, SD1, CLASSES):
+        prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text), family.vision]
         complete = all(any(key.startswith(prefix) for key in state) for prefix in prefixes)
         if complete and family.in_channels in (None, channels):
             return family
@@ -169,6 +188,8 @@ def split(state: Mapping[str, Tensor], family: Family, source: str) -> dict[str,
     Raises `SafelightError` for a name that belongs to no part and is not known to carry nothing.
     """
     parts: dict[str, State] = {part.prefix: {} for part in family.text} | {UNET: {}, VAE: {}}
+    if family.vision:
+        parts |= {family.vision: {}, SPREAD: {}}
     for key, tensor in state.items():
         prefix = next((prefix for prefix in parts if key.startswith(prefix)), None)
         if prefix is not None:

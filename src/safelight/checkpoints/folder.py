@@ -32,6 +32,17 @@ from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.shift import without_shift
 from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
+from safelight.checkpoints.vision import (
+    FEATURES,
+    NORMALIZER,
+    TOWER,
+    VARIATION,
+    Vision,
+    read_vision,
+    vision_index,
+    vision_parts,
+    write_vision,
+)
 from safelight.config import Value, from_dict, read_json, to_dict
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
@@ -61,14 +72,7 @@ _AUTOENCODERS: Mapping[type, str] = {
     VQAutoencoder: "VQModel",
     TinyAutoencoder: "AutoencoderTiny",
 }
-UNUSED = (
-    "safety_checker",
-    "feature_extractor",
-    "image_encoder",
-    "watermarker",
-    "depth_estimator",
-)
-"""Components that an index may name and that are not read."""
+_UNUSED = {"safety_checker", FEATURES, TOWER, "watermarker", "depth_estimator"}
 _LOW_RESOLUTION = "low_res_scheduler"
 _UPSCALER = "StableDiffusionUpscalePipeline"
 
@@ -98,7 +102,8 @@ class Folder:
     """A text-to-image model: its networks, its text side, its scheduler, and how it is best used.
 
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
-    for XL. `settings` are the plain values in model_index.json, such as XL's
+    for XL, none for a model that is told a picture alone. `vision` is how a model sees a picture
+    that it is told of. `settings` are the plain values in model_index.json, such as XL's
     `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
     `files` are the weights that each component was read from. `swapped` is where the autoencoder
     came from, if it is not the model's own.
@@ -113,6 +118,7 @@ class Folder:
     defaults: Defaults = Defaults()
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
     low_resolution: SchedulerConfig = LOW_RESOLUTION
+    vision: Vision | None = None
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
     swapped: Path | None = None
 
@@ -173,9 +179,15 @@ def read_folder(
         low_resolution=read_scheduler(path / _LOW_RESOLUTION)
         if _LOW_RESOLUTION in components
         else LOW_RESOLUTION,
+        vision=read_vision(path, pipeline_class, reading),
         files={
             name: weights_files(path / name, variant)
-            for name in ("unet", vae, *(tower for tower, _ in pairs))
+            for name in (
+                "unet",
+                vae,
+                *(tower for tower, _ in pairs),
+                *(part for part in vision_parts(pipeline_class) if part in (TOWER, NORMALIZER)),
+            )
         },
     )
     check_fit(path, folder)
@@ -212,6 +224,8 @@ def write_folder(
             (whole / words).mkdir()
             tokenizer.save(whole / words)
         write_scheduler(whole / "scheduler", folder.scheduler)
+        if folder.vision is not None:
+            write_vision(whole, folder.vision, writing)
         if folder.pipeline_class == _UPSCALER:
             write_scheduler(whole / _LOW_RESOLUTION, folder.low_resolution)
         _write_json(whole / DEFAULTS, to_dict(folder.defaults))
@@ -239,12 +253,14 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
     pipeline_class = str(index["_class_name"])
     pairs = _texts(pipeline_class)
     needed = {"unet", autoencoder_name(pipeline_class), "scheduler"}
+    needed |= set(vision_parts(pipeline_class))
     text = {tower for tower, _ in pairs} & present
     needed |= {tokenizer for tower, tokenizer in pairs if tower in text}
-    unknown = sorted(present - needed - text - {*UNUSED, _LOW_RESOLUTION})
+    unknown = sorted(present - needed - text - _UNUSED - {_LOW_RESOLUTION})
     missing = sorted(needed - present)
-    if unknown or missing or not text:
-        lacks = missing or ([] if text else [pairs[0][0]])
+    silent = not text and pipeline_class != VARIATION
+    if unknown or missing or silent:
+        lacks = missing or ([pairs[0][0]] if silent else [])
         raise SafelightError(
             f"{path} is {describe_folder(path)}, not a text-to-image model of Stable Diffusion's "
             "family: "
@@ -256,6 +272,11 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
             + "."
         )
     return present
+
+
+def unused_parts(pipeline_class: str) -> set[str]:
+    """Components that the index of such a pipeline may name and that are not read."""
+    return _UNUSED - {TOWER, FEATURES} if vision_parts(pipeline_class) else _UNUSED
 
 
 def _settings(index: Mapping[str, Value]) -> dict[str, Value]:
@@ -289,6 +310,10 @@ def _index(folder: Folder) -> dict[str, Value]:
     if folder.pipeline_class == _UPSCALER:
         index[_LOW_RESOLUTION] = ["diffusers", folder.low_resolution.class_name]
         index |= {"safety_checker": none, "feature_extractor": none, "watermarker": none}
+    if folder.vision is not None:
+        index |= vision_index(folder.vision)
+    if folder.pipeline_class == VARIATION:
+        index |= {"safety_checker": none, "requires_safety_checker": False}
     if folder.pipeline_class in _AMENDING:
         index |= {"safety_checker": none, "feature_extractor": none, "image_encoder": none}
         index["requires_safety_checker"] = False
@@ -316,10 +341,13 @@ def _texts(pipeline_class: str) -> tuple[tuple[str, str], ...]:
 def check_fit(path: Path, folder: Folder) -> None:
     """Raises `SafelightError` if the parts are not of one model."""
     context = sum(tower.config.hidden_size for tower in folder.text_towers)
+    givers = "text towers give"
+    if folder.vision is not None and not folder.text_towers:
+        context, givers = folder.vision.tower.config.projection_dim, "image tower gives"
     wanted = folder.unet.config.cross_attention_dim
     if wanted not in (None, context):
         raise SafelightError(
-            f"{path}: the U-Net takes a context of width {wanted}, its text towers give {context}."
+            f"{path}: the U-Net takes a context of width {wanted}, its {givers} {context}."
         )
     latents = latent_channels(folder.autoencoder)
     if folder.unet.config.out_channels != latents:

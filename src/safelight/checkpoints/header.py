@@ -10,6 +10,7 @@ from safelight.checkpoints.scheduler_files import scheduler_to_diffusers
 from safelight.checkpoints.tables.autoencoder import autoencoder_config_to_diffusers
 from safelight.checkpoints.tables.clip import clip_config_to_transformers
 from safelight.checkpoints.tables.unet import unet_config_to_diffusers
+from safelight.checkpoints.vision_file import vision_header
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
@@ -29,6 +30,7 @@ class Header:
     unet: Table = field(default_factory=dict[str, Value])
     vae: Table = field(default_factory=dict[str, Value])
     text: tuple[Table, ...] = ()
+    vision: Mapping[str, Table] = field(default_factory=dict[str, Table])
     scheduler: Table = field(default_factory=dict[str, Value])
     pipeline: str | None = None
     settings: Table = field(default_factory=dict[str, Value])
@@ -51,6 +53,7 @@ def write_header(folder: Folder, vae: AutoencoderConfig) -> str:
             for tower in folder.text_towers
             if isinstance(tower, ClipText)
         ],
+        "vision": {} if folder.vision is None else vision_header(folder.vision),
         "scheduler": scheduler_to_diffusers(folder.scheduler),
         "pipeline": folder.pipeline_class,
         "settings": dict(folder.settings),
@@ -76,6 +79,10 @@ def read_header(entries: Mapping[str, str], source: str) -> Header:
         unet=_table(values.get("unet"), where),
         vae=_table(values.get("vae"), where),
         text=tuple(_table(table, where) for table in _list(values.get("text"), where)),
+        vision={
+            name: _table(table, where)
+            for name, table in _table(values.get("vision", {}), where).items()
+        },
         scheduler=_table(values.get("scheduler"), where),
         pipeline=pipeline,
         settings={

@@ -73,6 +73,7 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
     channels = in_channels_of(state)
     prefixes = {"U-Net": UNET, "autoencoder": VAE}
     prefixes |= {f"text tower {i}": part.prefix for i, part in enumerate(family.text, start=1)}
+    prefixes |= {"image tower": family.vision} if family.vision else {}
     parts: dict[str, str] = {}
     for name, prefix in prefixes.items():
         count = sum(tensor.numel() for key, tensor in state.items() if key.startswith(prefix))

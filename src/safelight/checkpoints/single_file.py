@@ -19,6 +19,8 @@ from safelight.checkpoints.families import (
     REFINER,
     SD1,
     SD2,
+    SPREAD,
+    UNCLIP,
     UNET,
     VAE,
     XL,
@@ -44,6 +46,8 @@ from safelight.checkpoints.rules import Rule, Table, from_ours, to_ours
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
 from safelight.checkpoints.shift import without_shift
 from safelight.checkpoints.tables import autoencoder, bert, clip, compvis, shapes, unet
+from safelight.checkpoints.vision import Vision
+from safelight.checkpoints.vision_file import read_vision_parts, vision_state
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTextTower, AnyTokenizer
@@ -114,6 +118,7 @@ def read_single_file(
         pipeline_class=header.pipeline or pipeline_of(family, network.config.in_channels),
         defaults=_DEFAULTS.get(family.pipeline, header.defaults),
         settings=header.settings or family.settings,
+        vision=_read_vision(parts, known, device),
         files={SINGLE: (path,)} | _beside(path, family),
     )
     check_fit(path, folder)
@@ -133,8 +138,10 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
         raise SafelightError(
             f"A model whose autoencoder is a {type(vae).__name__} has no layout of one file."
         )
-    if any(isinstance(tower, BertText) for tower in folder.text_towers):
-        raise SafelightError(f"A {folder.pipeline_class} is written as a folder, not as one file.")
+    if not folder.text_towers or any(isinstance(t, BertText) for t in folder.text_towers):
+        raise SafelightError(
+            "A model without a text tower is written as a folder, not as one file."
+        )
     vae = without_shift(vae)
     levels = len(vae.config.block_out_channels)
     network = from_ours(unet.UNET, folder.unet.state_dict())
@@ -144,6 +151,8 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
     for part, tower in zip(_family_to_write(folder).text, folder.text_towers, strict=True):
         table = compvis.OPEN_CLIP if part.open_clip else clip.CLIP_TEXT
         state |= _prefixed(part.prefix, from_ours(table, tower.state_dict()))
+    if folder.vision is not None:
+        state |= vision_state(folder.vision, UNCLIP.vision)
     state |= marks_of(folder.scheduler)
     whole = {name: tensor.detach().to("cpu", dtype) for name, tensor in state.items()}
     write_state(path, whole, {ENTRY: write_header(folder, vae.config)})
@@ -189,6 +198,22 @@ def _read_autoencoder(state: State, known: _Known) -> Autoencoder | VQAutoencode
     named = to_ours(compvis.autoencoder_table(len(config.block_out_channels)), state, source)
     table = autoencoder.AUTOENCODER
     return filled(lambda: Autoencoder(config), named, table, source=source, dtype=known.dtype)
+
+
+def _read_vision(
+    parts: Mapping[str, State], known: _Known, device: torch.device | str
+) -> Vision | None:
+    family = known.family
+    if not family.vision:
+        return None
+    return read_vision_parts(
+        parts[family.vision],
+        parts[SPREAD],
+        known.header.vision,
+        source=known.source,
+        dtype=known.dtype,
+        device=device,
+    )
 
 
 def _read_tower(state: State, place: int, known: _Known) -> ClipText:
@@ -295,6 +320,8 @@ def _tokenizer(tower: AnyTextTower, path: Path) -> AnyTokenizer:
 
 
 def _family_to_write(folder: Folder) -> Family:
+    if folder.vision is not None:
+        return UNCLIP
     if len(folder.text_towers) == 2:
         return XL
     if "XL" in folder.pipeline_class:

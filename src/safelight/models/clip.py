@@ -5,18 +5,14 @@ without its `text_model.` prefix.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from safelight.nn.attention import attend
+from safelight.models.clip_layers import Activation, ClipLayers, Tokens, initialise_layers
 from safelight.nn.recompute import recomputed
 from safelight.types import TextFeatures
-
-Tokens = Float[Tensor, "b n d"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class ClipTextConfig:
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     max_position_embeddings: int = 77
-    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    hidden_act: Activation = "quick_gelu"
     layer_norm_eps: float = 1e-5
     eos_token_id: int = 49407
     projection_dim: int | None = None
@@ -50,7 +46,7 @@ class ClipText(nn.Module):
         self.config = config
         self.gradient_checkpointing = False
         self.embeddings = _Embeddings(config)
-        self.encoder = _Layers(config)
+        self.encoder = ClipLayers(config, causal=True)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         project = config.projection_dim
         self.text_projection = (
@@ -103,70 +99,10 @@ class _Embeddings(nn.Module):
         return torch.where((ids >= known)[..., None], rows, words) + positions
 
 
-class _Layers(nn.Module):
-    def __init__(self, config: ClipTextConfig):
-        super().__init__()
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
-
-
-class _Layer(nn.Module):
-    """Causal self-attention and a two-layer perceptron, each after a norm and with a skip."""
-
-    def __init__(self, config: ClipTextConfig):
-        super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.self_attn = _CausalAttention(config.hidden_size, config.num_attention_heads)
-        self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.mlp = _Perceptron(config)
-
-    def forward(self, x: Tokens) -> Tokens:
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
-
-
-class _CausalAttention(nn.Module):
-    def __init__(self, dim: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tokens) -> Tokens:
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        return self.out_proj(attend(q, k, v, self.heads, causal=True))
-
-
-class _Perceptron(nn.Module):
-    def __init__(self, config: ClipTextConfig):
-        super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.act = F.gelu if config.hidden_act == "gelu" else _quick_gelu
-
-    def forward(self, x: Tokens) -> Tokens:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
-
-
 def _initialise(tower: ClipText, config: ClipTextConfig) -> None:
-    """Radford et al.'s initial weights: widths and depth set the standard deviations."""
-    width, depth = config.hidden_size, config.num_hidden_layers
+    """Radford et al.'s initial weights."""
     nn.init.normal_(tower.embeddings.token_embedding.weight, std=0.02)
     nn.init.normal_(tower.embeddings.position_embedding.weight, std=0.01)
-    residual = width**-0.5 * (2 * depth) ** -0.5
-    for module_name, parameter in tower.encoder.named_parameters():
-        if parameter.ndim < 2:
-            continue
-        if "out_proj" in module_name or "fc2" in module_name:
-            nn.init.normal_(parameter, std=residual)
-        elif "fc1" in module_name:
-            nn.init.normal_(parameter, std=(2 * width) ** -0.5)
-        else:
-            nn.init.normal_(parameter, std=width**-0.5)
+    initialise_layers(tower.encoder, config)
     if tower.text_projection is not None:
-        nn.init.normal_(tower.text_projection.weight, std=width**-0.5)
+        nn.init.normal_(tower.text_projection.weight, std=config.hidden_size**-0.5)

@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from safelight.checkpoints.folder import DEFAULTS, INDEX, UNUSED
+from safelight.checkpoints.folder import DEFAULTS, INDEX, unused_parts
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.pipelines.find import HubId, cached_snapshot, find_model, found_locally, hub_cache
 
-_WITHOUT_WEIGHTS = ("scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2")
+_WITHOUT_WEIGHTS = (
+    *("scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2"),
+    *("feature_extractor", "image_noising_scheduler"),
+)
 _COMPONENT = re.compile(r"[a-z][a-z0-9_]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WEIGHTS = re.compile(
@@ -83,9 +86,10 @@ def _variant(match: re.Match[str]) -> str:
 
 
 def _components(index: Mapping[str, Value]) -> Iterator[str]:
+    unused = unused_parts(str(index.get("_class_name")))
     for name, entry in index.items():
         listed = isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
-        if listed and name not in UNUSED and _COMPONENT.fullmatch(name):
+        if listed and name not in unused and _COMPONENT.fullmatch(name):
             yield name
 
 

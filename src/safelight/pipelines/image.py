@@ -196,7 +196,8 @@ class ImagePipeline:
             depth: a map, brighter where nearer, for a depth model.
             strength: how much of the image is made anew, above 0 and up to 1.
             image_scale: of the guidance by the image, for a model that edits by instruction.
-            noise_level: of the image that an upscaler sees, a time of its noise schedule.
+            noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
+                time of that noise schedule.
             on_step: called after each step of each picture.
 
         Raises:
@@ -284,6 +285,8 @@ class ImagePipeline:
         Raises `SafelightError` for a prompt that a model of classes does not know.
         """
         prompt, _ = without_tags(prompt)
+        if not self._text.tokenizers:
+            return ""
         tokenizer = self._text.tokenizers[0]
         if isinstance(tokenizer, ClassReader):
             tokenizer.encode([prompt])  # which raises for a prompt that is no class

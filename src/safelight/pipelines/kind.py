@@ -13,6 +13,10 @@ Beside = Literal["nothing", "mask", "image", "depth", "low resolution"]
 """The channels beside the noised latent: a mask and the picture under it (inpainting), a picture's
 latent (editing by instruction), a depth map, a small picture (upscaling).
 """
+Sees = Literal["nothing", "alone", "beside the prompt"]
+"""Whether a U-Net is told the vector of a picture: in the place of the prompt's context (image
+variation), or beside its time (unCLIP).
+"""
 Numbers = Literal["none", "sizes", "aesthetics"]
 """The numbers beside the pooled text: SDXL's sizes, or its refiner's sizes and aesthetic score."""
 
@@ -34,6 +38,7 @@ class Kind:
     Attributes:
         beside: the channels beside the latent.
         numbers: what stands beside the pooled text.
+        sees: whether its U-Net is told the vector of a picture.
         guided: whether its U-Net is told the guidance scale, and has no unconditional half.
         steps: of the sampler where nobody says.
         scale: of guidance where nobody says.
@@ -41,6 +46,7 @@ class Kind:
 
     beside: Beside = "nothing"
     numbers: Numbers = "none"
+    sees: Sees = "nothing"
     guided: bool = False
     steps: int = 50
     scale: float = 7.5
@@ -52,11 +58,13 @@ class Kind:
         """
         if self.numbers == "aesthetics":
             return _REFINER_STRENGTH
+        if self.sees != "nothing":
+            return None
         return _STARTS.get(self.beside)
 
     def check(self, given: Given, name: str) -> None:
         """Raises `SafelightError` for a picture that the model needs and has not, or cannot use."""
-        needs = _NEEDS[self.beside]
+        needs: tuple[Part, ...] = _NEEDS[self.beside] if self.sees == "nothing" else ("image",)
         if self.numbers == "aesthetics" and given.image is None:
             raise SafelightError(
                 f"{name} is the refiner of Stable Diffusion XL, which goes on from a picture; give "
@@ -64,9 +72,9 @@ class Kind:
             )
         lacking: list[Part] = [part for part in needs if part not in given.parts]
         if lacking:
+            prompt = "" if self.sees == "alone" else "a prompt and "
             raise SafelightError(
-                f"{name} makes pictures from a prompt and {_listed(needs)}; it lacks "
-                f"{_listed(lacking)}."
+                f"{name} makes pictures from {prompt}{_listed(needs)}; it lacks {_listed(lacking)}."
             )
         takes = {*needs, "image"}
         useless = [part for part in given.parts if part not in takes]
@@ -80,6 +88,7 @@ class Kind:
 def kind_of(folder: Folder, name: str) -> Kind:
     """What a model takes; `SafelightError` if pictures cannot be made of that."""
     unet, towers = folder.unet.config, folder.text_towers
+    sees = _sees(folder)
     latents = latent_channels(folder.autoencoder)
     by_level = unet.class_dim is not None and unet.class_kind == "embedding"
     known: dict[tuple[int, bool], Beside] = {
@@ -90,22 +99,41 @@ def kind_of(folder: Folder, name: str) -> Kind:
         (3, True): "low resolution",
     }
     beside = known.get((unet.in_channels - latents, by_level))
-    time_dim, pooled = unet.added_time_dim or 0, towers[-1].config.projection_dim or 0
+    time_dim = unet.added_time_dim or 0
+    pooled = (towers[-1].config.projection_dim or 0) if towers else 0
     widths: dict[int | None, Numbers] = {
         None: "none",
         pooled + 6 * time_dim: "sizes",
         pooled + 5 * time_dim: "aesthetics",
     }
     numbers = widths.get(unet.added_dim)
-    if beside is None or numbers is None or (unet.class_dim is not None and not by_level):
+    told = unet.class_dim is None or by_level or sees == "beside the prompt"
+    if beside is None or numbers is None or not told or (sees != "nothing" and beside != "nothing"):
         raise SafelightError(
             f"{name} is a {folder.pipeline_class}, whose U-Net takes {unet.in_channels} channels, "
             f"{unet.class_dim or 'no'} classes and an added vector of {unet.added_dim or 'no'} "
             "numbers; pictures are not made from these."
         )
     guided = unet.guidance_dim is not None
-    steps, scale = _published(beside, numbers, guided=guided)
-    return Kind(beside, numbers, guided, steps, scale)
+    steps, scale = (
+        (20, 10.0) if sees == "beside the prompt" else _published(beside, numbers, guided=guided)
+    )
+    return Kind(beside, numbers, sees, guided, steps, scale)
+
+
+def _sees(folder: Folder) -> Sees:
+    """`SafelightError` for a U-Net that is told vectors of another width than the tower's."""
+    if folder.vision is None:
+        return "nothing"
+    if folder.vision.noising is None:
+        return "alone"
+    unet, width = folder.unet.config, folder.vision.tower.config.projection_dim
+    if unet.class_kind != "projection" or unet.class_dim != 2 * width:
+        raise SafelightError(
+            f"The U-Net is told {unet.class_dim or 'no'} numbers of a picture, its image tower and "
+            f"the noise level give {2 * width}."
+        )
+    return "beside the prompt"
 
 
 def _published(beside: Beside, numbers: Numbers, *, guided: bool) -> tuple[int, float]:

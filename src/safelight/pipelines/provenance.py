@@ -9,6 +9,7 @@ import torch
 from safelight import __version__
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
+from safelight.checkpoints.vision import FEATURES
 
 
 def library_versions() -> dict[str, str]:
@@ -31,7 +32,7 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     """The SHA-256 of each file of a model's folder that pictures depend on besides its weights.
 
     These are model_index.json and, by their paths in the folder, the configurations of the
-    networks, the scheduler's and the tokenizers' files; none for a model made in memory or read
+    networks, the schedulers' and the tokenizers' files; none for a model made in memory or read
     from a single file. How it is best used (safelight.json) is not among them, since a manifest
     says how it was. Of an autoencoder in the place of the model's own it is its configuration.
     """
@@ -41,7 +42,8 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
         return hashes  # all else is in the one file
     components = {paths[0].parent for paths in own.values() if paths}
     for root in {component.parent for component in components}:
-        places = {*components, root / "scheduler", *root.glob("tokenizer*")}
+        places = {*components, *root.glob("*scheduler"), *root.glob("tokenizer*")}
+        places |= {root / FEATURES} if folder.vision is not None else set()
         files = [path for place in places for path in place.glob("*") if _configures(path)]
         for path in sorted([root / INDEX, *files]):
             if path.is_file():

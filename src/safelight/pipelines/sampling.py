@@ -11,7 +11,9 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
-from safelight.conditioners.numbers import with_class, with_guidance, with_numbers
+from safelight.checkpoints.vision import Vision
+from safelight.conditioners.image import noised, prepared
+from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg, cfg_image
@@ -144,8 +146,9 @@ def _begin(
 
     small = (3, height, width)
     upscales = kind.beside == "low resolution"
-    noise = SeededNoise(batch.seeds, model.device, earlier=(small,) if upscales else ())
-    if given.image is None:
+    earlier = _vector_draws(folder) + ((small,) if upscales else ())
+    noise = SeededNoise(batch.seeds, model.device, earlier=earlier)
+    if given.image is None or kind.sees != "nothing":
         return pure(noise, 0), None, noise
     if upscales:
         first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
@@ -215,8 +218,9 @@ def _guided(
 def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
     """What the prompts ask for, and what guidance steers away from."""
     count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
-    cond = model.text(batch.prompts)
-    uncond = model.text([batch.negative] * count) if batch.negative else model.text.null(count)
+    if model.folder.vision is not None:
+        return _seeing(model, batch, model.folder.vision)
+    cond, uncond = _texts(model, batch)
     if model.kind.beside == "low resolution":
         level = settings.noise_level or 0
         return with_class(cond, level, unet), with_class(uncond, level, unet)
@@ -231,6 +235,37 @@ def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditionin
         return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
 
     return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
+
+
+def _texts(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
+    """The prompts, and what is to be avoided, or nothing."""
+    count = len(batch.prompts)
+    cond = model.text(batch.prompts)
+    return cond, model.text([batch.negative] * count) if batch.negative else model.text.null(count)
+
+
+def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, Conditioning]:
+    """The same for a model that is told the vector of a picture; guidance leads away from none."""
+    image, count = batch.given.image, len(batch.seeds)
+    assert image is not None  # which `Kind.check` sees to
+    pixels = prepared(image.picture, vision.preparation)
+    vector = vision.tower(pixels.to(model.device, model.dtype)).float()
+    if vision.noising is None:
+        context = vector[:, None].expand(count, -1, -1)  # one token
+        return Conditioning(context=context), Conditioning(context=torch.zeros_like(context))
+    level = batch.settings.noise_level or 0
+    sigma = vision.noising.scheduler.schedule().t_to_sigma(torch.tensor(float(level))).item()
+    noise = SeededNoise(batch.seeds, model.device)(tuple(vector.expand(count, -1).shape), 0)
+    rows = noised(vector.expand(count, -1), vision.noising.normalizer, sigma, level, noise).float()
+    cond, uncond = _texts(model, batch)
+    return with_vector(cond, rows), with_vector(uncond, torch.zeros_like(rows))
+
+
+def _vector_draws(folder: Folder) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the noise that is drawn for the vector of a picture, before any other."""
+    if folder.vision is None or folder.vision.noising is None:
+        return ()
+    return ((folder.vision.tower.config.projection_dim,),)
 
 
 @contextmanager

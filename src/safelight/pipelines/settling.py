@@ -11,7 +11,7 @@ from safelight.pipelines.request import Request, Settings, check_multiple
 
 T = TypeVar("T")
 
-_IMAGE_SCALE, _NOISE_LEVEL = 1.5, 20  # as diffusers' pipelines take them
+_IMAGE_SCALE, _NOISE_LEVEL, _VECTOR_LEVEL = 1.5, 20, 0  # as diffusers' pipelines take them
 
 
 def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: bool) -> Settings:
@@ -20,6 +20,8 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     Raises `SafelightError` for what this model cannot do.
     """
     request.check()
+    if kind.sees == "alone" and (request.prompt or request.negative):
+        raise SafelightError(f"{name} makes pictures from an image alone; leave the prompt out.")
     kind.check(request.given, name)
     if refined and request.given.parts:
         raise SafelightError(
@@ -53,7 +55,7 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
     factor, defaults, image = folder.autoencoder.factor, folder.defaults, request.given.image
     if image is not None and kind.beside == "low resolution":
         width, height = (side * factor for side in image.picture.size)
-    elif image is not None:
+    elif image is not None and kind.sees == "nothing":
         width, height = size_for(image, factor)
     else:
         trained = (folder.unet.config.sample_size or 64) * factor
@@ -81,12 +83,17 @@ def _image_scale(request: Request, kind: Kind) -> float | None:
 
 
 def _noise_level(request: Request, folder: Folder, kind: Kind) -> int | None:
-    if kind.beside != "low resolution":
-        if request.noise_level is not None:
-            raise SafelightError("noise_level is for upscalers; leave it out.")
+    noising = None if folder.vision is None else folder.vision.noising
+    if noising is not None:
+        level = _first(request.noise_level, _VECTOR_LEVEL)
+        most = noising.scheduler.num_train_timesteps
+    elif kind.beside == "low resolution":
+        level = _first(request.noise_level, _NOISE_LEVEL)
+        most = min(folder.unet.config.class_dim or 1, folder.low_resolution.num_train_timesteps)
+    elif request.noise_level is not None:
+        raise SafelightError("noise_level is for upscalers and unCLIP; leave it out.")
+    else:
         return None
-    level = _first(request.noise_level, _NOISE_LEVEL)
-    most = min(folder.unet.config.class_dim or 1, folder.low_resolution.num_train_timesteps)
     if not 0 <= level < most:
         raise SafelightError(f"noise_level should lie between 0 and {most - 1}, got {level}.")
     return level

@@ -48,7 +48,8 @@ def generate(
     Parameters
     ----------
     prompt
-        What the picture should show.
+        What the picture should show. With an image it may be
+        left out.
     output
         A picture file (.png, .webp, .jpg) or a folder that
         exists. Several pictures are numbered in the order asked
@@ -115,8 +116,9 @@ def generate(
         How strictly an editing model keeps to the image.
         [default: 1.5]
     noise_level
-        Of the image that an upscaler sees: more lets it invent
-        more. [default: 20]
+        Of the image that an upscaler sees, or of the vector
+        that unCLIP sees: more lets it invent more. [default: 20
+        for an upscaler, 0 for unCLIP]
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -149,7 +151,7 @@ def generate(
             image_scale=image_scale,
             noise_level=noise_level,
         )
-        for text in gather_prompts(prompt, prompts)
+        for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
     for request in requests:
         request.check()

@@ -116,28 +116,45 @@ def _attention(ours: str, theirs: str) -> list[Rule]:
     ]
 
 
+_CLIP_LAYERS = (
+    Rule("encoder.layers.{i}.layer_norm1.{p}", "transformer.resblocks.{i}.ln_1.{p}"),
+    Rule("encoder.layers.{i}.layer_norm2.{p}", "transformer.resblocks.{i}.ln_2.{p}"),
+    Rule("encoder.layers.{i}.mlp.fc1.{p}", "transformer.resblocks.{i}.mlp.c_fc.{p}"),
+    Rule("encoder.layers.{i}.mlp.fc2.{p}", "transformer.resblocks.{i}.mlp.c_proj.{p}"),
+    Rule(
+        "encoder.layers.{i}.self_attn.out_proj.{p}", "transformer.resblocks.{i}.attn.out_proj.{p}"
+    ),
+)
+_CLIP_JOINED = tuple(
+    Joined(
+        tuple(f"encoder.layers.{{i}}.self_attn.{part}_proj.{kind}" for part in "qkv"),
+        f"transformer.resblocks.{{i}}.attn.in_proj_{kind}",
+    )
+    for kind in ("weight", "bias")
+)
 OPEN_CLIP = Table(
     (
         Rule("embeddings.token_embedding.weight", "token_embedding.weight"),
         Rule("embeddings.position_embedding.weight", "positional_embedding"),
-        Rule("encoder.layers.{i}.layer_norm1.{p}", "transformer.resblocks.{i}.ln_1.{p}"),
-        Rule("encoder.layers.{i}.layer_norm2.{p}", "transformer.resblocks.{i}.ln_2.{p}"),
-        Rule("encoder.layers.{i}.mlp.fc1.{p}", "transformer.resblocks.{i}.mlp.c_fc.{p}"),
-        Rule("encoder.layers.{i}.mlp.fc2.{p}", "transformer.resblocks.{i}.mlp.c_proj.{p}"),
-        Rule(
-            "encoder.layers.{i}.self_attn.out_proj.{p}",
-            "transformer.resblocks.{i}.attn.out_proj.{p}",
-        ),
+        *_CLIP_LAYERS,
         Rule("final_layer_norm.{p}", "ln_final.{p}"),
         Rule("text_projection.weight", "text_projection", "transposed"),
     ),
     dropped=("logit_scale", "attn_mask"),
-    joined=tuple(
-        Joined(
-            tuple(f"encoder.layers.{{i}}.self_attn.{part}_proj.{kind}" for part in "qkv"),
-            f"transformer.resblocks.{{i}}.attn.in_proj_{kind}",
-        )
-        for kind in ("weight", "bias")
-    ),
+    joined=_CLIP_JOINED,
 )
 """OpenCLIP's text tower beside ours, which has transformers' names."""
+
+OPEN_CLIP_VISION = Table(
+    (
+        Rule("embeddings.class_embedding", "class_embedding"),
+        Rule("embeddings.patch_embedding.weight", "conv1.weight"),
+        Rule("embeddings.position_embedding.weight", "positional_embedding"),
+        Rule("pre_layrnorm.{p}", "ln_pre.{p}"),
+        *_CLIP_LAYERS,
+        Rule("post_layernorm.{p}", "ln_post.{p}"),
+        Rule("visual_projection.weight", "proj", "transposed"),
+    ),
+    joined=_CLIP_JOINED,
+)
+"""The image tower of OpenCLIP, and of OpenAI's CLIP, beside ours."""

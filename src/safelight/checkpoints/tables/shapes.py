@@ -1,5 +1,6 @@
 """The shapes of networks, read off the tensors of a single file, which brings no configuration."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -8,11 +9,14 @@ from torch import Tensor
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.clip import ClipTextConfig
+from safelight.models.clip_vision import ClipVisionConfig
 from safelight.models.unet import ClassKind, UNetConfig
 from safelight.models.vq import VQConfig
 
 _HEAD = 64  # channels of a head in the public towers, and in U-Nets with linear projections
 _SD1_HEADS = 8
+_VISION_HEADS = 16
+_CLIP_L_VISION = 1024  # width of the image tower of OpenAI's CLIP-L
 _OPEN_CLIP_H = 1024  # width of the context of Stable Diffusion 2.x
 
 
@@ -204,3 +208,31 @@ def clip_config_of(state: Mapping[str, Tensor], source: str) -> ClipTextConfig:
         )
     except (KeyError, IndexError) as error:
         raise SafelightError(f"{source} holds no text tower that is whole ({error}).") from error
+
+
+def vision_config_of(state: Mapping[str, Tensor], source: str) -> ClipVisionConfig:
+    """The shape of the image tower whose tensors, in our names, these are.
+
+    Heads and the activation leave no trace: the public towers have 16 heads, and OpenCLIP's, which
+    are wider than OpenAI's CLIP-L, the exact gelu. Raises `SafelightError` for anything but an
+    image tower.
+    """
+    try:
+        patches = state["embeddings.patch_embedding.weight"]
+        width, patch = patches.shape[0], patches.shape[2]
+        positions = state["embeddings.position_embedding.weight"].shape[0]
+        layers = 0
+        while f"encoder.layers.{layers}.layer_norm1.weight" in state:
+            layers += 1
+        return ClipVisionConfig(
+            hidden_size=width,
+            intermediate_size=state["encoder.layers.0.mlp.fc1.weight"].shape[0],
+            num_hidden_layers=layers,
+            num_attention_heads=_VISION_HEADS if width % _VISION_HEADS == 0 else 1,
+            image_size=math.isqrt(positions - 1) * patch,
+            patch_size=patch,
+            hidden_act="gelu" if width > _CLIP_L_VISION else "quick_gelu",
+            projection_dim=state["visual_projection.weight"].shape[0],
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise SafelightError(f"{source} holds no image tower that is whole ({error}).") from error
