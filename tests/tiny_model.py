@@ -1,13 +1,17 @@
 """A whole text-to-image model of the bundled one's kind, tiny and random."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from safelight.checkpoints.folder import Defaults, Folder, write_folder
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.checkpoints.vision import UNCLIP, Noising, Vision
+from safelight.conditioners.image import Normalizer, Preparation
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
 from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.clip_vision import ClipVision, ClipVisionConfig
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.unet import UNet, UNetConfig
 
@@ -65,3 +69,24 @@ def write_tiny_model(path: Path, seed: int = 0) -> Path:
     """Writes it as a folder."""
     write_folder(path, tiny_folder(seed))
     return path
+
+
+def seeing_folder(seed: int = 0) -> Folder:
+    """The same with an image tower, whose noised vector its U-Net is told, as Stable unCLIP's."""
+    folder = tiny_folder(seed)
+    tower = ClipVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=16,
+        patch_size=8,
+        projection_dim=16,
+    )
+    told = replace(folder.unet.config, class_kind="projection", class_dim=32)
+    return replace(
+        folder,
+        unet=UNet(told).eval(),
+        pipeline_class=UNCLIP,
+        vision=Vision(ClipVision(tower).eval(), Preparation(16, 16), Noising(Normalizer(16))),
+    )

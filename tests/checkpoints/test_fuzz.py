@@ -27,7 +27,7 @@ from safelight.checkpoints.swap import with_autoencoder
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
-from tiny_model import tiny_folder
+from tiny_model import seeing_folder, tiny_folder
 
 SECONDS = 10  # a case, on a machine that does other things too
 MEGABYTES = 700  # by which all cases together may raise the highest use of memory
@@ -88,10 +88,12 @@ def samples(tmp_path_factory) -> dict[str, Sample]:
     write_autoencoder(top / "vae", Autoencoder(shape))
     vae = top / "vae" / "diffusion_pytorch_model.safetensors"
     made["swap"] = Sample(vae.read_bytes(), swap)
-    for file in sorted((top / "model").rglob("*")):
-        if file.suffix in (".json", ".txt"):
-            name = file.relative_to(top / "model").as_posix()
-            made[name] = Sample(file.read_bytes(), _reader_of_folder(top / "model"), name)
+    write_folder(top / "seeing", seeing_folder())
+    for model in (top / "seeing", top / "model"):
+        for file in sorted(model.rglob("*")):
+            if file.suffix in (".json", ".txt"):
+                name = file.relative_to(model).as_posix()
+                made[name] = Sample(file.read_bytes(), _reader_of_folder(model), name)
     return made
 
 
