@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -95,4 +96,46 @@ def test_a_picture_that_cannot_be_read_is_a_line(model_folder, tmp_path, capsys)
     fixed = ["generate", "a", "--model", str(model_folder), "-o", str(tmp_path / "a.png")]
     assert main([*fixed, "--image", str(tmp_path / "photo.png")]) == 2
     assert str(tmp_path / "photo.png") in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_mask_keeps_the_rest_and_the_picture_comes_again(model_folder, photo, tmp_path, capsys):
+    mask = np.zeros((35, 26), dtype=np.uint8)
+    mask[10:20, 5:15] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = ("--image", str(photo), "--mask", str(tmp_path / "mask.png"), "--mask-blur", "2")
+    made = _make(model_folder, tmp_path / "a.png", *options)
+    assert (made[mask == 0] == np.asarray(Image.open(photo))[mask == 0]).all()
+    assert (made != np.asarray(Image.open(photo))).any()
+    told = _shown(tmp_path / "a.png", capsys)
+    assert (told["mask_blur"], told["strength"], told["width"]) == (2, 1.0, 26)
+    assert main(["rerun", str(tmp_path / "a.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
+
+
+def test_margins_and_a_second_pass_come_again(model_folder, photo, tmp_path, capsys):
+    wide = ("--image", str(photo), "--outpaint", "left=3,bottom=5")
+    large = ("--hires", "1.5", "--hires-strength", "0.5", "--hires-upscaler", "lanczos")
+    for name, options, shape in (("a", wide, (40, 29, 3)), ("b", large, (48, 48, 3))):
+        made = _make(model_folder, tmp_path / f"{name}.png", *options)
+        assert made.shape == shape
+        assert main(["rerun", str(tmp_path / f"{name}.png")]) == 0
+        assert (np.asarray(Image.open(tmp_path / f"{name}-rerun.png")) == made).all()
+    assert _shown(tmp_path / "a.png", capsys)["outpaint"]["bottom"] == 5
+    assert _shown(tmp_path / "b.png", capsys)["hires"]["steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wide", "a number of pixels"),
+        ("left=", "a number of pixels"),
+        ("lef=3", "no side 'lef'.*left"),
+        ("0", "one above 0"),
+    ],
+)
+def test_margins_that_are_none(model_folder, photo, tmp_path, text, message, capsys):
+    options = ["--image", str(photo), "--outpaint", text, "-o", str(tmp_path / "a.png")]
+    assert main(["generate", "a", "--model", str(model_folder), *options]) == 2
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "a.png").exists()

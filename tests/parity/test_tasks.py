@@ -39,6 +39,8 @@ from transformers import (
 import safelight
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
+from safelight.pipelines.given import give
+from safelight.pipelines.request import Hires, Margins
 
 from .conftest import relative_error
 from .small import BETAS, small_tower, small_unet, small_vae, small_words, small_xl_unet
@@ -133,6 +135,16 @@ def _agree(made, theirs):
     assert np.abs(np.asarray(made, dtype=np.float32) - wanted).max() <= 1
 
 
+def _agree_inside(made, theirs, image, mask):
+    """As `_agree` where the mask is; elsewhere ours is the given picture to the bit."""
+    kept, inside = (np.asarray(part.resize(made.size, 1)) for part in (image, mask))
+    inside = inside > 127
+    ours = np.asarray(made)
+    assert np.array_equal(ours[~inside], kept[~inside])
+    assert theirs.std() > 0.05
+    assert np.abs(ours.astype(np.float32) - np.round(theirs * 255))[inside].max() <= 1
+
+
 @pytest.mark.parametrize(
     ("scheduler", "strength"),
     [
@@ -153,15 +165,16 @@ def test_an_inpainting_model_makes_diffusers_picture(
     wanted = _their_picture(
         theirs, image=image, mask_image=mask, strength=strength, height=40, width=36
     )
-    made = _our_picture(theirs, tmp_path, image=image, mask=mask, strength=strength)
-    _agree(made, wanted)
+    made = _our_picture(theirs, tmp_path, image=image, mask=mask, strength=strength, mask_blur=0)
+    _agree_inside(made, wanted, image, mask)
 
 
 def test_an_inpainting_model_resizes_as_diffusers_does(text, image, mask, tmp_path):
     theirs = _pipeline(StableDiffusionInpaintPipeline, text, small_unet(9))
     size = {"height": SIZE, "width": SIZE + 8}
     wanted = _their_picture(theirs, image=image, mask_image=mask, strength=1.0, **size)
-    _agree(_our_picture(theirs, tmp_path, image=image, mask=mask, **size), wanted)
+    made = _our_picture(theirs, tmp_path, image=image, mask=mask, **size)
+    _agree_inside(made, wanted, image, mask)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
@@ -170,12 +183,99 @@ def test_an_xl_inpainting_model_makes_diffusers_picture(text, image, mask, stren
     wanted = _their_picture(
         theirs, image=image, mask_image=mask, strength=strength, height=32, width=24
     )
-    _agree(
-        _our_picture(
-            theirs, tmp_path, image=image, mask=mask, strength=strength, height=32, width=24
-        ),
-        wanted,
+    made = _our_picture(
+        theirs, tmp_path, image=image, mask=mask, strength=strength, height=32, width=24
     )
+    _agree_inside(made, wanted, image, mask)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDIMScheduler]
+)
+@pytest.mark.parametrize("strength", [0.84, 0.5])
+def test_an_ordinary_model_inpaints_as_in_diffusers(
+    text, image, mask, scheduler, strength, tmp_path
+):
+    theirs = _pipeline(
+        StableDiffusionInpaintPipeline, text, small_unet(4), scheduler(**_options(scheduler))
+    )
+    wanted = _their_picture(
+        theirs, image=image, mask_image=mask, strength=strength, height=40, width=36
+    )
+    made = _our_picture(theirs, tmp_path, image=image, mask=mask, strength=strength)
+    _agree_inside(made, wanted, image, mask)
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_a_picture_of_any_size_keeps_its_pixels_beside_a_mask(
+    text, image, mask, channels, tmp_path
+):
+    """35 x 39 pixels are no multiple of the autoencoder's 2."""
+    box = (0, 0, 35, 39)
+    image, mask = image.crop(box), mask.crop(box)
+    theirs = _pipeline(StableDiffusionInpaintPipeline, text, small_unet(channels))
+    theirs.save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu")
+    made, soft = (_made(ours, image=image, mask=mask, mask_blur=blur) for blur in (0, 3))
+    masked = np.asarray(mask) > 127
+    for picture in (made, soft):
+        assert picture.size == image.size
+        assert np.array_equal(np.asarray(picture)[~masked], np.asarray(image)[~masked])
+    changed = np.abs(np.asarray(made, dtype=int) - np.asarray(image))[masked]
+    assert changed.mean() > 10
+    same = (np.asarray(made) == np.asarray(soft)).all(axis=-1)
+    assert same[14:24, 10:15].all()  # further from the mask's edge than the blur
+    assert not same[8:30, 5:8].all()  # beside it
+
+
+def test_a_picture_is_extended(text, image, tmp_path):
+    _pipeline(StableDiffusionInpaintPipeline, text, small_unet(4)).save_pretrained(tmp_path)
+    ours = safelight.load(tmp_path, device="cpu")
+    options = {"image": image, "outpaint": Margins(left=4, bottom=7)}
+    picture = ours.generate(PROMPT, seed=SEED, steps=STEPS, **options)[0]
+    levels = np.asarray(picture.image)
+    assert levels.shape == (47, 40, 3)
+    assert np.array_equal(levels[:40, 4:], np.asarray(image))
+    assert picture.manifest.outpaint == Margins(left=4, bottom=7)
+    assert picture.manifest.given["image"].sha256 == give("image", image).sha256
+    other = ours.generate(PROMPT, seed=SEED + 1, steps=STEPS, **options)[0].image
+    assert (np.asarray(other)[40:] != levels[40:]).any()
+
+
+@pytest.mark.parametrize("upscaler", ["latent", "lanczos"])
+def test_a_second_pass_is_as_beginning_from_enlarged_latents(text, upscaler, tmp_path):
+    """diffusers' own pipelines, one after the other, with the same enlargement between."""
+    parts = _pipeline(StableDiffusionPipeline, text, small_unet())
+    options = {"width": SIZE, "height": SIZE}
+    small = parts(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="latent",
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        **options,
+    ).images
+    larger = _enlarged(parts.vae, small, upscaler)
+    again = StableDiffusionImg2ImgPipeline(**parts.components, requires_safety_checker=False)
+    wanted = _their_picture(again, image=larger, strength=0.6, num_inference_steps=5)
+    hires = Hires(1.5, 0.6, 5, upscaler)
+    made = _our_picture(parts, tmp_path, hires=hires, **options)
+    assert made.size == (SIZE * 3 // 2, SIZE * 3 // 2)
+    _agree(made, wanted)
+
+
+def _enlarged(vae, z, upscaler):
+    if upscaler == "latent":
+        return torch.nn.functional.interpolate(z, scale_factor=1.5, mode="bilinear")
+    with torch.no_grad():
+        pixels = vae.decode(z / vae.config.scaling_factor).sample[0].clamp(-1, 1)
+        planes = [
+            np.asarray(Image.fromarray(plane.numpy()).resize((SIZE * 3 // 2,) * 2, 1))
+            for plane in pixels
+        ]
+        larger = torch.from_numpy(np.stack(planes)).clamp(-1, 1)[None]
+        return vae.encode(larger).latent_dist.mode() * vae.config.scaling_factor
 
 
 @pytest.mark.parametrize(("scale", "image_scale"), [(4.0, 1.5), (4.0, 1.0), (1.0, 1.5)])
@@ -400,7 +500,14 @@ def test_a_turbo_model_makes_diffusers_picture(text, steps, xl, tmp_path):
         (8, {}, "it lacks an image"),
         (8, {"image": True, "strength": 0.5}, "strength needs a model that begins from a picture"),
         (5, {"image": True}, "it lacks a depth map"),
-        (4, {"mask": True, "image": True}, "takes no mask"),
+        (4, {"mask": True}, "takes no mask"),
+        (5, {"mask": True, "image": True}, "takes no mask|lacks a depth map"),
+        (4, {"image": True, "mask_blur": 2}, "mask_blur needs a mask"),
+        (4, {"outpaint": Margins(3)}, "outpaint needs an image"),
+        (4, {"image": True, "outpaint": Margins()}, "one above 0"),
+        (9, {"image": True, "mask": True, "hires": Hires(2.0)}, "hires goes with a prompt"),
+        (4, {"hires": Hires(1.0)}, "a scale above 1"),
+        (4, {"hires": Hires(2.0, 0.1)}, "leaves none of 6 steps"),
         (4, {"strength": 0.5}, "strength needs an image"),
         (4, {"image": True, "strength": 0.01}, "leaves none of 6 steps"),
         (4, {"image": True, "strength": 1.5}, "strength should lie above 0 and up to 1"),

@@ -31,7 +31,7 @@ def make_pictures(
     settled = [pipeline.settle(request) for request in requests]
     for request in requests:
         _warn_of_cut(pipeline, request)
-    steps = sum(r.count * s.steps for r, s in zip(requests, settled, strict=True))
+    steps = sum(r.count * s.total_steps for r, s in zip(requests, settled, strict=True))
     with counting_steps(steps) as count:
         on_step = count if preview is None else _each(count, preview)
         for request, targets in zip(requests, paths, strict=True):

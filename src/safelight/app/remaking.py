@@ -120,6 +120,9 @@ def request_of(manifest: Manifest) -> Request:
         strength=manifest.strength,
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
+        mask_blur=manifest.mask_blur,
+        outpaint=manifest.outpaint,
+        hires=manifest.hires,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, most_probable
-from safelight.pipelines.given import Given, GivenPicture
+from safelight.pipelines.given import GivenPicture
 
 Latents = Float[Tensor, "b c h w"]
 
@@ -25,15 +25,11 @@ def encoded(
 
 
 def masked(
-    folder: Folder, given: Given, pixels: Float[Tensor, "b 3 H W"], noise: Latents
+    folder: Folder, mask: Float[Tensor, "1 1 H W"], pixels: Float[Tensor, "b 3 H W"], noise: Latents
 ) -> Tensor:
     """For inpainting (Rombach et al. 2022, section 4.5): the mask at the latents' size and the
     latents of the picture without what is under it, (b, 1 + c, h, w).
     """
-    if given.mask is None:
-        raise SafelightError("Inpainting needs a mask.")
-    height, width = pixels.shape[-2:]
-    mask = mask_tensor(given.mask, width, height).to(pixels)
     kept = encoded(folder.autoencoder, pixels * (mask < 0.5), noise)
     small = F.interpolate(mask, size=(noise.shape[-2], noise.shape[-1]))
     return torch.cat([small.expand(len(noise), -1, -1, -1).float(), kept], dim=1)

@@ -21,6 +21,8 @@ from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
 from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, inject
+from safelight.pipelines.beginning import Batch, Model
+from safelight.pipelines.canvas import extended, pasted
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.kind import kind_of
@@ -34,10 +36,8 @@ from safelight.pipelines.manifest import (
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
 from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
-from safelight.pipelines.request import Request, Settings
+from safelight.pipelines.request import Hires, Margins, Request, Settings
 from safelight.pipelines.sampling import (
-    Batch,
-    Model,
     one_line_when_out_of_memory,
     sample_in_two,
     sample_latents,
@@ -168,6 +168,9 @@ class ImagePipeline:
         strength: float | None = None,
         image_scale: float | None = None,
         noise_level: int | None = None,
+        mask_blur: int | None = None,
+        outpaint: Margins | None = None,
+        hires: Hires | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -198,6 +201,9 @@ class ImagePipeline:
             image_scale: of the guidance by the image, for a model that edits by instruction.
             noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
                 time of that noise schedule.
+            mask_blur: pixels over which what is made anew fades in from the mask's edge.
+            outpaint: margins to be made around the image.
+            hires: a second, larger pass.
             on_step: called after each step of each picture.
 
         Raises:
@@ -218,6 +224,9 @@ class ImagePipeline:
             strength,
             image_scale,
             noise_level,
+            mask_blur,
+            outpaint,
+            hires,
         )
         return list(self.each(request, on_step))
 
@@ -258,6 +267,8 @@ class ImagePipeline:
             autoencoder = self.folder.autoencoder
             z = autoencoder.unscale(z).to(weight_dtype(autoencoder))
             pixels = autoencoder.decode(z).float()
+        if settings.mask_blur is not None:  # beside a mask the picture was continued
+            pixels = pixels[..., : settings.height, : settings.width]
         if not pixels.isfinite().all():
             raise SafelightError(
                 f"The picture came out as not-a-number: {self.name} needs more precision than "
@@ -336,15 +347,20 @@ class ImagePipeline:
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
     ) -> GeneratedImage:
         seed = request.seed + place
+        given = request.given
+        if request.outpaint is not None:
+            given = extended(given, request.outpaint)
         pixels = self.sample(
             [request.prompt],
             [seed],
             settings,
             negative=request.negative,
-            given=request.given,
+            given=given,
             on_step=on_step,
         )
         image = to_image(pixels[0])
+        if given.image is not None and given.mask is not None and settings.mask_blur is not None:
+            image = pasted(image, given.image, given.mask, settings.mask_blur)
         manifest = Manifest(
             prompt=request.prompt,
             negative=request.negative,
@@ -374,6 +390,9 @@ class ImagePipeline:
             strength=settings.strength,
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
+            mask_blur=settings.mask_blur,
+            outpaint=request.outpaint,
+            hires=settings.hires,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

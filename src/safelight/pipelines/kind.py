@@ -77,6 +77,8 @@ class Kind:
                 f"{name} makes pictures from {prompt}{_listed(needs)}; it lacks {_listed(lacking)}."
             )
         takes = {*needs, "image"}
+        if self.beside == "nothing" and self.sees == "nothing" and given.image is not None:
+            takes.add("mask")
         useless = [part for part in given.parts if part not in takes]
         if useless:
             raise SafelightError(

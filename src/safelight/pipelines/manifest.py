@@ -9,6 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
+from safelight.pipelines.request import Hires, Margins
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -84,6 +85,9 @@ class Manifest:
     strength: float | None = None  # None where no picture was begun from
     image_scale: float | None = None
     noise_level: int | None = None
+    mask_blur: int | None = None
+    outpaint: Margins | None = None
+    hires: Hires | None = None
     refiner: UsedRefiner | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     format: int = _FORMAT

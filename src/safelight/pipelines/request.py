@@ -2,11 +2,65 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from safelight.errors import SafelightError
 from safelight.pipelines.given import NOTHING, Given
 
+Upscaler = Literal["latent", "lanczos"]
+
+_MOST_BLUR = 256
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How many pixels a picture is to be extended by on each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    def check(self) -> None:
+        """Raises `SafelightError` for margins that extend nothing."""
+        sides = (self.left, self.top, self.right, self.bottom)
+        if min(sides) < 0 or not any(sides):
+            raise SafelightError(
+                f"outpaint should be 0 or more pixels a side, and one above 0; got {sides}."
+            )
+
+
+@dataclass(frozen=True)
+class Hires:
+    """A second pass over an enlarged picture, known as hires fix in AUTOMATIC1111's web UI.
+
+    Attributes:
+        scale: how many times larger the picture becomes, above 1.
+        strength: how much of it is made anew, above 0 and up to 1.
+        steps: of the second pass, as if it were a whole one; None for those of the first.
+        upscaler: "latent" enlarges the latents (bilinear), "lanczos" the pixels.
+    """
+
+    scale: float
+    strength: float = 0.7
+    steps: int | None = None
+    upscaler: Upscaler = "latent"
+
+    def check(self) -> None:
+        """Raises `SafelightError` for what no second pass could do."""
+        if not (math.isfinite(self.scale) and self.scale > 1):
+            raise SafelightError(f"hires should be a scale above 1, got {self.scale}.")
+        if not 0 < self.strength <= 1:
+            raise SafelightError(
+                f"hires_strength should lie above 0 and up to 1, got {self.strength}."
+            )
+        if self.steps is not None:
+            _at_least_one("hires_steps", self.steps)
+        if self.upscaler not in ("latent", "lanczos"):
+            raise SafelightError(
+                f"hires_upscaler should be latent or lanczos, got {self.upscaler!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -29,6 +83,9 @@ class Request:
     strength: float | None = None  # how much of a given picture is made anew, 0 to 1
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    mask_blur: int | None = None  # pixels over which what is made anew fades in
+    outpaint: Margins | None = None  # to be made around the given picture
+    hires: Hires | None = None  # a second, larger pass
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -49,6 +106,14 @@ class Request:
             raise SafelightError(
                 f"image_scale should be a finite number from 0 up, got {self.image_scale}."
             )
+        if self.mask_blur is not None and not 0 <= self.mask_blur <= _MOST_BLUR:
+            raise SafelightError(
+                f"mask_blur should lie between 0 and {_MOST_BLUR} pixels, got {self.mask_blur}."
+            )
+        if self.outpaint is not None:
+            self.outpaint.check()
+        if self.hires is not None:
+            self.hires.check()
         for seed in (self.seed, self.seed + self.count - 1):
             if seed not in _SEEDS:
                 raise SafelightError(
@@ -68,6 +133,22 @@ class Settings:
     strength: float | None = None  # how much of a given picture is made anew, if one is begun from
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    mask_blur: int | None = None  # pixels over which what is made anew fades in, if some is kept
+    hires: Hires | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """The sampler's steps of both passes, without those that a given picture saves."""
+        first = self.steps - first_step(self.steps, self.strength)
+        if self.hires is None:
+            return first
+        steps = self.hires.steps or self.steps
+        return first + steps - first_step(steps, self.hires.strength)
+
+
+def first_step(steps: int, strength: float | None) -> int:
+    """The step that a picture of which so much is made anew begins with."""
+    return 0 if strength is None else steps - int(steps * strength)
 
 
 def check_multiple(name: str, size: int, factor: int) -> None:

@@ -1,9 +1,9 @@
 """From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
 
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -17,44 +17,20 @@ from safelight.conditioners.numbers import with_class, with_guidance, with_numbe
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg, cfg_image
+from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import weight_dtype
 from safelight.models.autoencoder import Autoencoder
-from safelight.pipelines.beside import (
-    depth_beside,
-    encoded,
-    image_tensor,
-    instructed,
-    masked,
-    noised_small,
-)
-from safelight.pipelines.given import Given
+from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin
+from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.kind import Kind
-from safelight.pipelines.request import Settings
+from safelight.pipelines.request import Hires, Settings, first_step
 from safelight.rng import SeededNoise, after
-from safelight.types import Conditioning, Denoise, Noise, OnStep
-
-Latents = Float[Tensor, "b c h w"]
+from safelight.types import Conditioning, Denoise, OnStep
 
 _AESTHETIC, _UNAESTHETIC = 6.0, 2.5
 """The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """The parts of a model that sampling needs."""
-
-    folder: Folder
-    kind: Kind
-    text: TextConditioner
-    dtype: torch.dtype
-    device: str
-
-    def scheduler(self, settings: Settings) -> SchedulerConfig:
-        """The noise levels, laid out for the sampler that is asked for."""
-        return self.folder.scheduler.with_sampler(settings.sampler)
 
 
 def upcast(folder: Folder, dtype: torch.dtype) -> Folder:
@@ -78,24 +54,29 @@ def text_conditioner(folder: Folder, kind: Kind) -> TextConditioner:
     )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What is asked of each picture: row i has prompt i, and the noise of seed i."""
-
-    prompts: Sequence[str]
-    seeds: Sequence[int]
-    negative: str
-    settings: Settings
-    given: Given
-
-
 def sample_latents(model: Model, batch: Batch, on_step: OnStep | None = None) -> Latents:
     """Scaled latents of a batch by one model."""
+    if batch.settings.hires is not None:
+        return _sample_twice(model, batch, batch.settings.hires, on_step)
     scheduler = model.scheduler(batch.settings)
-    steps, strength = batch.settings.steps, batch.settings.strength
-    start = 0 if strength is None else steps - int(steps * strength)
-    x, concat, noise = _begin(model, batch, scheduler, start)
-    return _run(model, batch, scheduler, slice(start, None), x, concat, noise, on_step)
+    start = first_step(batch.settings.steps, batch.settings.strength)
+    first = begin(model, batch, scheduler, start)
+    return _run(model, batch, scheduler, slice(start, None), first, on_step)
+
+
+def _sample_twice(model: Model, batch: Batch, hires: Hires, on_step: OnStep | None) -> Latents:
+    """The finished latents enlarged, noised anew and finished again at the larger size."""
+    first = replace(batch.settings, hires=None)
+    z = sample_latents(model, replace(batch, settings=first), on_step)
+    z = enlarged(model.folder.autoencoder, z, hires)
+    height, width = (side * model.folder.autoencoder.factor for side in z.shape[-2:])
+    steps = hires.steps or first.steps
+    second = replace(first, steps=steps, strength=hires.strength, width=width, height=height)
+    batch, scheduler = replace(batch, settings=second), model.scheduler(second)
+    start = first_step(steps, hires.strength)
+    noise = SeededNoise(batch.seeds, model.device)
+    x = z + scheduler.sigmas(steps)[start].item() * noise(tuple(z.shape), 0)
+    return _run(model, batch, scheduler, slice(start, None), Start(x, after(noise, 1)), on_step)
 
 
 def sample_in_two(
@@ -115,10 +96,10 @@ def sample_in_two(
             f"With {steps} steps and refine_at = {at} the base does {end} and the refiner "
             f"{steps - start} of them; each should do one or more."
         )
-    x, concat, noise = _begin(base, batch, ours, 0)
-    x = _run(base, batch, ours, slice(0, end), x, concat, noise, on_step)
-    later = after(noise, end + 1)  # fresh draws for the second part
-    return _run(refiner, batch, theirs, slice(start, None), x, None, later, on_step)
+    first = begin(base, batch, ours, 0)
+    x = _run(base, batch, ours, slice(0, end), first, on_step)
+    second = Start(x, after(first.noise, end + 1))  # with fresh draws
+    return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
 def _split(scheduler: SchedulerConfig, steps: int, at: float) -> int:
@@ -128,64 +109,23 @@ def _split(scheduler: SchedulerConfig, steps: int, at: float) -> int:
     return split_at(schedule, scheduler.sigmas(steps), at)
 
 
-def _begin(
-    model: Model, batch: Batch, scheduler: SchedulerConfig, start: int
-) -> tuple[Latents, Tensor | None, Noise]:
-    """x at the level of step `start`, the channels beside it, and the sampler's noise.
-
-    Draws come in diffusers' order, so that a seed gives its picture.
-    """
-    settings, given, kind, folder = batch.settings, batch.given, model.kind, model.folder
-    autoencoder = folder.autoencoder
-    height, width = (side // autoencoder.factor for side in (settings.height, settings.width))
-    shape = (len(batch.seeds), folder.unet.config.out_channels, height, width)
-    sigmas = scheduler.sigmas(settings.steps)
-
-    def pure(noise: Noise, index: int) -> Latents:
-        return noise(shape, index) * scheduler.initial_scale(sigmas)
-
-    small = (3, height, width)
-    upscales = kind.beside == "low resolution"
-    earlier = _vector_draws(folder) + ((small,) if upscales else ())
-    noise = SeededNoise(batch.seeds, model.device, earlier=earlier)
-    if given.image is None or kind.sees != "nothing":
-        return pure(noise, 0), None, noise
-    if upscales:
-        first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
-        level = settings.noise_level or 0
-        return pure(noise, 0), noised_small(folder, given.image, level, first), noise
-    pixels = image_tensor(given.image.picture, settings.width, settings.height)
-    pixels = pixels.to(model.device, weight_dtype(autoencoder)).expand(len(batch.seeds), -1, -1, -1)
-    if kind.beside == "image":
-        return pure(noise, 0), instructed(folder, pixels), noise
-    if kind.beside == "mask" and start == 0:
-        return pure(noise, 0), masked(folder, given, pixels, noise(shape, 1)), after(noise, 2)
-    x0 = encoded(autoencoder, pixels, noise(shape, 0))
-    x = x0 + sigmas[start].item() * noise(shape, 1)
-    if kind.beside == "mask":
-        return x, masked(folder, given, pixels, noise(shape, 2)), after(noise, 3)
-    if given.depth is None:
-        return x, None, after(noise, 2)
-    depth = depth_beside(given.depth, height, width).to(model.device)
-    return x, depth.expand(len(batch.seeds), -1, -1, -1), after(noise, 2)
-
-
 def _run(
     model: Model,
     batch: Batch,
     scheduler: SchedulerConfig,
     span: slice,
-    x: Latents,
-    concat: Tensor | None,
-    noise: Noise,
+    start: Start,
     on_step: OnStep | None,
 ) -> Latents:
-    """The steps of `span`: x at their first level to x at their last."""
+    """The steps of `span`, from `start` to x at the last level."""
     steps = batch.settings.steps
     sigmas = scheduler.sigmas(steps)
     levels = sigmas[span.start : None if span.stop is None else span.stop + 1]
-    denoise = _guided(model, batch, scheduler, concat)
-    x = scheduler.solver(steps, span)(denoise, x, levels, noise=noise, on_step=on_step)
+    denoise = _guided(model, batch, scheduler, start.concat)
+    if start.kept is not None:
+        denoise = keeping(denoise, start.kept)
+    solve = scheduler.solver(steps, span)
+    x = solve(denoise, start.x, levels, noise=start.noise, on_step=on_step)
     return x * scheduler.final_scale(sigmas) if span.stop is None else x
 
 
@@ -259,13 +199,6 @@ def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, C
     rows = noised(vector.expand(count, -1), vision.noising.normalizer, sigma, level, noise).float()
     cond, uncond = _texts(model, batch)
     return with_vector(cond, rows), with_vector(uncond, torch.zeros_like(rows))
-
-
-def _vector_draws(folder: Folder) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the noise that is drawn for the vector of a picture, before any other."""
-    if folder.vision is None or folder.vision.noising is None:
-        return ()
-    return ((folder.vision.tower.config.projection_dim,),)
 
 
 @contextmanager

@@ -1,13 +1,17 @@
 """What a user leaves open, filled by the model and by the pictures that are given."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 from safelight.checkpoints.folder import Folder
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
+from safelight.pipelines.canvas import extended
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Request, Settings, check_multiple
+
+_BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 
 T = TypeVar("T")
 
@@ -22,12 +26,16 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     request.check()
     if kind.sees == "alone" and (request.prompt or request.negative):
         raise SafelightError(f"{name} makes pictures from an image alone; leave the prompt out.")
-    kind.check(request.given, name)
-    if refined and request.given.parts:
+    given = request.given
+    if request.outpaint is not None:
+        given = extended(given, request.outpaint)
+    kind.check(given, name)
+    if refined and (given.parts or request.hires):
         raise SafelightError(
-            "A refiner goes with pictures from a prompt alone; leave the image out."
+            "A refiner goes with pictures from a prompt alone; leave image and hires out."
         )
     defaults, factor = folder.defaults, folder.autoencoder.factor
+    request = replace(request, given=given)
     width, height = _size(request, folder, kind)
     settings = Settings(
         steps=_first(request.steps, defaults.steps, kind.steps),
@@ -38,14 +46,20 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         strength=_strength(request, kind),
         image_scale=_image_scale(request, kind),
         noise_level=_noise_level(request, folder, kind),
+        mask_blur=_mask_blur(request, width, height),
+        hires=request.hires,
     )
-    check_multiple("width", settings.width, factor)
-    check_multiple("height", settings.height, factor)
-    if settings.strength is not None and int(settings.steps * settings.strength) < 1:
-        raise SafelightError(
-            f"A strength of {settings.strength} leaves none of {settings.steps} steps; take more "
-            "of either."
-        )
+    if given.mask is None:  # beside a mask the picture is continued to a multiple
+        check_multiple("width", settings.width, factor)
+        check_multiple("height", settings.height, factor)
+    _check_strength(settings.steps, settings.strength)
+    if settings.hires is not None:
+        if kind.beside != "nothing" or given.mask is not None:
+            raise SafelightError(
+                f"hires goes with a prompt, or an image to begin from; {name} is given more. Leave "
+                "it out."
+            )
+        _check_strength(settings.hires.steps or settings.steps, settings.hires.strength)
     folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
     return settings
 
@@ -55,6 +69,8 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
     factor, defaults, image = folder.autoencoder.factor, folder.defaults, request.given.image
     if image is not None and kind.beside == "low resolution":
         width, height = (side * factor for side in image.picture.size)
+    elif image is not None and request.given.mask is not None:
+        width, height = image.picture.size
     elif image is not None and kind.sees == "nothing":
         width, height = size_for(image, factor)
     else:
@@ -65,11 +81,27 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
 
 def _strength(request: Request, kind: Kind) -> float | None:
     if request.given.image is not None and kind.strength is not None:
-        return kind.strength if request.strength is None else request.strength
+        whole = 1.0 if request.given.mask is not None else kind.strength
+        return whole if request.strength is None else request.strength
     if request.strength is not None:
         what = "an image" if kind.strength is not None else "a model that begins from a picture"
         raise SafelightError(f"strength needs {what}; leave it out.")
     return None
+
+
+def _mask_blur(request: Request, width: int, height: int) -> int | None:
+    if request.given.mask is not None:
+        return _first(request.mask_blur, min(width, height) // _BLURRED)
+    if request.mask_blur is not None:
+        raise SafelightError("mask_blur needs a mask; leave it out.")
+    return None
+
+
+def _check_strength(steps: int, strength: float | None) -> None:
+    if strength is not None and int(steps * strength) < 1:
+        raise SafelightError(
+            f"A strength of {strength} leaves none of {steps} steps; take more of either."
+        )
 
 
 def _image_scale(request: Request, kind: Kind) -> float | None:

@@ -37,6 +37,12 @@ def generate(
     strength: float | None = None,
     image_scale: float | None = None,
     noise_level: int | None = None,
+    mask_blur: int | None = None,
+    outpaint: str | None = None,
+    hires: float | None = None,
+    hires_strength: float | None = None,
+    hires_steps: int | None = None,
+    hires_upscaler: Literal["latent", "lanczos"] | None = None,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -105,8 +111,8 @@ def generate(
         A picture to begin from; or to inpaint, edit or enlarge,
         where the model does that. The new one has its size.
     mask
-        A picture that is white where the image is made anew,
-        for an inpainting model.
+        A picture that is white where the image is made anew; the
+        rest of it stays as it is, to the bit.
     depth
         A depth map, brighter where nearer, for a depth model.
     strength
@@ -119,6 +125,20 @@ def generate(
         Of the image that an upscaler sees, or of the vector
         that unCLIP sees: more lets it invent more. [default: 20
         for an upscaler, 0 for unCLIP]
+    mask_blur
+        Pixels over which what is made anew fades in from the
+        mask's edge. [default: a 128th of the shorter side]
+    outpaint
+        Pixels to be made around the image: 64 on every side, or
+        left=64,right=32.
+    hires
+        A second pass over the picture, so many times larger.
+    hires_strength
+        How much the second pass makes anew. [default: 0.7]
+    hires_steps
+        Of the second pass. [default: those of the first]
+    hires_upscaler
+        What is enlarged before it. [default: latent]
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -132,6 +152,8 @@ def generate(
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
+    from safelight.app.enlarging import chosen_hires
+    from safelight.app.margins import margins_of
     from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
@@ -150,6 +172,9 @@ def generate(
             strength=strength,
             image_scale=image_scale,
             noise_level=noise_level,
+            mask_blur=mask_blur,
+            outpaint=margins_of(outpaint),
+            hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]

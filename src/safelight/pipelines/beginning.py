@@ -1,0 +1,137 @@
+"""What sampling begins from: a model's parts, what is asked of it, and x at the first level."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.conditioners.text import TextConditioner
+from safelight.diffusion.inpainting import Kept
+from safelight.models.any_autoencoder import weight_dtype
+from safelight.pipelines.beside import (
+    depth_beside,
+    encoded,
+    image_tensor,
+    instructed,
+    mask_tensor,
+    masked,
+    noised_small,
+)
+from safelight.pipelines.given import Given
+from safelight.pipelines.kind import Kind
+from safelight.pipelines.request import Settings
+from safelight.rng import SeededNoise, after
+from safelight.types import Noise
+
+Latents = Float[Tensor, "b c h w"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parts of a model that sampling needs."""
+
+    folder: Folder
+    kind: Kind
+    text: TextConditioner
+    dtype: torch.dtype
+    device: str
+
+    def scheduler(self, settings: Settings) -> SchedulerConfig:
+        """The noise levels, laid out for the sampler that is asked for."""
+        return self.folder.scheduler.with_sampler(settings.sampler)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is asked of each picture: row i has prompt i, and the noise of seed i."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    negative: str
+    settings: Settings
+    given: Given
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a sampler begins with.
+
+    Attributes:
+        x: at the level of the first step.
+        noise: the sampler's own draws.
+        concat: the channels beside x.
+        kept: what stays of a picture, for a model without channels for a mask.
+    """
+
+    x: Latents
+    noise: Noise
+    concat: Float[Tensor, "b k h w"] | None = None
+    kept: Kept | None = None
+
+
+def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) -> Start:
+    """What the sampler begins with at step `start`.
+
+    Draws come in diffusers' order, so that a seed gives its picture.
+    """
+    settings, given, kind, folder = batch.settings, batch.given, model.kind, model.folder
+    autoencoder = folder.autoencoder
+    height, width = (-(-side // autoencoder.factor) for side in (settings.height, settings.width))
+    shape = (len(batch.seeds), folder.unet.config.out_channels, height, width)
+    sigmas = scheduler.sigmas(settings.steps)
+
+    def pure(noise: Noise, index: int) -> Latents:
+        return noise(shape, index) * scheduler.initial_scale(sigmas)
+
+    small = (3, height, width)
+    upscales = kind.beside == "low resolution"
+    earlier = _vector_draws(folder) + ((small,) if upscales else ())
+    noise = SeededNoise(batch.seeds, model.device, earlier=earlier)
+    if given.image is None or kind.sees != "nothing":
+        return Start(pure(noise, 0), noise)
+    if upscales:
+        first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
+        level = settings.noise_level or 0
+        return Start(pure(noise, 0), noise, noised_small(folder, given.image, level, first))
+    size = (height * autoencoder.factor, width * autoencoder.factor)
+    pixels = image_tensor(given.image.picture, settings.width, settings.height)
+    pixels = _padded(pixels, size).to(model.device, weight_dtype(autoencoder))
+    pixels = pixels.expand(len(batch.seeds), -1, -1, -1)
+    if kind.beside == "image":
+        return Start(pure(noise, 0), noise, instructed(folder, pixels))
+    mask = None
+    if given.mask is not None:
+        mask = mask_tensor(given.mask, settings.width, settings.height)
+        mask = _padded(mask, size).to(pixels)
+    if kind.beside == "mask" and mask is not None and start == 0:
+        concat = masked(folder, mask, pixels, noise(shape, 1))
+        return Start(pure(noise, 0), after(noise, 2), concat)
+    x0 = encoded(autoencoder, pixels, noise(shape, 0))
+    x = x0 + sigmas[start].item() * noise(shape, 1)
+    if mask is not None and kind.beside == "mask":
+        return Start(x, after(noise, 3), masked(folder, mask, pixels, noise(shape, 2)))
+    if mask is not None:  # diffusers draws once more, for channels that the model has not
+        kept = Kept(x0, F.interpolate(mask, size=(height, width)).float(), noise(shape, 1))
+        return Start(x if start else pure(noise, 1), after(noise, 3), kept=kept)
+    if given.depth is None:
+        return Start(x, after(noise, 2))
+    depth = depth_beside(given.depth, height, width).to(model.device)
+    return Start(x, after(noise, 2), depth.expand(len(batch.seeds), -1, -1, -1))
+
+
+def _padded(pixels: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Float[Tensor, "1 c H W"]:
+    """A picture continued by its last row and column to a size, height first."""
+    down, right = size[0] - pixels.shape[-2], size[1] - pixels.shape[-1]
+    return F.pad(pixels, (0, right, 0, down), mode="replicate") if down or right else pixels
+
+
+def _vector_draws(folder: Folder) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the noise that is drawn for the vector of a picture, before any other."""
+    if folder.vision is None or folder.vision.noising is None:
+        return ()
+    return ((folder.vision.tower.config.projection_dim,),)

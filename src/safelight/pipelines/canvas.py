@@ -1,0 +1,54 @@
+"""The canvas of inpainting and outpainting: what is made anew, and what stays as it was."""
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from safelight.errors import SafelightError
+from safelight.pipelines.given import Given, GivenPicture, give
+from safelight.pipelines.request import Margins
+
+_HALF = 128  # of a mask's levels; from there on it is made anew
+
+
+def extended(given: Given, margins: Margins) -> Given:
+    """A picture with margins that are to be made, its edge continued into them, and their mask; a
+    mask that is there already is kept.
+
+    Raises `SafelightError` if there is no picture.
+    """
+    if given.image is None:
+        raise SafelightError("outpaint needs an image to extend.")
+    image = _continued(given.image.picture, margins)
+    mask = Image.new("L", image.size, 255)
+    inside = Image.new("L", given.image.picture.size, 0)
+    if given.mask is not None:
+        inside = given.mask.picture.resize(inside.size, Image.Resampling.LANCZOS)
+    mask.paste(inside, (margins.left, margins.top))
+    return replace(given, image=give("image", image), mask=give("mask", mask))
+
+
+def pasted(made: Image.Image, image: GivenPicture, mask: GivenPicture, blur: int) -> Image.Image:
+    """The new picture where the mask is, the given one to the bit elsewhere.
+
+    `blur` is the width in pixels over which the new one fades in from the mask's edge inwards.
+    """
+    before = _sized(image.picture, made.size)
+    levels = np.asarray(_sized(mask.picture, made.size))
+    inside = Image.fromarray(np.where(levels >= _HALF, 255, 0).astype(np.uint8))
+    weights = np.asarray(inside, dtype=np.float32)
+    for _ in range(blur):
+        inside = inside.filter(ImageFilter.MinFilter(3))  # one pixel further from the edge
+        weights = weights + np.asarray(inside, dtype=np.float32)
+    fade = Image.fromarray(np.round(weights / (blur + 1)).astype(np.uint8))
+    return Image.composite(made, before, fade)
+
+
+def _continued(image: Image.Image, margins: Margins) -> Image.Image:
+    pad = ((margins.top, margins.bottom), (margins.left, margins.right), (0, 0))
+    return Image.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
+
+
+def _sized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
