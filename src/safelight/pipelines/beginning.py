@@ -12,16 +12,15 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.inpainting import Kept
-from safelight.models.any_autoencoder import weight_dtype
 from safelight.pipelines.beside import (
     depth_beside,
-    encoded,
     image_tensor,
     instructed,
     mask_tensor,
     masked,
     noised_small,
 )
+from safelight.pipelines.coding import encoded
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
@@ -100,7 +99,7 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         return Start(pure(noise, 0), noise, noised_small(folder, given.image, level, first))
     size = (height * autoencoder.factor, width * autoencoder.factor)
     pixels = image_tensor(given.image.picture, settings.width, settings.height)
-    pixels = _padded(pixels, size).to(model.device, weight_dtype(autoencoder))
+    pixels = _padded(pixels, size).to(model.device)
     pixels = pixels.expand(len(batch.seeds), -1, -1, -1)
     if kind.beside == "image":
         return Start(pure(noise, 0), noise, instructed(folder, pixels))

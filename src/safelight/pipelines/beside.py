@@ -9,19 +9,10 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder, most_probable
+from safelight.pipelines.coding import encoded, encoded_surely
 from safelight.pipelines.given import GivenPicture
 
 Latents = Float[Tensor, "b c h w"]
-
-
-def encoded(
-    autoencoder: AnyAutoencoder, pixels: Float[Tensor, "b 3 H W"], noise: Latents
-) -> Latents:
-    """Scaled latents of a picture, drawn from the autoencoder's distribution with that noise."""
-    found = autoencoder.encode(pixels)
-    z = found if isinstance(found, Tensor) else found.sample(noise)
-    return autoencoder.scale(z).float()
 
 
 def masked(
@@ -40,7 +31,7 @@ def instructed(folder: Folder, pixels: Float[Tensor, "b 3 H W"]) -> Latents:
     latents, which InstructPix2Pix takes unscaled and CosXL scaled, (b, c, h, w).
     """
     autoencoder = folder.autoencoder
-    z = most_probable(autoencoder, pixels)
+    z = encoded_surely(autoencoder, pixels)
     return (autoencoder.scale(z) if folder.settings.get("is_cosxl_edit") is True else z).float()
 
 

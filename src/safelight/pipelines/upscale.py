@@ -8,6 +8,7 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.errors import SafelightError
 from safelight.pipelines.beside import image_tensor
+from safelight.pipelines.coding import decoded
 from safelight.pipelines.generated import to_image
 from safelight.rng import SeededNoise
 from safelight.types import Conditioning, OnStep
@@ -57,5 +58,5 @@ def upscale(
             on_step=on_step,
         )
         # its latents are not scaled, whatever the autoencoder's configuration says by default
-        pixels = upscaler.autoencoder.decode((z * scheduler.final_scale(sigmas)).to(weight.dtype))
-    return to_image(pixels[0].float().clamp(-1, 1))
+        pixels = decoded(upscaler.autoencoder, z * scheduler.final_scale(sigmas))
+    return to_image(pixels[0].clamp(-1, 1))
