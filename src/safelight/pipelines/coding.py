@@ -1,4 +1,6 @@
-"""Pictures to latents and back, once more in float32 where half precision does not suffice."""
+"""Pictures to latents and back: in tiles where they are big, and once more in float32 where half
+precision does not suffice.
+"""
 
 import copy
 from collections.abc import Callable
@@ -8,40 +10,51 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
+from safelight.models.any_autoencoder import AnyAutoencoder, weight_dtype
+from safelight.models.autoencoder import Gaussian
+from safelight.models.tiling import decode_tiled, encode_tiled, tile_of
 
 Latents = Float[Tensor, "b z h w"]
 Pixels = Float[Tensor, "b c H W"]
 
 
-def encoded(autoencoder: AnyAutoencoder, pixels: Pixels, noise: Latents) -> Latents:
+def encoded(
+    autoencoder: AnyAutoencoder, pixels: Pixels, noise: Latents, *, tiled: bool = False
+) -> Latents:
     """Scaled latents of pictures in [-1, 1], drawn from the autoencoder's distribution with that
     noise.
     """
 
     def latents(coder: AnyAutoencoder) -> Tensor:
-        found = coder.encode(pixels.to(weight_dtype(coder)))
+        found = _encode(coder, pixels, tiled=tiled)
         return found if isinstance(found, Tensor) else found.sample(noise)
 
     return autoencoder.scale(_in_enough_precision(latents, autoencoder)).float()
 
 
-def encoded_surely(autoencoder: AnyAutoencoder, pixels: Pixels) -> Latents:
+def encoded_surely(autoencoder: AnyAutoencoder, pixels: Pixels, *, tiled: bool = False) -> Latents:
     """Unscaled latents of pictures in [-1, 1], the most probable ones."""
 
     def latents(coder: AnyAutoencoder) -> Tensor:
-        return most_probable(coder, pixels.to(weight_dtype(coder)))
+        found = _encode(coder, pixels, tiled=tiled)
+        return found if isinstance(found, Tensor) else found.mode()
 
     return _in_enough_precision(latents, autoencoder)
 
 
-def decoded(autoencoder: AnyAutoencoder, z: Latents) -> Pixels:
+def decoded(autoencoder: AnyAutoencoder, z: Latents, *, tiled: bool = False) -> Pixels:
     """Pictures, about in [-1, 1], from unscaled latents."""
 
     def pixels(coder: AnyAutoencoder) -> Tensor:
-        return coder.decode(z.to(weight_dtype(coder)))
+        x = z.to(weight_dtype(coder))
+        return decode_tiled(coder, x, *tile_of(coder)) if tiled else coder.decode(x)
 
     return _in_enough_precision(pixels, autoencoder).float()
+
+
+def _encode(coder: AnyAutoencoder, pixels: Tensor, *, tiled: bool) -> Gaussian | Tensor:
+    x = pixels.to(weight_dtype(coder))
+    return encode_tiled(coder, x, *tile_of(coder)) if tiled else coder.encode(x)
 
 
 def _in_enough_precision(

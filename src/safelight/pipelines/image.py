@@ -172,6 +172,7 @@ class ImagePipeline:
         mask_blur: int | None = None,
         outpaint: Margins | None = None,
         hires: Hires | None = None,
+        tiled_decode: bool | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -205,6 +206,8 @@ class ImagePipeline:
             mask_blur: pixels over which what is made anew fades in from the mask's edge.
             outpaint: margins to be made around the image.
             hires: a second, larger pass.
+            tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
+                overlap, which takes less memory; by default where the picture is big.
             on_step: called after each step of each picture.
 
         Raises:
@@ -228,6 +231,7 @@ class ImagePipeline:
             mask_blur,
             outpaint,
             hires,
+            tiled_decode=tiled_decode,
         )
         return list(self.each(request, on_step))
 
@@ -267,7 +271,8 @@ class ImagePipeline:
                 z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
             self._check_finite(z)
             autoencoder = self.folder.autoencoder
-            pixels = decoded(autoencoder, autoencoder.unscale(z)).clamp(-1, 1)
+            z = autoencoder.unscale(z)
+            pixels = decoded(autoencoder, z, tiled=settings.tiled_decode).clamp(-1, 1)
         if settings.mask_blur is not None:  # beside a mask the picture was continued
             pixels = pixels[..., : settings.height, : settings.width]
         return pixels
@@ -401,6 +406,7 @@ class ImagePipeline:
             mask_blur=settings.mask_blur,
             outpaint=request.outpaint,
             hires=settings.hires,
+            tiled_decode=settings.tiled_decode,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )
