@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import safelight
 from safelight.checkpoints.folder import write_folder
@@ -150,12 +151,26 @@ def test_what_a_long_prompt_loses(pipeline):
     assert pipeline.unread(f"{short} ball apple") == "ball apple"
 
 
-def test_a_picture_that_is_not_a_number_is_refused(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("part", "given", "message"),
+    [
+        ("unet.conv_out", False, "latents came out as not-a-number by the U-Net"),
+        ("autoencoder.decoder.conv_out", False, "not-a-number by the autoencoder"),
+        ("autoencoder.encoder.conv_out", True, "not-a-number by the autoencoder"),
+    ],
+)
+def test_what_is_not_a_number_is_refused_by_the_network_that_made_it(
+    part, given, message, dtype, tmp_path
+):
     folder = tiny_folder()
-    torch.nn.init.constant_(folder.autoencoder.decoder.conv_out.bias, float("nan"))
+    network, name = part.split(".", 1)
+    torch.nn.init.constant_(getattr(folder, network).get_submodule(name).bias, float("nan"))
     write_folder(tmp_path / "nan", folder)
-    with pytest.raises(SafelightError, match="not-a-number"):
-        safelight.load(tmp_path / "nan", device="cpu").generate(PROMPT)
+    pipeline = safelight.load(tmp_path / "nan", device="cpu", dtype=dtype)
+    image = Image.new("RGB", (SIZE, SIZE)) if given else None
+    with pytest.raises(SafelightError, match=message):
+        pipeline.generate(PROMPT, image=image)
 
 
 def test_a_model_that_takes_what_is_not_known_is_refused(tmp_path):

@@ -123,6 +123,7 @@ def request_of(manifest: Manifest) -> Request:
         mask_blur=manifest.mask_blur,
         outpaint=manifest.outpaint,
         hires=manifest.hires,
+        tiled_decode=manifest.tiled_decode,
     )
 
 

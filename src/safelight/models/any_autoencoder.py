@@ -1,8 +1,6 @@
 """The kinds of autoencoder that a latent diffusion model may have, and where they differ."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.tiny import TinyAutoencoder
@@ -21,11 +19,3 @@ def latent_channels(autoencoder: AnyAutoencoder) -> int:
     if isinstance(autoencoder, VQAutoencoder):
         return autoencoder.config.codebook_dim
     return autoencoder.config.latent_channels
-
-
-def most_probable(
-    autoencoder: AnyAutoencoder, pixels: Float[Tensor, "b c h w"]
-) -> Float[Tensor, "b z _ _"]:
-    """The unscaled latents of pictures in [-1, 1], without chance where there is some."""
-    found = autoencoder.encode(pixels)
-    return found if isinstance(found, Tensor) else found.mode()

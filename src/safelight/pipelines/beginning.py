@@ -12,16 +12,15 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.inpainting import Kept
-from safelight.models.any_autoencoder import weight_dtype
 from safelight.pipelines.beside import (
     depth_beside,
-    encoded,
     image_tensor,
     instructed,
     mask_tensor,
     masked,
     noised_small,
 )
+from safelight.pipelines.coding import encoded
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
@@ -80,7 +79,7 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
     Draws come in diffusers' order, so that a seed gives its picture.
     """
     settings, given, kind, folder = batch.settings, batch.given, model.kind, model.folder
-    autoencoder = folder.autoencoder
+    autoencoder, tiled = folder.autoencoder, settings.tiled_decode
     height, width = (-(-side // autoencoder.factor) for side in (settings.height, settings.width))
     shape = (len(batch.seeds), folder.unet.config.out_channels, height, width)
     sigmas = scheduler.sigmas(settings.steps)
@@ -100,21 +99,22 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         return Start(pure(noise, 0), noise, noised_small(folder, given.image, level, first))
     size = (height * autoencoder.factor, width * autoencoder.factor)
     pixels = image_tensor(given.image.picture, settings.width, settings.height)
-    pixels = _padded(pixels, size).to(model.device, weight_dtype(autoencoder))
+    pixels = _padded(pixels, size).to(model.device)
     pixels = pixels.expand(len(batch.seeds), -1, -1, -1)
     if kind.beside == "image":
-        return Start(pure(noise, 0), noise, instructed(folder, pixels))
+        return Start(pure(noise, 0), noise, instructed(folder, pixels, tiled=tiled))
     mask = None
     if given.mask is not None:
         mask = mask_tensor(given.mask, settings.width, settings.height)
         mask = _padded(mask, size).to(pixels)
     if kind.beside == "mask" and mask is not None and start == 0:
-        concat = masked(folder, mask, pixels, noise(shape, 1))
+        concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
         return Start(pure(noise, 0), after(noise, 2), concat)
-    x0 = encoded(autoencoder, pixels, noise(shape, 0))
+    x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
     x = x0 + sigmas[start].item() * noise(shape, 1)
     if mask is not None and kind.beside == "mask":
-        return Start(x, after(noise, 3), masked(folder, mask, pixels, noise(shape, 2)))
+        concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)
+        return Start(x, after(noise, 3), concat)
     if mask is not None:  # diffusers draws once more, for channels that the model has not
         kept = Kept(x0, F.interpolate(mask, size=(height, width)).float(), noise(shape, 1))
         return Start(x if start else pure(noise, 1), after(noise, 3), kept=kept)

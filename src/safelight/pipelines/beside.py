@@ -9,38 +9,34 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder, most_probable
+from safelight.pipelines.coding import encoded, encoded_surely
 from safelight.pipelines.given import GivenPicture
 
 Latents = Float[Tensor, "b c h w"]
 
 
-def encoded(
-    autoencoder: AnyAutoencoder, pixels: Float[Tensor, "b 3 H W"], noise: Latents
-) -> Latents:
-    """Scaled latents of a picture, drawn from the autoencoder's distribution with that noise."""
-    found = autoencoder.encode(pixels)
-    z = found if isinstance(found, Tensor) else found.sample(noise)
-    return autoencoder.scale(z).float()
-
-
 def masked(
-    folder: Folder, mask: Float[Tensor, "1 1 H W"], pixels: Float[Tensor, "b 3 H W"], noise: Latents
+    folder: Folder,
+    mask: Float[Tensor, "1 1 H W"],
+    pixels: Float[Tensor, "b 3 H W"],
+    noise: Latents,
+    *,
+    tiled: bool = False,
 ) -> Tensor:
     """For inpainting (Rombach et al. 2022, section 4.5): the mask at the latents' size and the
     latents of the picture without what is under it, (b, 1 + c, h, w).
     """
-    kept = encoded(folder.autoencoder, pixels * (mask < 0.5), noise)
+    kept = encoded(folder.autoencoder, pixels * (mask < 0.5), noise, tiled=tiled)
     small = F.interpolate(mask, size=(noise.shape[-2], noise.shape[-1]))
     return torch.cat([small.expand(len(noise), -1, -1, -1).float(), kept], dim=1)
 
 
-def instructed(folder: Folder, pixels: Float[Tensor, "b 3 H W"]) -> Latents:
+def instructed(folder: Folder, pixels: Float[Tensor, "b 3 H W"], *, tiled: bool = False) -> Latents:
     """For editing by instruction (Brooks et al. 2023, section 3.2): the picture's most probable
     latents, which InstructPix2Pix takes unscaled and CosXL scaled, (b, c, h, w).
     """
     autoencoder = folder.autoencoder
-    z = most_probable(autoencoder, pixels)
+    z = encoded_surely(autoencoder, pixels, tiled=tiled)
     return (autoencoder.scale(z) if folder.settings.get("is_cosxl_edit") is True else z).float()
 
 

@@ -7,21 +7,24 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
+from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.pipelines.coding import decoded, encoded_surely
 from safelight.pipelines.request import Hires
 
 Latents = Float[Tensor, "b c h w"]
 
 
-def enlarged(autoencoder: AnyAutoencoder, z: Latents, hires: Hires) -> Float[Tensor, "b c H W"]:
+def enlarged(
+    autoencoder: AnyAutoencoder, z: Latents, hires: Hires, *, tiled: bool
+) -> Float[Tensor, "b c H W"]:
     """Scaled latents of a picture `hires.scale` times as large, to the nearest whole latent."""
     height, width = (max(round(side * hires.scale), side + 1) for side in z.shape[-2:])
     if hires.upscaler == "latent":
         return F.interpolate(z, size=(height, width), mode="bilinear", align_corners=False)
-    pixels = autoencoder.decode(autoencoder.unscale(z).to(weight_dtype(autoencoder)))
+    pixels = decoded(autoencoder, autoencoder.unscale(z), tiled=tiled)
     size = (width * autoencoder.factor, height * autoencoder.factor)
-    larger = torch.stack([_resized(picture, size) for picture in pixels.float().clamp(-1, 1).cpu()])
-    found = most_probable(autoencoder, larger.to(pixels))
+    larger = torch.stack([_resized(picture, size) for picture in pixels.clamp(-1, 1).cpu()])
+    found = encoded_surely(autoencoder, larger.to(pixels), tiled=tiled)
     return autoencoder.scale(found).float()
 
 

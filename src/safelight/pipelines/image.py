@@ -18,11 +18,12 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
-from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, inject
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
+from safelight.pipelines.coding import decoded, encoded_surely
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.kind import kind_of
@@ -171,6 +172,7 @@ class ImagePipeline:
         mask_blur: int | None = None,
         outpaint: Margins | None = None,
         hires: Hires | None = None,
+        tiled_decode: bool | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -204,6 +206,8 @@ class ImagePipeline:
             mask_blur: pixels over which what is made anew fades in from the mask's edge.
             outpaint: margins to be made around the image.
             hires: a second, larger pass.
+            tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
+                overlap, which takes less memory; by default where the picture is big.
             on_step: called after each step of each picture.
 
         Raises:
@@ -227,6 +231,7 @@ class ImagePipeline:
             mask_blur,
             outpaint,
             hires,
+            tiled_decode=tiled_decode,
         )
         return list(self.each(request, on_step))
 
@@ -264,24 +269,20 @@ class ImagePipeline:
                 z = sample_latents(model, batch, on_step)
             else:
                 z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
+            self._check_finite(z)
             autoencoder = self.folder.autoencoder
-            z = autoencoder.unscale(z).to(weight_dtype(autoencoder))
-            pixels = autoencoder.decode(z).float()
+            z = autoencoder.unscale(z)
+            pixels = decoded(autoencoder, z, tiled=settings.tiled_decode).clamp(-1, 1)
         if settings.mask_blur is not None:  # beside a mask the picture was continued
             pixels = pixels[..., : settings.height, : settings.width]
-        if not pixels.isfinite().all():
-            raise SafelightError(
-                f"The picture came out as not-a-number: {self.name} needs more precision than "
-                f"{self._dtype}; take float32."
-            )
-        return pixels.clamp(-1, 1)
+        return pixels
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
         autoencoder = self.folder.autoencoder
         with torch.inference_mode():
-            z = most_probable(autoencoder, pixels.to(self._device, weight_dtype(autoencoder)))
-            return autoencoder.decode(z).float().clamp(-1, 1).cpu()
+            z = encoded_surely(autoencoder, pixels.to(self._device))
+            return decoded(autoencoder, z).clamp(-1, 1).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:
         """Another autoencoder for this model's latents, such as a tiny one for previews; errors as
@@ -339,6 +340,18 @@ class ImagePipeline:
         with torch.no_grad(), fused_networks(self.folder) if self.adapters else nullcontext():
             yield
 
+    def _check_finite(self, z: Tensor) -> None:
+        """Raises `SafelightError` for latents that are no numbers, which no decoder mends."""
+        if not z.isfinite().all():
+            remedy = (
+                "its weights are damaged, or the scale is far too high."
+                if self._dtype == torch.float32
+                else f"it needs more precision than {self._dtype}; take float32."
+            )
+            raise SafelightError(
+                f"The latents came out as not-a-number by the U-Net of {self.name}: {remedy}"
+            )
+
     @property
     def _model(self) -> Model:
         return Model(self.folder, self.kind, self._text, self._dtype, self._device)
@@ -393,6 +406,7 @@ class ImagePipeline:
             mask_blur=settings.mask_blur,
             outpaint=request.outpaint,
             hires=settings.hires,
+            tiled_decode=settings.tiled_decode,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

@@ -90,6 +90,7 @@ class Manifest:
     hires: Hires | None = None
     refiner: UsedRefiner | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
+    tiled_decode: bool = False  # whether the autoencoder worked in tiles
     format: int = _FORMAT
 
     def to_json(self) -> str:

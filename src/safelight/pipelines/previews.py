@@ -9,6 +9,8 @@ from torch import Tensor
 
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.models.tiling import needs_tiles
+from safelight.pipelines.coding import decoded
 from safelight.pipelines.generated import to_image
 from safelight.types import OnStep
 
@@ -37,8 +39,10 @@ class Previewer:
             )
         weight = next(self.autoencoder.decoder.parameters())
         with torch.inference_mode():
-            z = self.autoencoder.unscale(latents.to(weight.device)).to(weight.dtype)
-            return [to_image(pixels) for pixels in self.autoencoder.decode(z)]
+            z = self.autoencoder.unscale(latents.to(weight.device))
+            width, height = (side * self.autoencoder.factor for side in (z.shape[3], z.shape[2]))
+            tiled = needs_tiles(self.autoencoder, width, height)
+            return [to_image(pixels) for pixels in decoded(self.autoencoder, z, tiled=tiled)]
 
     def showing(self, show: Callable[[Image.Image], None]) -> OnStep:
         """A callback of a sampler that shows, after each step, the picture to come, the first of a

@@ -86,6 +86,7 @@ class Request:
     mask_blur: int | None = None  # pixels over which what is made anew fades in
     outpaint: Margins | None = None  # to be made around the given picture
     hires: Hires | None = None  # a second, larger pass
+    tiled_decode: bool | None = None  # whether the autoencoder works in tiles
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -135,6 +136,7 @@ class Settings:
     noise_level: int | None = None  # of the small picture that an upscaler sees
     mask_blur: int | None = None  # pixels over which what is made anew fades in, if some is kept
     hires: Hires | None = None
+    tiled_decode: bool = False  # whether the autoencoder works in tiles
 
     @property
     def total_steps(self) -> int:

@@ -68,7 +68,7 @@ def _sample_twice(model: Model, batch: Batch, hires: Hires, on_step: OnStep | No
     """The finished latents enlarged, noised anew and finished again at the larger size."""
     first = replace(batch.settings, hires=None)
     z = sample_latents(model, replace(batch, settings=first), on_step)
-    z = enlarged(model.folder.autoencoder, z, hires)
+    z = enlarged(model.folder.autoencoder, z, hires, tiled=first.tiled_decode)
     height, width = (side * model.folder.autoencoder.factor for side in z.shape[-2:])
     steps = hires.steps or first.steps
     second = replace(first, steps=steps, strength=hires.strength, width=width, height=height)
@@ -210,6 +210,6 @@ def one_line_when_out_of_memory(settings: Settings) -> Generator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise SafelightError(
                 f"Not enough memory for {settings.width} x {settings.height} pixels; ask for a "
-                "smaller picture, or for --precision bfloat16."
+                "smaller picture, for --precision bfloat16, or for --tiled-decode."
             ) from error
         raise

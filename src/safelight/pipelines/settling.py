@@ -6,6 +6,7 @@ from typing import TypeVar
 from safelight.checkpoints.folder import Folder
 from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
+from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
@@ -48,6 +49,7 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         noise_level=_noise_level(request, folder, kind),
         mask_blur=_mask_blur(request, width, height),
         hires=request.hires,
+        tiled_decode=_tiled_decode(request, folder, width, height),
     )
     if given.mask is None:  # beside a mask the picture is continued to a multiple
         check_multiple("width", settings.width, factor)
@@ -95,6 +97,13 @@ def _mask_blur(request: Request, width: int, height: int) -> int | None:
     if request.mask_blur is not None:
         raise SafelightError("mask_blur needs a mask; leave it out.")
     return None
+
+
+def _tiled_decode(request: Request, folder: Folder, width: int, height: int) -> bool:
+    if request.tiled_decode is not None:
+        return request.tiled_decode
+    scale = 1.0 if request.hires is None else request.hires.scale
+    return needs_tiles(folder.autoencoder, int(width * scale), int(height * scale))
 
 
 def _check_strength(steps: int, strength: float | None) -> None:

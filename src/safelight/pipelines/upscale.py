@@ -7,7 +7,9 @@ from safelight.checkpoints.upscaler import Upscaler
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.errors import SafelightError
+from safelight.models.tiling import needs_tiles
 from safelight.pipelines.beside import image_tensor
+from safelight.pipelines.coding import decoded
 from safelight.pipelines.generated import to_image
 from safelight.rng import SeededNoise
 from safelight.types import Conditioning, OnStep
@@ -57,5 +59,7 @@ def upscale(
             on_step=on_step,
         )
         # its latents are not scaled, whatever the autoencoder's configuration says by default
-        pixels = upscaler.autoencoder.decode((z * scheduler.final_scale(sigmas)).to(weight.dtype))
-    return to_image(pixels[0].float().clamp(-1, 1))
+        factor = upscaler.autoencoder.factor
+        tiled = needs_tiles(upscaler.autoencoder, width * factor, height * factor)
+        pixels = decoded(upscaler.autoencoder, z * scheduler.final_scale(sigmas), tiled=tiled)
+    return to_image(pixels[0].clamp(-1, 1))

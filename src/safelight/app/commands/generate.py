@@ -43,6 +43,7 @@ def generate(
     hires_strength: float | None = None,
     hires_steps: int | None = None,
     hires_upscaler: Literal["latent", "lanczos"] | None = None,
+    tiled_decode: bool | None = None,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -139,6 +140,9 @@ def generate(
         Of the second pass. [default: those of the first]
     hires_upscaler
         What is enlarged before it. [default: latent]
+    tiled_decode
+        Whether the autoencoder works in tiles, which takes less
+        memory. [default: where the picture is big]
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -175,6 +179,7 @@ def generate(
             mask_blur=mask_blur,
             outpaint=margins_of(outpaint),
             hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
+            tiled_decode=tiled_decode,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]

@@ -1,0 +1,78 @@
+"""Pictures to latents and back: in tiles where they are big, and once more in float32 where half
+precision does not suffice.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder, weight_dtype
+from safelight.models.autoencoder import Gaussian
+from safelight.models.tiling import decode_tiled, encode_tiled, tile_of
+
+Latents = Float[Tensor, "b z h w"]
+Pixels = Float[Tensor, "b c H W"]
+
+
+def encoded(
+    autoencoder: AnyAutoencoder, pixels: Pixels, noise: Latents, *, tiled: bool = False
+) -> Latents:
+    """Scaled latents of pictures in [-1, 1], drawn from the autoencoder's distribution with that
+    noise.
+    """
+
+    def latents(coder: AnyAutoencoder) -> Tensor:
+        found = _encode(coder, pixels, tiled=tiled)
+        return found if isinstance(found, Tensor) else found.sample(noise)
+
+    return autoencoder.scale(_in_enough_precision(latents, autoencoder)).float()
+
+
+def encoded_surely(autoencoder: AnyAutoencoder, pixels: Pixels, *, tiled: bool = False) -> Latents:
+    """Unscaled latents of pictures in [-1, 1], the most probable ones."""
+
+    def latents(coder: AnyAutoencoder) -> Tensor:
+        found = _encode(coder, pixels, tiled=tiled)
+        return found if isinstance(found, Tensor) else found.mode()
+
+    return _in_enough_precision(latents, autoencoder)
+
+
+def decoded(autoencoder: AnyAutoencoder, z: Latents, *, tiled: bool = False) -> Pixels:
+    """Pictures, about in [-1, 1], from unscaled latents."""
+
+    def pixels(coder: AnyAutoencoder) -> Tensor:
+        x = z.to(weight_dtype(coder))
+        return decode_tiled(coder, x, *tile_of(coder)) if tiled else coder.decode(x)
+
+    return _in_enough_precision(pixels, autoencoder).float()
+
+
+def _encode(coder: AnyAutoencoder, pixels: Tensor, *, tiled: bool) -> Gaussian | Tensor:
+    x = pixels.to(weight_dtype(coder))
+    return encode_tiled(coder, x, *tile_of(coder)) if tiled else coder.encode(x)
+
+
+def _in_enough_precision(
+    run: Callable[[AnyAutoencoder], Tensor], autoencoder: AnyAutoencoder
+) -> Tensor:
+    """What `run` gives by the autoencoder, or by a float32 copy of it, made for this call alone,
+    where the values in between overflow the half precision of its weights, as they may in Stable
+    Diffusion XL's.
+
+    Raises `SafelightError` if they overflow that too.
+    """
+    found, half = run(autoencoder), weight_dtype(autoencoder) != torch.float32
+    if half and not found.isfinite().all():
+        found = run(copy.deepcopy(autoencoder).float())
+    if not found.isfinite().all():
+        remedy = "load the model in float32, or" if half else "its weights are damaged;"
+        raise SafelightError(
+            f"The picture came out as not-a-number by the autoencoder: {remedy} give another by "
+            "--vae."
+        )
+    return found
