@@ -32,6 +32,12 @@ from safelight.checkpoints.tables.clip import (
     clip_config_from_transformers,
     clip_config_to_transformers,
 )
+from safelight.checkpoints.tables.controlnet import CLASS as CONTROLNET_CLASS
+from safelight.checkpoints.tables.controlnet import (
+    CONTROLNET,
+    controlnet_config_from_diffusers,
+    controlnet_config_to_diffusers,
+)
 from safelight.checkpoints.tables.tiny import (
     TINY,
     tiny_config_from_diffusers,
@@ -53,6 +59,7 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.controlnet import ControlNet
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet, UNetConfig
@@ -143,6 +150,16 @@ def read_text_tower(
         CLIP_TEXT,
         reading,
         (config.num_hidden_layers,),
+    )
+
+
+def read_controlnet(folder: Path, reading: Reading = Reading()) -> ControlNet:
+    """The ControlNet in `folder`."""
+    values = part_config(folder, CONTROLNET_CLASS)
+    config = controlnet_config_from_diffusers(values, str(folder / "config.json"))
+    layers = (*_layers(config.unet), len(config.hint_block_channels))
+    return read_part(
+        folder, DIFFUSERS_STEM, lambda: ControlNet(config), CONTROLNET, reading, layers
     )
 
 
@@ -251,6 +268,12 @@ def write_autoencoder(
     else:
         values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
     write_part(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
+
+
+def write_controlnet(folder: Path, control: ControlNet, writing: Writing = Writing()) -> None:
+    """Writes a ControlNet as diffusers' `ControlNetModel`."""
+    values = controlnet_config_to_diffusers(control.shape)
+    write_part(folder, DIFFUSERS_STEM, control, values, CONTROLNET, writing)
 
 
 def write_text_tower(

@@ -1,0 +1,204 @@
+"""A ControlNet: the first half of a U-Net copied and trained to steer it by a picture.
+
+Source: Zhang et al. 2023 (arXiv 2302.05543), sections 3.1 and 3.2; parameter names as in diffusers'
+`ControlNetModel`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from safelight.models.unet import UNet
+from safelight.models.unet_encoder import UNetConfig, UNetEncoder, skip_channels
+from safelight.nn.blocks import Picture
+from safelight.types import Conditioning, Network
+
+
+@dataclass(frozen=True)
+class ControlNetConfig:
+    """The shape of a ControlNet.
+
+    Attributes:
+        unet: of the U-Net that it steers.
+        hint_channels: of the picture that it is given, in [0, 1].
+        hint_block_channels: of the layers that bring it to the latents' size, halving it between
+            two entries; so that a factor of 8 takes four.
+        bgr: whether it was trained on pictures with blue first.
+        pooled: whether what it adds is averaged over the picture, as for ControlNet Shuffle.
+    """
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    hint_channels: int = 3
+    hint_block_channels: tuple[int, ...] = (16, 32, 96, 256)
+    bgr: bool = False
+    pooled: bool = False
+
+    def __post_init__(self):
+        if not self.unet.mid_block:
+            raise ValueError("A ControlNet needs a U-Net with a middle block.")
+        if not self.hint_block_channels:
+            raise ValueError("hint_block_channels should have one entry or more.")
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of a hint's side become one of the latents'."""
+        return 2 ** (len(self.hint_block_channels) - 1)
+
+
+class ControlNet(UNetEncoder):
+    """What a picture adds to the skips of a U-Net."""
+
+    def __init__(self, config: ControlNetConfig):
+        super().__init__(config.unet)
+        self.shape = config
+        first = config.unet.block_out_channels[0]
+        self.controlnet_cond_embedding = _HintEncoder(config, first)
+        self.controlnet_down_blocks = nn.ModuleList(
+            _zero_convolution(width) for width in skip_channels(config.unet)
+        )
+        self.controlnet_mid_block = _zero_convolution(config.unet.block_out_channels[-1])
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        cond: Conditioning,
+        hint: Float[Tensor, "b k H W"],
+    ) -> tuple[Picture, ...]:
+        """What is to be added to each skip in order, and last to the middle.
+
+        Args:
+            x: as the U-Net sees it, (b, in_channels less those of `cond.concat`, h, w).
+            t: the network's time, (b,).
+            cond: as the U-Net is told.
+            hint: a picture in [0, 1], `config.factor` times as large as x.
+
+        Raises:
+            ValueError: the hint is of another size, or a part of the conditioning is missing.
+        """
+        factor = self.shape.factor
+        wanted = (x.shape[-2] * factor, x.shape[-1] * factor)
+        if tuple(hint.shape[-2:]) != wanted:
+            raise ValueError(
+                f"Expected a hint of {wanted[1]} x {wanted[0]} pixels, got {hint.shape[-1]} x "
+                f"{hint.shape[-2]}."
+            )
+        emb = self.embed(t, cond)
+        x = self.conv_in(x if cond.concat is None else torch.cat([x, cond.concat], dim=1))
+        hint = hint.flip(1) if self.shape.bgr else hint
+        x, skips = self.descend(x + self.controlnet_cond_embedding(hint.to(x)), emb, cond)
+        added = [
+            layer(skip) for layer, skip in zip(self.controlnet_down_blocks, skips, strict=True)
+        ]
+        added.append(self.controlnet_mid_block(x))
+        if self.shape.pooled:
+            added = [part.mean(dim=(2, 3), keepdim=True) for part in added]
+        return tuple(added)
+
+
+class _HintEncoder(nn.Module):
+    """A hint to features of the latents' size; the last layer begins at zero."""
+
+    def __init__(self, config: ControlNetConfig, channels: int):
+        super().__init__()
+        widths = config.hint_block_channels
+        self.conv_in = nn.Conv2d(config.hint_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for before, after in pairwise(widths):
+            self.blocks.append(nn.Conv2d(before, before, 3, padding=1))
+            self.blocks.append(nn.Conv2d(before, after, 3, padding=1, stride=2))
+        self.conv_out = _zeroed(nn.Conv2d(widths[-1], channels, 3, padding=1))
+
+    def forward(self, hint: Float[Tensor, "b k H W"]) -> Picture:
+        x = F.silu(self.conv_in(hint))
+        for block in self.blocks:
+            x = F.silu(block(x))
+        return self.conv_out(x)
+
+
+def _zero_convolution(channels: int) -> nn.Conv2d:
+    return _zeroed(nn.Conv2d(channels, channels, 1))
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def control_of(unet: UNet, config: ControlNetConfig) -> ControlNet:
+    """A ControlNet with the weights of a U-Net's first half, which adds nothing yet.
+
+    Raises `ValueError` if `config.unet` is not the U-Net's shape.
+    """
+    if config.unet != unet.config:
+        raise ValueError("A ControlNet copies the U-Net of its own configuration.")
+    control = ControlNet(config)
+    fresh = control.state_dict()
+    copied = {name: tensor for name, tensor in unet.state_dict().items() if name in fresh}
+    control.load_state_dict(fresh | copied)
+    return control
+
+
+@dataclass(frozen=True)
+class Steering:
+    """One ControlNet at work.
+
+    Attributes:
+        network: it.
+        weights: what its part for each skip, and last for the middle, is multiplied by.
+        first: the network's time from which it works, going down.
+        last: the time down to which it works.
+    """
+
+    network: ControlNet
+    weights: tuple[float, ...]
+    first: float = math.inf
+    last: float = -math.inf
+
+
+class Controlled:
+    """A U-Net steered by ControlNets, one for each of `cond.hints`; itself a `Network`."""
+
+    def __init__(self, unet: Network, controls: Sequence[Steering]):
+        self.unet = unet
+        self.controls = tuple(controls)
+
+    def __call__(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+    ) -> Float[Tensor, "b c_out h w"]:
+        """The U-Net's output with the sum of what they add; where none works it is the U-Net's to
+        the bit.
+
+        Raises `ValueError` unless there is a hint for each.
+        """
+        if len(cond.hints) != len(self.controls):
+            raise ValueError(f"Expected {len(self.controls)} hints, got {len(cond.hints)}.")
+        plain = replace(cond, hints=())
+        total: tuple[Tensor, ...] = ()
+        for control, hint in zip(self.controls, cond.hints, strict=True):
+            if not bool(((t <= control.first) & (t >= control.last)).all()):
+                continue
+            parts = control.network(x, t, plain, hint)
+            weighed = [weight * part for weight, part in zip(control.weights, parts, strict=True)]
+            total = tuple(map(torch.add, total, weighed)) if total else tuple(weighed)
+        return self.unet(x, t, replace(plain, residuals=total))
+
+
+def even_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
+    """The same weight for every skip and the middle."""
+    return (strength,) * (len(network.controlnet_down_blocks) + 1)
+
+
+def rising_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
+    """Weights from a tenth at the finest skip to the whole in the middle, evenly in their
+    logarithm: guess mode, in which the prompt may be empty (Zhang et al. 2023, section 3.4).
+    """
+    count = len(network.controlnet_down_blocks)
+    return tuple(strength * 10 ** (place / count - 1) for place in range(count + 1))
