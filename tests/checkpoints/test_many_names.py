@@ -1,4 +1,4 @@
-"""Files of many names, made to keep a reader busy: its work grows as their number, not its square."""
+"""Files of many names, made to keep a reader busy: its work grows as their number, no faster."""
 
 import sys
 from collections.abc import Callable, Mapping
