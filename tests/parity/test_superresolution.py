@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, LDMSuperResolutionPipeline, PNDMScheduler, 
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from safelight.app.cli import main
 from safelight.checkpoints.components import read_unet, write_unet
 from safelight.checkpoints.tables.unet2d import (
     unet2d_config_from_diffusers,
@@ -17,7 +18,8 @@ from safelight.checkpoints.tables.unet2d import (
 from safelight.checkpoints.upscaler import read_upscaler
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet, UNetConfig
-from safelight.pipelines.upscale import upscale
+from safelight.pipelines.picture_files import read_manifest
+from safelight.pipelines.upscale import load_enlarger, upscale
 from safelight.types import Conditioning
 
 from .conftest import relative_error, saved, shaken
@@ -170,6 +172,31 @@ def test_a_picture_agrees_with_diffusers(sampler, tmp_path):
     assert made.size == (128, 64)  # twice 64 x 32, which is what is left of 70 x 40
     assert len(seen) == STEPS
     assert np.abs(np.asarray(made, dtype=np.float32) - wanted * 255).max() <= 1
+
+
+def test_the_command_enlarges_without_a_prompt_and_makes_it_again(tmp_path, capsys):
+    _pipeline(SCHEDULERS["ddim"]()).save_pretrained(tmp_path / "model")
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 70, 3), dtype=np.uint8)).save(
+        tmp_path / "small.png"
+    )
+    told = ["--model", str(tmp_path / "model"), "--image", str(tmp_path / "small.png")]
+    command = ["generate", *told, "--device", "cpu", "--steps", "3", "--seed", "5"]
+    assert main([*command, "--count", "2", "-o", str(tmp_path / "large.png")]) == 0
+    made = [np.asarray(Image.open(tmp_path / f"large-{number}.png")) for number in (0, 1)]
+    wanted = upscale(
+        read_upscaler(tmp_path / "model"), Image.open(tmp_path / "small.png"), steps=3, seed=6
+    )
+    assert (made[1] == np.asarray(wanted)).all()
+    assert (made[0] != made[1]).any()
+    manifest = read_manifest(tmp_path / "large-1.png")
+    assert (manifest.seed, manifest.steps, manifest.width, manifest.height) == (6, 3, 128, 64)
+    assert manifest.weights.keys() == {"unet", "vqvae"}
+    assert {"model_index.json", "scheduler/scheduler_config.json"} <= manifest.configuration.keys()
+    assert main(["rerun", str(tmp_path / "large-1.png")]) == 0
+    capsys.readouterr()
+    assert main([*command, "--lora", "a", "--scale", "2"]) == 2
+    assert "takes no --scale, --lora" in capsys.readouterr().err
+    _refused("The model 'default' needs a PROMPT", lambda: load_enlarger("default", device="cpu"))
 
 
 def _refused(match, call):

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from safelight.checkpoints.folder import write_folder
+from safelight.checkpoints.single_file import write_single_file
 from safelight.errors import SafelightError
 from safelight.pipelines import hub
-from safelight.pipelines.find import find_model, lasting_name
-from safelight.pipelines.hub import find_or_fetch, wanted_files
+from safelight.pipelines.find import HubId, find_model, lasting_name
+from safelight.pipelines.hub import find_or_fetch, find_part, wanted_files
 from safelight.pipelines.load import load
 from tiny_model import tiny_folder
 
@@ -145,6 +146,48 @@ def test_a_repository_is_fetched_once_and_only_what_is_read(server):
         assert find_or_fetch(name) == find_or_fetch(name, offline=True) == find_model(name)
     assert server.asked == []
     assert lasting_name("owner/fine@main") == f"owner/fine@{COMMIT}"
+
+
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}"])
+def test_a_single_file_of_a_repository_is_fetched_alone(server, revision):
+    (server.root / "files").mkdir()
+    write_single_file(server.root / "files" / "tiny.safetensors", tiny_folder())
+    name = f"owner/fine{revision}/files/tiny.safetensors"
+    pipeline = load(name, device="cpu")
+    assert server.asked == ["files/tiny.safetensors"]
+    assert pipeline.name == f"owner/fine@{COMMIT}/files/tiny.safetensors"
+    for known in (name, pipeline.name):
+        found = find_or_fetch(known, offline=True)
+        assert found == find_part(known, offline=True) == find_model(known)
+    assert server.asked == ["files/tiny.safetensors"]
+    assert "Did you mean 'files/tiny.safetensors'" in refused("owner/fine/files/tinny.safetensors")
+
+
+def test_a_part_is_sought_here_before_on_the_hub(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "owner/fine/model.safetensors"
+    with pytest.raises(SafelightError, match=f"No model '{name}'"):
+        find_part(name, offline=True)
+    (tmp_path / "owner" / "fine").mkdir(parents=True)
+    (tmp_path / name).touch()
+    assert find_part(name) == Path(name)
+    assert find_part("not/there") == Path("not/there")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [
+        ("a/b@v1/c/d e.ckpt", HubId("a/b", "v1", "c/d e.ckpt")),
+        ("a/b@refs/pr/3/c.pt", HubId("a/b", "refs/pr/3", "c.pt")),
+        ("a/b@feature/c", HubId("a/b", "feature/c")),
+        ("a/b.safetensors", HubId("a/b.safetensors")),
+        ("a/b/../c.pt", None),
+        ("a/b/c.png", None),
+    ],
+)
+def test_a_name_says_its_repository_revision_and_file(name, identity):
+    assert HubId.of(name) == identity
 
 
 def test_a_fetch_that_was_cut_short_is_not_a_model_and_goes_on(server):

@@ -5,17 +5,20 @@ from pathlib import Path
 
 from safelight.errors import SafelightError
 from safelight.pipelines.find import expanded
+from safelight.pipelines.hub import find_part
 
 
-def chosen_adapters(texts: Sequence[str]) -> dict[str | Path, float]:
-    """Files with their strengths from `FILE` or `FILE:STRENGTH`, in the order given.
+def chosen_adapters(texts: Sequence[str], *, offline: bool = False) -> dict[str | Path, float]:
+    """Files with their strengths from `FILE` or `FILE:STRENGTH`, in the order given; a file may
+    be one of the hub's, as for `find_part`.
 
     A colon in a file's name is part of it if what follows is no number. Raises `SafelightError` for
     a file that is not there, or that is given twice.
     """
     chosen: dict[str | Path, float] = {}
     for text in texts:
-        path, strength = _parted(text)
+        name, strength = _parted(text)
+        path = find_part(name, offline=offline)
         if not path.is_file():
             raise SafelightError(f"There is no adapter's file {path}.")
         if path in chosen:
@@ -24,7 +27,9 @@ def chosen_adapters(texts: Sequence[str]) -> dict[str | Path, float]:
     return chosen
 
 
-def chosen_embeddings(texts: Sequence[str]) -> dict[str | Path, str | None]:
+def chosen_embeddings(
+    texts: Sequence[str], *, offline: bool = False
+) -> dict[str | Path, str | None]:
     """Files of textual inversion with their words, None for the file's own, from `FILE` or
     `FILE:WORD`.
 
@@ -35,7 +40,8 @@ def chosen_embeddings(texts: Sequence[str]) -> dict[str | Path, str | None]:
         whole = expanded(text)
         name, colon, word = text.rpartition(":")
         parted = bool(colon) and not whole.is_file()
-        path, token = (expanded(name), word) if parted else (whole, None)
+        token = word if parted else None
+        path = find_part(name if parted else text, offline=offline)
         if not path.is_file():
             raise SafelightError(f"There is no file of textual inversion {path}.")
         if path in chosen:
@@ -44,10 +50,10 @@ def chosen_embeddings(texts: Sequence[str]) -> dict[str | Path, str | None]:
     return chosen
 
 
-def _parted(text: str) -> tuple[Path, float]:
+def _parted(text: str) -> tuple[str, float]:
     name, colon, number = text.rpartition(":")
     try:
         strength = float(number)
     except ValueError:
-        return expanded(text), 1.0
-    return (expanded(name), strength) if colon else (expanded(text), 1.0)
+        return text, 1.0
+    return (name, strength) if colon else (text, 1.0)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from safelight.app.making import counting_steps
+from safelight.checkpoints.upscaler import is_upscaler
 from safelight.errors import SafelightError
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part, give
+from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
 from safelight.pipelines.load import has_device, load, precision_named
 from safelight.pipelines.manifest import Manifest, UsedPicture
 from safelight.pipelines.request import Request
+from safelight.pipelines.upscale import Enlarger, load_enlarger
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ def remake(
     is no such model, or if its weights are others, unless `any_weights`.
     """
     device = manifest.device if has_device(manifest.device) else "cpu"
+    if is_upscaler(find_or_fetch(model or manifest.model)):
+        dtype = precision_named(manifest.precision)
+        enlarger = load_enlarger(model or manifest.model, dtype=dtype, device=device)
+        if not any_weights:
+            check_weights(manifest.weights, enlarger)
+        return _compared(manifest, enlarger)
     pipeline = load(
         model or manifest.model,
         dtype=precision_named(manifest.precision),
@@ -54,6 +63,11 @@ def remake(
         pipeline.embed(embedding.file, embedding.token)
     if not any_weights:
         check_adapters(manifest, pipeline)
+    return _compared(manifest, pipeline)
+
+
+def _compared(manifest: Manifest, pipeline: ImagePipeline | Enlarger) -> Remade:
+    """The picture made again by the right model, beside that of the manifest."""
     request = request_of(manifest)
     threads = torch.get_num_threads()
     torch.set_num_threads(manifest.threads)
@@ -70,7 +84,7 @@ def remake(
     return Remade(picture, False, f"the pixels are not the same.{reason}")
 
 
-def check_weights(then: Mapping[str, str], pipeline: ImagePipeline) -> None:
+def check_weights(then: Mapping[str, str], pipeline: ImagePipeline | Enlarger) -> None:
     """Raises `SafelightError` naming the components whose weights did not make the picture."""
     ours = pipeline.weights
     changed = [

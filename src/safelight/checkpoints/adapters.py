@@ -9,6 +9,7 @@ import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -288,14 +289,28 @@ class _Alphas:
 
     def of(self, place: _Place) -> float | None:
         """The alpha of a layer; None if it is the rank."""
-        pattern = self.values.get(f"{place.network}.alpha_pattern")
-        if isinstance(pattern, dict):
-            for end, own in cast(dict[str, object], pattern).items():
-                fits = place.theirs == end or place.theirs.endswith(f".{end}")
-                if fits and isinstance(own, (int, float)):
-                    return float(own)
+        words = place.theirs.split(".")
+        known = self._patterns.get(place.network, {})
+        ends = (".".join(words[start:]) for start in range(len(words)))
+        fitting = [known[end] for end in ends if end in known]
+        if fitting:
+            return min(fitting)[1]
         whole = self.values.get(f"{place.network}.lora_alpha")
         return float(whole) if isinstance(whole, (int, float)) else None
+
+    @cached_property
+    def _patterns(self) -> dict[str, dict[str, tuple[int, float]]]:
+        """The alphas of layers by how their names end, and their order: the first counts."""
+        found: dict[str, dict[str, tuple[int, float]]] = {}
+        for key, pattern in self.values.items():
+            network, _, what = key.rpartition(".")
+            if what == "alpha_pattern" and isinstance(pattern, dict):
+                found[network] = {
+                    end: (number, float(own))
+                    for number, (end, own) in enumerate(cast(dict[str, object], pattern).items())
+                    if isinstance(own, (int, float))
+                }
+        return found
 
     def stabilised(self, place: _Place) -> bool:
         """Whether alpha is divided by the rank's root (rsLoRA, Kalajdzievski 2023, arXiv

@@ -70,6 +70,7 @@ DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
 MAX_SHARD_BYTES = 10 * 1000**3
 CLIP_VOCABULARY = 49408  # tokens of the public vocabulary
+_TENSORS_OF_A_LAYER = 4  # at the least; a tiny autoencoder's block has six
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -299,10 +300,10 @@ def weights_files(folder: Path, variant: str | None = None) -> tuple[Path, ...]:
 
 def check_layers(counts: Sequence[int], state: Mapping[str, Tensor], source: str) -> None:
     """Raises `SafelightError` before an absurd number of layers is built."""
-    if sum(counts) > len(state):
+    if _TENSORS_OF_A_LAYER * sum(counts) > len(state):
         raise SafelightError(
-            f"{source}: its configuration tells of {sum(counts):,} layers; the file has "
-            f"{len(state):,} tensors for them."
+            f"{source} tells of {sum(counts):,} layers, for which its {len(state):,} tensors are "
+            "too few."
         )
 
 

@@ -57,7 +57,9 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> State:
     check_is_file(path)
     try:
         with _open(path, device) as file:
-            return {name: file.get_tensor(name) for name in _few(file.keys(), path)}
+            names = file.keys()
+            check_few(len(names), path)
+            return {name: file.get_tensor(name) for name in names}
     except _BROKEN as error:
         raise SafelightError(
             f"{path} is not a readable safetensors file ({first_line(error)}). "
@@ -86,7 +88,9 @@ def read_shapes(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with _open(path, "cpu") as file:
             state: State = {}
-            for name in _few(file.keys(), path):
+            names = file.keys()
+            check_few(len(names), path)
+            for name in names:
                 part = file.get_slice(name)
                 dtype = _DTYPES.get(part.get_dtype())
                 if dtype is None:
@@ -241,12 +245,6 @@ def _open(path: Path, device: torch.device | str) -> AbstractContextManager[_Fil
     return cast(AbstractContextManager[_File], safe_open(path, framework="pt", device=str(device)))
 
 
-def _few(names: list[str], path: Path) -> list[str]:
-    if len(names) > _MOST_TENSORS:
-        raise SafelightError(f"{path} names {len(names):,} tensors, more than any model has.")
-    return names
-
-
 def _shards_of(index: Path) -> tuple[Path, ...]:
     shards = tuple(index.parent / name for name in sorted(set(_weight_map(index).values())))
     absent = [shard.name for shard in shards if not shard.is_file()]
@@ -332,3 +330,9 @@ def check_is_file(path: Path) -> None:
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "not there"
         raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
+
+
+def check_few(count: int, path: Path) -> None:
+    """Raises `SafelightError` for more tensors than any model has."""
+    if count > _MOST_TENSORS:
+        raise SafelightError(f"{path} names {count:,} tensors, more than any model has.")

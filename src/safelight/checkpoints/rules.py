@@ -1,9 +1,9 @@
 """Two-way key tables between our parameter names and a file's, and strict loading by them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,41 @@ class Table:
     dropped: tuple[str, ...] = ()
     joined: tuple[Joined, ...] = ()
 
+    @cached_property
+    def by_ours(self) -> "Templates":
+        """Our side of the rules."""
+        return Templates([rule.ours for rule in self.rules])
+
+    @cached_property
+    def by_theirs(self) -> "Templates":
+        """The file's side of the rules."""
+        return Templates([rule.theirs for rule in self.rules])
+
+
+class Templates:
+    """Templates by the whole words that they begin with, so that a key is tried with a few alone.
+
+    There are as many as a network has layers, and a file may have a layer for each of its keys.
+    """
+
+    def __init__(self, templates: Sequence[str]):
+        self._templates = templates
+        self._places: dict[str, list[int]] = {}
+        for place, template in enumerate(templates):
+            head = template.partition("{")[0].rpartition(".")[0]
+            self._places.setdefault(head, []).append(place)
+        self._longest = max((1 + head.count(".") for head in self._places), default=0)
+
+    def first(self, key: str) -> tuple[int, dict[str, str]] | None:
+        """The place of the first template that fits, and the text of its placeholders."""
+        words = key.split(".", self._longest)
+        heads = (".".join(words[:count]) for count in range(len(words)))
+        for place in sorted(place for head in heads for place in self._places.get(head, ())):
+            found = _match(self._templates[place], key)
+            if found is not None:
+                return place, found
+        return None
+
 
 def to_ours(table: Table, state: Mapping[str, Tensor], source: str) -> State:
     """Renames a file's tensors to our names; `source` names the file in errors.
@@ -106,12 +141,8 @@ def from_ours(table: Table, state: Mapping[str, Tensor]) -> State:
             theirs, place, count = joined
             parts.setdefault((theirs, count), {})[place] = tensor
             continue
-        rows = ((rule.ours, rule.theirs, rule.transform) for rule in table.rules)
-        renamed = _renamed(name, rows)
-        if renamed is None:
-            raise KeyError(name)
-        theirs, transform = renamed
-        named[theirs] = TRANSFORMS[transform].to_theirs(tensor) if transform else tensor
+        rule, theirs = _theirs(table, name)
+        named[theirs] = TRANSFORMS[rule.transform].to_theirs(tensor) if rule.transform else tensor
     for (theirs, count), members in parts.items():
         named[theirs] = torch.cat([members[place] for place in range(count)])
     return named
@@ -122,10 +153,7 @@ def their_name(table: Table, name: str) -> str:
     joined = _place(table, name)
     if joined is not None:
         return joined[0]
-    renamed = _renamed(name, ((rule.ours, rule.theirs, None) for rule in table.rules))
-    if renamed is None:
-        raise KeyError(name)
-    return renamed[0]
+    return _theirs(table, name)[1]
 
 
 def load_into(
@@ -208,12 +236,12 @@ def _named_ours(
                 )
             names = [ours.format_map(found) for ours in row.ours]
             return zip(names, tensor.chunk(count), strict=True)
-    rows = ((rule.theirs, rule.ours, rule.transform) for rule in table.rules)
-    renamed = _renamed(key, rows)
-    if renamed is None:
+    fitting = table.by_theirs.first(key)
+    if fitting is None:
         raise SafelightError(f"{source} holds {key!r}, which no row of its key table covers.")
-    name, transform = renamed
-    return [(name, TRANSFORMS[transform].to_ours(tensor) if transform else tensor)]
+    rule = table.rules[fitting[0]]
+    name = rule.ours.format_map(fitting[1])
+    return [(name, TRANSFORMS[rule.transform].to_ours(tensor) if rule.transform else tensor)]
 
 
 def _place(table: Table, name: str) -> tuple[str, int, int] | None:
@@ -226,15 +254,13 @@ def _place(table: Table, name: str) -> tuple[str, int, int] | None:
     return None
 
 
-def _renamed(
-    key: str, rows: Iterable[tuple[str, str, str | None]]
-) -> tuple[str, str | None] | None:
-    """The other name of a key by the first row that fits, and that row's transform."""
-    for template, result, transform in rows:
-        found = _match(template, key)
-        if found is not None:
-            return result.format_map(found), transform
-    return None
+def _theirs(table: Table, name: str) -> tuple[Rule, str]:
+    """The first rule that fits one of our names, and the file's name by it."""
+    fitting = table.by_ours.first(name)
+    if fitting is None:
+        raise KeyError(name)
+    rule = table.rules[fitting[0]]
+    return rule, rule.theirs.format_map(fitting[1])
 
 
 def _match(template: str, key: str) -> dict[str, str] | None:
@@ -242,7 +268,7 @@ def _match(template: str, key: str) -> dict[str, str] | None:
     return None if found is None else found.groupdict()
 
 
-@cache
+@lru_cache(maxsize=10_000)
 def _pattern(template: str) -> re.Pattern[str]:
     literals_and_names = re.split(r"\{(\w+)\}", template)
     return re.compile(

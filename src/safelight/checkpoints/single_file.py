@@ -173,12 +173,12 @@ def _read_unet(state: State, known: _Known) -> UNet:
     source = known.source
     if known.header.unet:
         config = unet.unet_config_from_diffusers(known.header.unet, source)
-        check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     else:
         config = shapes.unet_config_of(state, source)
         config = replace(config, sample_size=known.latent_size)
         if known.family is CLASSES:  # one head, as CompVis trained it
             config = replace(config, attention_heads=(1,) * len(config.attention_heads))
+    check_layers((*config.layers_per_block, *config.transformer_layers), state, source)
     named = to_ours(compvis.unet_table(config), state, source)
     return filled(lambda: UNet(config), named, unet.UNET, source=source, dtype=known.dtype)
 

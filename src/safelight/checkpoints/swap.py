@@ -136,9 +136,9 @@ def _kl(state: State, config: AutoencoderConfig, source: str, dtype: torch.dtype
 def _in_compvis(state: State, source: str) -> State:
     """diffusers' names, of all generations, as CompVis'."""
     table = VQ if "quantize.embedding.weight" in state else AUTOENCODER
-    levels = 0
-    while any(f".{way}_blocks.{levels}." in key for key in state for way in ("down", "up")):
-        levels += 1
+    blocks = ("encoder.down_blocks.", "decoder.up_blocks.")
+    numbers = {key.split(".", 3)[2] for key in state if key.startswith(blocks)}
+    levels = next(level for level in range(len(numbers) + 1) if str(level) not in numbers)
     try:
         named = from_ours(table, to_ours(table, state, source))
         return from_ours(compvis.autoencoder_table(levels), named)

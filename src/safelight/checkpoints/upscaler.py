@@ -1,12 +1,20 @@
 """CompVis' super-resolution model in diffusers' layout: a `LDMSuperResolutionPipeline` folder."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.components import Reading, read_autoencoder, read_unet
+from safelight.checkpoints.components import (
+    Reading,
+    read_autoencoder,
+    read_unet,
+    weights_files,
+)
 from safelight.checkpoints.detect import describe_folder
+from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import INDEX
 from safelight.checkpoints.scheduler_files import read_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -22,26 +30,37 @@ _COLOURS = 3
 @dataclass(frozen=True)
 class Upscaler:
     """A model that enlarges pictures: its U-Net sees the small picture beside the latents, which
-    are as large as it.
+    are as large as it. `files` are the weights that each was read from.
     """
 
     unet: UNet
     autoencoder: AnyAutoencoder
     scheduler: SchedulerConfig
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """The sha256 of each network's weights files."""
+        return {name: sha256_of_files(paths) for name, paths in self.files.items()}
+
+
+def is_upscaler(path: Path) -> bool:
+    """Whether a folder says that it is such a model."""
+    return (path / INDEX).is_file() and read_json(path / INDEX).get("_class_name") == CLASS
 
 
 def read_upscaler(
     path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Upscaler:
     """Reads such a model; `SafelightError`, one line, if it is of another kind or broken."""
-    index = read_json(path / INDEX) if (path / INDEX).is_file() else {}
-    if index.get("_class_name") != CLASS:
+    if not is_upscaler(path):
         raise SafelightError(f"{path} is {describe_folder(path)}; expected a {CLASS} folder.")
     reading = Reading(dtype, device)
     upscaler = Upscaler(
         unet=read_unet(path / "unet", reading),
         autoencoder=read_autoencoder(path / "vqvae", reading),
         scheduler=read_scheduler(path / "scheduler"),
+        files={name: weights_files(path / name) for name in ("unet", "vqvae")},
     )
     config, latents = upscaler.unet.config, latent_channels(upscaler.autoencoder)
     if config.out_channels != latents or config.in_channels != latents + _COLOURS:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,22 +15,30 @@ DEFAULT = "default"
 _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may leave out
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
+_HUB_FILE = re.compile(
+    r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/pr/\d+|\w[\w.-]*))?"
+    r"/([^/\\:@][^\\:@]*\.(?:safetensors|ckpt|pt|pth|bin))",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
 class HubId:
-    """A repository of the Hugging Face hub, and its branch, tag or commit."""
+    """A repository of the Hugging Face hub, its branch, tag or commit, and perhaps a file in it."""
 
     repository: str  # owner/name
     revision: str = "main"
+    file: str = ""  # its path in the repository
 
     @staticmethod
     def of(name: str) -> "HubId | None":
-        """Reads `owner/name` and `owner/name@revision`; None for a name of another form."""
-        match = _HUB_ID.fullmatch(name)
-        if match is None or ".." in name or "--" in name.split("@")[0]:
+        """Reads `owner/name` and `owner/name@revision`, and either with `/` and a file of weights
+        behind it; None for a name of another form.
+        """
+        match = _HUB_FILE.fullmatch(name) or _HUB_ID.fullmatch(name)
+        if match is None or ".." in name or "--" in match[1]:
             return None
-        return HubId(match[1], match[2] or "main")
+        return HubId(match[1], match[2] or "main", *match.groups()[2:])
 
     @property
     def folder(self) -> str:
@@ -38,7 +46,8 @@ class HubId:
         return f"models--{self.repository.replace('/', '--')}"
 
     def __str__(self) -> str:
-        return self.repository if self.revision == "main" else f"{self.repository}@{self.revision}"
+        revision = "" if self.revision == "main" else f"@{self.revision}"
+        return f"{self.repository}{revision}{'/' if self.file else ''}{self.file}"
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,8 @@ def find_model(name: str) -> Path:
 
     Looks, in this order, for the bundled model (`default`), for what is at that path, in the
     folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
-    or `owner/name@revision` in the cache of the Hugging Face hub. Single files in SAFELIGHT_MODELS
-    are found with or without their suffix. Nothing is fetched.
+    or `owner/name@revision`, or a file in one, in the cache of the Hugging Face hub. Single files
+    in SAFELIGHT_MODELS are found with or without their suffix. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
@@ -105,7 +114,8 @@ def lasting_name(name: str) -> str:
     snapshot, identity = cached_snapshot(name), HubId.of(name)
     if identity is None or snapshot is None or snapshot != found_locally(name):
         return name
-    return f"{identity.repository}@{snapshot.name}"
+    commit = snapshot.relative_to(hub_cache() / identity.folder / "snapshots").parts[0]
+    return str(replace(identity, revision=commit))
 
 
 def known_models() -> list[KnownModel]:
@@ -198,6 +208,8 @@ def cached_snapshot(name: str) -> Path | None:
         reference.read_text(encoding="utf-8").strip() if reference.is_file() else identity.revision
     )
     folder = repository / "snapshots" / commit
+    if identity.file:
+        return folder / identity.file if (folder / identity.file).is_file() else None
     return folder if (folder / _INDEX).is_file() else None
 
 

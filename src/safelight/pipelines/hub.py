@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safelight.checkpoints.folder import DEFAULTS, INDEX, unused_parts
-from safelight.config import Value, read_json
+from safelight.config import Value, near, read_json
 from safelight.errors import SafelightError, first_line
-from safelight.pipelines.find import HubId, cached_snapshot, find_model, found_locally, hub_cache
+from safelight.pipelines.find import (
+    HubId,
+    cached_snapshot,
+    expanded,
+    find_model,
+    found_locally,
+    hub_cache,
+)
 
 _WITHOUT_WEIGHTS = (
     *("scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2"),
@@ -28,7 +35,8 @@ _SHARDS = re.compile(
 
 def find_or_fetch(name: str, *, offline: bool = False) -> Path:
     """The folder or single file that a name means, as `find_model`; a repository of the hub,
-    `owner/name` or `owner/name@revision`, is fetched if it is not whole in the hub's cache.
+    `owner/name` or `owner/name@revision`, is fetched if it is not whole in the hub's cache, and so
+    is a single file in one, `owner/name/file.safetensors`.
 
     Nothing is fetched where `offline` is set, or HF_HUB_OFFLINE is in the environment.
 
@@ -39,9 +47,22 @@ def find_or_fetch(name: str, *, offline: bool = False) -> Path:
     identity = HubId.of(name)
     if identity is None or offline or _hub_is_off():
         return find_model(name)
-    if found is not None and (found != cached_snapshot(name) or _is_whole(found)):
+    cached = found == cached_snapshot(name) and not identity.file
+    if found is not None and (not cached or _is_whole(found)):
         return found
     return _fetched(identity)
+
+
+def find_part(name: str | Path, *, offline: bool = False) -> Path:
+    """The path of an adapter, a textual inversion or an autoencoder: what is at that path, else the
+    file of the hub that it names, `owner/name/file.safetensors`, fetched as by `find_or_fetch`.
+
+    A name that is neither is a path where nothing is. Raises `SafelightError` as `find_or_fetch`.
+    """
+    path, identity = expanded(str(name)), HubId.of(str(name))
+    if path.exists() or identity is None or not identity.file:
+        return path
+    return find_or_fetch(str(name), offline=offline)
 
 
 def wanted_files(names: Sequence[str], index: Mapping[str, Value], source: str) -> list[str]:
@@ -179,20 +200,34 @@ def _fetched(identity: HubId) -> Path:
 def _all_of(
     identity: HubId, commit: str, names: Sequence[str], fetch: Callable[[str], Path]
 ) -> Path:
-    """The folder of a repository's commit with all that is wanted of it."""
-    if INDEX not in names:
-        raise SafelightError(
-            f"{identity} is not a model in diffusers' layout: it has no {INDEX}. If it holds a "
-            "single file, download that and give its path."
-        )
-    folder = fetch(INDEX).parent
-    for name in wanted_files(names, read_json(folder / INDEX), str(identity)):
-        fetch(name)
+    """What is wanted of a repository's commit: a file, or the folder of the whole model."""
+    if identity.file:
+        if identity.file not in names:
+            raise SafelightError(
+                f"{identity.repository} has no file {identity.file!r}. {near(identity.file, names)}"
+            )
+        found = fetch(identity.file)
+    else:
+        found = _model_of(identity, names, fetch)
     # Last, so that a fetch that was cut short is not taken for the whole model.
     reference = hub_cache() / identity.folder / "refs" / identity.revision
     if identity.revision != commit:
         reference.parent.mkdir(parents=True, exist_ok=True)
         reference.write_text(commit, encoding="utf-8")
+    return found
+
+
+def _model_of(identity: HubId, names: Sequence[str], fetch: Callable[[str], Path]) -> Path:
+    """The folder of a repository's commit with the files that `read_folder` reads."""
+    if INDEX not in names:
+        files = [name for name in names if name.endswith((".safetensors", ".ckpt"))]
+        single = f"If it is one of its files, name that: {identity}/{files[0]}." if files else ""
+        raise SafelightError(
+            f"{identity} is not a model in diffusers' layout: it has no {INDEX}. {single}".rstrip()
+        )
+    folder = fetch(INDEX).parent
+    for name in wanted_files(names, read_json(folder / INDEX), str(identity)):
+        fetch(name)
     return folder
 
 

@@ -10,8 +10,8 @@ from safelight.checkpoints.single_file import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.pipelines.find import DEFAULT, expanded, lasting_name
-from safelight.pipelines.hub import find_or_fetch
+from safelight.pipelines.find import DEFAULT, lasting_name
+from safelight.pipelines.hub import find_or_fetch, find_part
 from safelight.pipelines.image import ImagePipeline
 
 _REFINE_AT = 0.8
@@ -40,8 +40,9 @@ def load(
         path_or_name: a folder in diffusers' layout, a single file (`.safetensors` or `.ckpt`) in
             that of CompVis and Stability, or a name: `default` is the bundled model; the
             folders below those in SAFELIGHT_MODELS and the repositories `owner/name` of the Hugging
-            Face hub have names too, these also with `@revision`. A repository that its cache
-            holds is taken as it is; another is fetched.
+            Face hub have names too, these also with `@revision`, and single files in them,
+            `owner/name/file.safetensors`, as for adapters, embeddings and `vae`. A repository that
+            its cache holds is taken as it is; another is fetched.
         dtype: of the weights and the networks; the arithmetic of the schedule stays in float32.
         device: "cpu", "cuda", "mps", or "auto": cuda where there is one, else the CPU.
         adapters: files of LoRA and its kin, each with its strength, as by `ImagePipeline.adapt`.
@@ -58,12 +59,12 @@ def load(
             a kind that makes pictures from a prompt, the autoencoder is not one for it, or the
             device is not there.
     """
-    device = _device(device)
+    device = choose_device(device)
     pipeline = _read(path_or_name, vae, dtype, device, offline)
     for file, strength in (adapters or {}).items():
-        pipeline.adapt(file, strength)
+        pipeline.adapt(find_part(file, offline=offline), strength)
     for file, token in (embeddings or {}).items():
-        pipeline.embed(file, token)
+        pipeline.embed(find_part(file, offline=offline), token)
     if refiner is None and refine_at is not None:
         raise SafelightError("refine_at says where the refiner begins; give a refiner too.")
     if refiner is not None:
@@ -82,7 +83,9 @@ def _read(
     found = find_or_fetch(str(path_or_name), offline=offline)
     folder = read_model(found, dtype=dtype, device=device)
     if vae is not None:
-        folder = with_autoencoder(folder, expanded(str(vae)), dtype=dtype, device=device)
+        folder = with_autoencoder(
+            folder, find_part(vae, offline=offline), dtype=dtype, device=device
+        )
     return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
 
 
@@ -110,7 +113,8 @@ def _device_counts() -> dict[str, int]:
     }
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """A device by name, or the best one for "auto"; `SafelightError` if it is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not has_device(name):

@@ -1,6 +1,7 @@
 """What a picture depends on besides the weights and the request: configurations and libraries."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     hashes = _swapped_configuration(folder)
     if SINGLE in own:
         return hashes  # all else is in the one file
-    components = {paths[0].parent for paths in own.values() if paths}
+    return hashes | hashes_beside(own)
+
+
+def hashes_beside(weights: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
+    """As `configuration_hashes`, of the folder that holds the components with these weights."""
+    hashes: dict[str, str] = {}
+    components = {paths[0].parent for paths in weights.values() if paths}
     for root in {component.parent for component in components}:
         places = {*components, *root.glob("*scheduler"), *root.glob("tokenizer*")}
         places |= {root / FEATURES} if folder.vision is not None else set()

@@ -1,21 +1,99 @@
 """Pictures enlarged by CompVis' super-resolution model."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from PIL import Image
 
-from safelight.checkpoints.upscaler import Upscaler
+from safelight.checkpoints.upscaler import CLASS, Upscaler, is_upscaler, read_upscaler
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.errors import SafelightError
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.beside import image_tensor
 from safelight.pipelines.coding import decoded
-from safelight.pipelines.generated import to_image
+from safelight.pipelines.find import lasting_name
+from safelight.pipelines.generated import GeneratedImage, to_image
+from safelight.pipelines.given import Given
+from safelight.pipelines.hub import find_or_fetch
+from safelight.pipelines.load import choose_device
+from safelight.pipelines.manifest import Manifest, UsedPicture, pixel_digest
+from safelight.pipelines.provenance import hashes_beside, library_versions, machine_of
+from safelight.pipelines.request import Request
 from safelight.rng import SeededNoise
 from safelight.types import Conditioning, OnStep
 
 STEPS = 100  # as in diffusers
 _MULTIPLE = 32  # to which diffusers cuts the small picture's sides
+
+
+@dataclass(frozen=True)
+class Enlarger:
+    """An upscaler and what it was loaded as; `load_enlarger` gives one."""
+
+    upscaler: Upscaler
+    name: str
+    dtype: torch.dtype
+    device: str
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Each network's SHA-256, computed at the first use."""
+        return self.upscaler.hashes
+
+    def each(self, request: Request, on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
+        """The given image enlarged, once for each seed; of the rest of a request only the number
+        of steps counts. Errors as `upscale`, and for a request without an image.
+        """
+        request.check()
+        image = request.given.image
+        if image is None:
+            raise SafelightError(f"{self.name} enlarges a picture; give it an image.")
+        steps = request.steps or STEPS
+        for place in range(request.count):
+            seed = request.seed + place
+            made = upscale(self.upscaler, image.picture, steps=steps, seed=seed, on_step=on_step)
+            yield GeneratedImage(made, self._manifest(request.given, made, steps, seed))
+
+    def _manifest(self, given: Given, made: Image.Image, steps: int, seed: int) -> Manifest:
+        return Manifest(
+            prompt="",
+            negative="",
+            seed=seed,
+            steps=steps,
+            scale=1.0,
+            sampler=self.upscaler.scheduler.sampler,
+            width=made.width,
+            height=made.height,
+            model=self.name,
+            weights=dict(self.weights),
+            precision=str(self.dtype).removeprefix("torch."),
+            device=self.device,
+            machine=machine_of(self.device),
+            threads=torch.get_num_threads(),
+            pixels=pixel_digest(made),
+            versions=library_versions(),
+            configuration=hashes_beside(self.upscaler.files),
+            given={part: UsedPicture(p.file, p.sha256) for part, p in given.parts.items()},
+        )
+
+
+def load_enlarger(
+    name: str, *, dtype: torch.dtype = torch.float32, device: str = "auto", offline: bool = False
+) -> Enlarger:
+    """Loads an upscaler by its folder or its id on the hub.
+
+    Raises `SafelightError` as `find_or_fetch` and `read_upscaler`, and for a model of prompts.
+    """
+    device, found = choose_device(device), find_or_fetch(name, offline=offline)
+    if not is_upscaler(found):
+        raise SafelightError(
+            f"The model {name!r} needs a PROMPT; an image alone is enlarged by CompVis' "
+            f"super-resolution, a {CLASS} folder."
+        )
+    upscaler = read_upscaler(found, dtype=dtype, device=device)
+    return Enlarger(upscaler, lasting_name(name), dtype, device)
 
 
 def upscale(

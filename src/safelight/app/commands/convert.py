@@ -54,7 +54,8 @@ def convert(
     if taken and not force:
         raise SafelightError(f"{target} is there already; --force replaces it.")
     check_new_folder(target.parent)
-    adapters = {Path(file): strength for file, strength in chosen_adapters(lora).items()}
+    chosen = chosen_adapters(lora, offline=True)
+    adapters = {Path(file): strength for file, strength in chosen.items()}
     model = read_model(found)
     if dtype is None:
         unet = model.files.get("unet") or (found,)

@@ -90,7 +90,9 @@ def generate(
     model
         A folder in diffusers' layout, a single file, a name
         from safelight models, or owner/name of the Hugging Face
-        hub (owner/name@revision), fetched where it is not there.
+        hub (owner/name@revision), fetched where it is not there;
+        also owner/name/file.safetensors, as for --lora,
+        --embedding and --vae.
     lora
         A LoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
@@ -111,6 +113,7 @@ def generate(
     image
         A picture to begin from; or to inpaint, edit or enlarge,
         where the model does that. The new one has its size.
+        CompVis' super-resolution enlarges it without a prompt.
     mask
         A picture that is white where the image is made anew; the
         rest of it stays as it is, to the bit.
@@ -156,12 +159,25 @@ def generate(
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
-    from safelight.app.enlarging import chosen_hires
+    from safelight.app.enlarging import check_options, enlarge, enlarges
+    from safelight.app.hires import chosen_hires
     from safelight.app.margins import margins_of
     from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
+    alone = prompt is None and prompts is None and image is not None
+    if alone and image is not None and enlarges(model, offline=offline):
+        needless = {"--negative": negative, "--scale": scale, "--sampler": sampler, "--vae": vae}
+        needless |= {"--width": width, "--height": height, "--lora": lora, "--mask": mask}
+        needless |= {"--embedding": embedding, "--depth": depth, "--strength": strength}
+        needless |= {"--image-scale": image_scale, "--noise-level": noise_level}
+        needless |= {"--refiner": refiner, "--refine-at": refine_at}
+        needless |= {"--mask-blur": mask_blur, "--outpaint": outpaint, "--hires": hires}
+        check_options(needless | {"--preview": preview, "--preview-vae": preview_vae})
+        request = Request("", steps=steps, seed=seed, count=count)
+        enlarge(image, request, output, model, precision, device, offline=offline)
+        return
     requests = [
         Request(
             text,
@@ -197,7 +213,7 @@ def generate(
     from safelight.pipelines.given import Given, give
     from safelight.pipelines.load import load, precision_named
 
-    adapters = chosen_adapters(lora)
+    adapters = chosen_adapters(lora, offline=offline)
     given = Given(give("image", image), give("mask", mask), give("depth", depth))
     requests = [replace(request, given=given) for request in requests]
     pipeline = load(
@@ -205,7 +221,7 @@ def generate(
         dtype=precision_named(precision),
         device=device,
         adapters=adapters,
-        embeddings=chosen_embeddings(embedding),
+        embeddings=chosen_embeddings(embedding, offline=offline),
         vae=vae,
         refiner=refiner,
         refine_at=refine_at,

@@ -45,8 +45,9 @@ def _unet_config(state: Mapping[str, Tensor]) -> UNetConfig:
     depths: list[int] = []
     self_context: list[bool] = []
     new_level = True
+    numbers = {key.split(".", 2)[1] for key in state if key.startswith("input_blocks.")}
     number = 1
-    while any(key.startswith(f"input_blocks.{number}.") for key in state):
+    while str(number) in numbers:
         block = f"input_blocks.{number}"
         number += 1
         if f"{block}.0.op.weight" in state:
