@@ -120,6 +120,8 @@ def request_of(manifest: Manifest) -> Request:
         strength=manifest.strength,
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
+        schedule=manifest.schedule,
+        sigmas=manifest.sigmas,
     )
 
 

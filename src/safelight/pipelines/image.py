@@ -168,6 +168,8 @@ class ImagePipeline:
         strength: float | None = None,
         image_scale: float | None = None,
         noise_level: int | None = None,
+        schedule: str | None = None,
+        sigmas: Sequence[float] | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -184,7 +186,8 @@ class ImagePipeline:
             steps: of the sampler, from 1 up.
             scale: of classifier-free guidance; 1 and below are none, as in diffusers. A latent
                 consistency model is told it instead.
-            sampler: a name from `safelight.diffusion.samplers.SAMPLERS`.
+            sampler: a name from `safelight.diffusion.samplers.SAMPLERS`, or another program's,
+                which may end with a schedule: "DPM++ 2M Karras".
             seed: -2**63 to 2**64 - 1.
             width: pixels, a multiple of the autoencoder's factor.
             height: pixels, likewise.
@@ -197,6 +200,8 @@ class ImagePipeline:
             strength: how much of the image is made anew, above 0 and up to 1.
             image_scale: of the guidance by the image, for a model that edits by instruction.
             noise_level: of the image that an upscaler sees, a time of its noise schedule.
+            schedule: where the sampler stops: a name from `safelight.diffusion.schedules`.
+            sigmas: or the noise levels themselves, falling, the last of them usually 0.
             on_step: called after each step of each picture.
 
         Raises:
@@ -217,6 +222,8 @@ class ImagePipeline:
             strength,
             image_scale,
             noise_level,
+            schedule,
+            None if sigmas is None else tuple(map(float, sigmas)),
         )
         return list(self.each(request, on_step))
 
@@ -371,6 +378,8 @@ class ImagePipeline:
             strength=settings.strength,
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
+            schedule=settings.schedule,
+            sigmas=settings.sigmas,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

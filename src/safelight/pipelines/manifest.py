@@ -84,6 +84,8 @@ class Manifest:
     strength: float | None = None  # None where no picture was begun from
     image_scale: float | None = None
     noise_level: int | None = None
+    schedule: str | None = None  # None for the model's own
+    sigmas: tuple[float, ...] | None = None
     refiner: UsedRefiner | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     format: int = _FORMAT

@@ -29,6 +29,8 @@ class Request:
     strength: float | None = None  # how much of a given picture is made anew, 0 to 1
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    schedule: str | None = None  # where the sampler stops, of `safelight.diffusion.schedules`
+    sigmas: tuple[float, ...] | None = None  # or the noise levels themselves, falling
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -68,6 +70,8 @@ class Settings:
     strength: float | None = None  # how much of a given picture is made anew, if one is begun from
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    schedule: str | None = None  # None for the model's own
+    sigmas: tuple[float, ...] | None = None  # in place of a schedule
 
 
 def check_multiple(name: str, size: int, factor: int) -> None:

@@ -3,7 +3,8 @@
 from typing import TypeVar
 
 from safelight.checkpoints.folder import Folder
-from safelight.diffusion.samplers import sampler_name
+from safelight.diffusion.samplers import sampler_name, schedule_in
+from safelight.diffusion.schedules import check_sigmas, schedule_name
 from safelight.errors import SafelightError
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
@@ -11,6 +12,7 @@ from safelight.pipelines.request import Request, Settings, check_multiple
 
 T = TypeVar("T")
 
+_AUTOMATIC = "automatic"  # AUTOMATIC1111's word for the model's own schedule
 _IMAGE_SCALE, _NOISE_LEVEL = 1.5, 20  # as diffusers' pipelines take them
 
 
@@ -27,15 +29,18 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         )
     defaults, factor = folder.defaults, folder.autoencoder.factor
     width, height = _size(request, folder, kind)
+    sampler = request.sampler or defaults.sampler or folder.scheduler.sampler
     settings = Settings(
-        steps=_first(request.steps, defaults.steps, kind.steps),
+        steps=_first(_steps(request), defaults.steps, kind.steps),
         scale=_first(request.scale, defaults.scale, kind.scale),
-        sampler=sampler_name(request.sampler or defaults.sampler or folder.scheduler.sampler),
+        sampler=sampler_name(sampler),
         width=width,
         height=height,
         strength=_strength(request, kind),
         image_scale=_image_scale(request, kind),
         noise_level=_noise_level(request, folder, kind),
+        schedule=_schedule(request, sampler, kind),
+        sigmas=request.sigmas,
     )
     check_multiple("width", settings.width, factor)
     check_multiple("height", settings.height, factor)
@@ -44,8 +49,34 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
             f"A strength of {settings.strength} leaves none of {settings.steps} steps; take more "
             "of either."
         )
-    folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
+    scheduler = folder.scheduler.with_sampler(settings.sampler)
+    scheduler.with_levels(settings.schedule, settings.sigmas).sigmas(settings.steps)
     return settings
+
+
+def _steps(request: Request) -> int | None:
+    """The steps asked for, by their number or by noise levels."""
+    if request.sigmas is None:
+        return request.steps
+    check_sigmas(request.sigmas)
+    return len(request.sigmas) - 1 if request.steps is None else request.steps
+
+
+def _schedule(request: Request, sampler: str, kind: Kind) -> str | None:
+    """The schedule asked for, also by the end of the sampler's name ("DPM++ 2M Karras"); None for
+    the model's own. "ays" is the table of the model's kind.
+    """
+    named = schedule_in(sampler) if request.sigmas is None or request.sampler else None
+    if request.schedule is None or request.schedule.lower() == _AUTOMATIC:
+        name = named
+    else:
+        name = schedule_name(request.schedule)
+        if request.sampler is not None and named not in (None, name):
+            raise SafelightError(
+                f"The sampler {sampler!r} names the schedule {named}, and {name} is asked for; "
+                "leave one of them out."
+            )
+    return "ays_sdxl" if name == "ays" and kind.numbers != "none" else name
 
 
 def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
