@@ -180,8 +180,7 @@ ZERO_SNR = SchedulerConfig(
 def test_zero_terminal_snr_leaves_no_hole(sampler, schedule):
     config = ZERO_SNR.with_sampler(sampler).with_levels(schedule)
     seen = []
-    x = run_config(config, 10, lambda step, sigma, x, denoised: seen.append(x))
-    assert config.sigmas(10)[0] >= 4095
+    x = run_config(config, 5, lambda step, sigma, x, denoised: seen.append(x))
+    assert config.sigmas(5)[0] >= 4095
     assert all(each.isfinite().all() for each in seen)
-    # where the ODE goes, and not where x of another size would
-    assert 0.1 < x.std() < 4
+    assert 0.3 < x.std() < 0.9  # of the ODE it is 0.48
