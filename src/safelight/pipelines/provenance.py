@@ -10,7 +10,7 @@ import torch
 from safelight import __version__
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
-from safelight.checkpoints.vision import FEATURES
+from safelight.checkpoints.vision import FEATURES, TOWER
 
 
 def library_versions() -> dict[str, str]:
@@ -50,7 +50,7 @@ def hashes_beside(weights: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
     components = {paths[0].parent for paths in weights.values() if paths}
     for root in {component.parent for component in components}:
         places = {*components, *root.glob("*scheduler"), *root.glob("tokenizer*")}
-        places |= {root / FEATURES} if folder.vision is not None else set()
+        places |= {root / FEATURES} if TOWER in weights else set()
         files = [path for place in places for path in place.glob("*") if _configures(path)]
         for path in sorted([root / INDEX, *files]):
             if path.is_file():

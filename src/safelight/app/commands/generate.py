@@ -20,6 +20,8 @@ def generate(
     steps: int | None = None,
     scale: float | None = None,
     sampler: str | None = None,
+    schedule: str | None = None,
+    sigmas: str | None = None,
     seed: int = 0,
     width: int | None = None,
     height: int | None = None,
@@ -73,8 +75,16 @@ def generate(
         How strictly the prompt is followed (classifier-free
         guidance; 1 and below are none). [default: the model's]
     sampler
-        The sampler, such as euler, ddim or dpmpp_2m. [default:
-        the model's]
+        The sampler, such as euler, dpmpp_2m or "DPM++ 2M
+        Karras". [default: the model's]
+    schedule
+        The noise levels it stops at: karras, exponential,
+        normal, sgm_uniform, simple, beta, ays, or the model's
+        times as leading, trailing or linspace. [default: the
+        model's]
+    sigmas
+        The noise levels themselves, falling, with commas:
+        14.6,7.1,2.8,0.9,0.
     seed
         Chooses the noise, as in diffusers. Picture i of several
         uses seed + i.
@@ -196,6 +206,8 @@ def generate(
             outpaint=margins_of(outpaint),
             hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
             tiled_decode=tiled_decode,
+            schedule=schedule,
+            sigmas=None if sigmas is None else _numbers(sigmas),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -229,3 +241,12 @@ def generate(
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
     make_pictures(pipeline, requests, paths, shown)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SafelightError(
+            f"--sigmas should be numbers with commas, such as 14.6,7.1,0; got {text!r}."
+        ) from error
