@@ -107,6 +107,7 @@ def check_adapters(manifest: Manifest, pipeline: ImagePipeline) -> None:
 
 def request_of(manifest: Manifest) -> Request:
     """What to ask for to get the manifest's picture."""
+    windows = manifest.windows
     return Request(
         manifest.prompt,
         manifest.negative,
@@ -124,6 +125,9 @@ def request_of(manifest: Manifest) -> Request:
         outpaint=manifest.outpaint,
         hires=manifest.hires,
         tiled_decode=manifest.tiled_decode,
+        tiled_diffusion=windows is not None,
+        tile_size=None if windows is None else windows.size,
+        tile_overlap=None if windows is None else windows.overlap,
     )
 
 

@@ -173,6 +173,9 @@ class ImagePipeline:
         outpaint: Margins | None = None,
         hires: Hires | None = None,
         tiled_decode: bool | None = None,
+        tiled_diffusion: bool = False,
+        tile_size: int | None = None,
+        tile_overlap: int | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -208,6 +211,10 @@ class ImagePipeline:
             hires: a second, larger pass.
             tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
                 overlap, which takes less memory; by default where the picture is big.
+            tiled_diffusion: whether the U-Net works in windows that overlap (MultiDiffusion), for
+                pictures larger than it was trained for.
+            tile_size: of these windows, in pixels; by default as the U-Net was trained.
+            tile_overlap: of these windows, in pixels; half their size by default.
             on_step: called after each step of each picture.
 
         Raises:
@@ -232,6 +239,9 @@ class ImagePipeline:
             outpaint,
             hires,
             tiled_decode=tiled_decode,
+            tiled_diffusion=tiled_diffusion,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
         )
         return list(self.each(request, on_step))
 
@@ -407,6 +417,7 @@ class ImagePipeline:
             outpaint=request.outpaint,
             hires=settings.hires,
             tiled_decode=settings.tiled_decode,
+            windows=settings.windows,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

@@ -64,6 +64,14 @@ class Hires:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Through which a picture is denoised that is larger than its model was trained for."""
+
+    size: int  # pixels, in width and in height
+    overlap: int  # of neighbours, in pixels
+
+
+@dataclass(frozen=True)
 class Request:
     """The pictures asked for; None leaves the choice to the model.
 
@@ -87,6 +95,9 @@ class Request:
     outpaint: Margins | None = None  # to be made around the given picture
     hires: Hires | None = None  # a second, larger pass
     tiled_decode: bool | None = None  # whether the autoencoder works in tiles
+    tiled_diffusion: bool = False  # whether the U-Net works in windows
+    tile_size: int | None = None  # of these windows, in pixels
+    tile_overlap: int | None = None  # of these windows, in pixels
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -115,11 +126,23 @@ class Request:
             self.outpaint.check()
         if self.hires is not None:
             self.hires.check()
+        self._check_windows()
         for seed in (self.seed, self.seed + self.count - 1):
             if seed not in _SEEDS:
                 raise SafelightError(
                     f"seed should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got {seed}."
                 )
+
+    def _check_windows(self) -> None:
+        size, overlap = self.tile_size, self.tile_overlap
+        if not self.tiled_diffusion and (size is not None or overlap is not None):
+            raise SafelightError(
+                "tile_size and tile_overlap are those of tiled_diffusion; ask for that too."
+            )
+        if size is not None:
+            _at_least_one("tile_size", size)
+        if overlap is not None and overlap < 0:
+            raise SafelightError(f"tile_overlap should be 0 or more pixels, got {overlap}.")
 
 
 @dataclass(frozen=True)
@@ -137,6 +160,7 @@ class Settings:
     mask_blur: int | None = None  # pixels over which what is made anew fades in, if some is kept
     hires: Hires | None = None
     tiled_decode: bool = False  # whether the autoencoder works in tiles
+    windows: Windows | None = None
 
     @property
     def total_steps(self) -> int:

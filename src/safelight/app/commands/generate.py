@@ -44,6 +44,9 @@ def generate(
     hires_steps: int | None = None,
     hires_upscaler: Literal["latent", "lanczos"] | None = None,
     tiled_decode: bool | None = None,
+    tiled_diffusion: Annotated[bool, Parameter(negative=())] = False,
+    tile_size: int | None = None,
+    tile_overlap: int | None = None,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -143,6 +146,14 @@ def generate(
     tiled_decode
         Whether the autoencoder works in tiles, which takes less
         memory. [default: where the picture is big]
+    tiled_diffusion
+        Let the U-Net work in windows that overlap, for pictures
+        larger than it was trained for.
+    tile_size
+        Of these windows, in pixels. [default: as it was
+        trained]
+    tile_overlap
+        Of these windows, in pixels. [default: half their size]
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -180,6 +191,9 @@ def generate(
             outpaint=margins_of(outpaint),
             hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
             tiled_decode=tiled_decode,
+            tiled_diffusion=tiled_diffusion,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
