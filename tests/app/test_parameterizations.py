@@ -230,7 +230,7 @@ num_attention_heads = 2
         (("text.length=1",), r"\[text\] length should be 3 tokens or more, got 1"),
         (("text.tower.num_attention_heads=3",), "hidden_size = 16 does not split into .* = 3"),
         (("text.tower.num_attention_heads=0",), "does not split into .* = 0"),
-        (("diffusion.class_name=DDPMScheduler",), "choose a sampler"),
+        (("diffusion.class_name=MyOwnScheduler",), "Unknown scheduler class"),
     ],
 )
 def test_a_new_models_parts_are_checked(

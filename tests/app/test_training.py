@@ -201,6 +201,7 @@ def test_paths_are_meant_from_the_recipe_and_overridden_ones_from_here(
         (("device=meta",), "'meta' cannot be used here"),
         (("device=cuda:99",), "'cuda:99' cannot be used here"),
         (("loop.steps=0",), r"loop\.steps"),
+        (("optim.cooldown=500", "loop.steps=400"), r"longer than the training's 400 steps"),
         (("preview.columns=0",), r"preview\.columns should be at least 1, got 0"),
         (("optim.betas=[1.0, 0.9]",), r"optim\.betas"),
         (("data.size=17",), r"data\.size should be a multiple of 2 .* 17; nearest: 16 and 18"),

@@ -4,12 +4,21 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LMSDiscreteScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
 
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers, scheduler_to_diffusers
@@ -54,6 +63,65 @@ def _agree(scheduler, steps):
     return config
 
 
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+CLASSES = [
+    (DDPMScheduler, {"clip_sample": False}),
+    (KDPM2DiscreteScheduler, {}),
+    (KDPM2AncestralDiscreteScheduler, {}),
+    (LMSDiscreteScheduler, {}),
+    (DPMSolverMultistepScheduler, SDE),
+    (DEISMultistepScheduler, {}),
+    (UniPCMultistepScheduler, {}),
+]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [5, 14, 30])  # 30 does not divide the 1000 times
+@pytest.mark.parametrize(("cls", "own"), CLASSES)
+def test_a_model_that_asks_for_the_class_agrees(cls, own, steps, spacing, prediction):
+    options = {"timestep_spacing": spacing, "steps_offset": 1, "prediction_type": prediction}
+    _agree(cls(**ALWAYS, **own, **options), steps)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [3, 4, 14, 30])
+def test_classes_with_times_of_their_own_agree(steps, prediction):
+    _agree(DPMSolverSinglestepScheduler(**ALWAYS, prediction_type=prediction), steps)
+    _agree(TCDScheduler(**ALWAYS, prediction_type=prediction), steps)
+
+
+@pytest.mark.parametrize("curve", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize(
+    ("cls", "own"),
+    [
+        (EulerDiscreteScheduler, {}),
+        (HeunDiscreteScheduler, {}),
+        (KDPM2DiscreteScheduler, {}),
+        (KDPM2AncestralDiscreteScheduler, {}),
+        (LMSDiscreteScheduler, {}),
+        (DPMSolverMultistepScheduler, {}),
+        (DPMSolverMultistepScheduler, SDE),
+        (DPMSolverSinglestepScheduler, {}),
+        (UniPCMultistepScheduler, {}),
+    ],
+)
+def test_curves_agree(cls, own, curve):
+    if curve == "karras" and cls in (KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler):
+        with pytest.raises(SafelightError, match="use_karras_sigmas = True"):
+            _agree(cls(**ALWAYS, use_karras_sigmas=True), 20)
+    else:
+        _agree(cls(**ALWAYS, **own, **{f"use_{curve}_sigmas": True}), 20)
+
+
+@pytest.mark.parametrize("steps", [10, 20])
+@pytest.mark.parametrize(
+    ("cls", "own"), [(DPMSolverMultistepScheduler, SDE), (UniPCMultistepScheduler, {})]
+)
+def test_solvers_that_stop_above_zero_agree(cls, own, steps):
+    _agree(cls(**ALWAYS, **own, final_sigmas_type="sigma_min"), steps)
+
+
 @pytest.mark.parametrize("spacing", ["trailing", "linspace"])
 @pytest.mark.parametrize(
     ("cls", "own"),
@@ -62,6 +130,10 @@ def _agree(scheduler, steps):
         (EulerDiscreteScheduler, {}),
         (EulerAncestralDiscreteScheduler, {}),
         (DPMSolverMultistepScheduler, {}),
+        (DPMSolverMultistepScheduler, SDE),
+        (DDPMScheduler, {"clip_sample": False}),
+        (TCDScheduler, {}),
+        (UniPCMultistepScheduler, {}),
     ],
 )
 def test_zero_terminal_snr_agrees(cls, own, spacing):
@@ -76,6 +148,10 @@ def test_flows_agree(shift, steps):
     solver = _agree(DPMSolverMultistepScheduler(**FLOW, flow_shift=shift), steps)
     assert (euler.levels, solver.levels) == ("flow", "flow")
     assert (euler.sampler, solver.sampler) == ("euler", "dpmpp_2m")
+    sde = _agree(DPMSolverMultistepScheduler(**FLOW, **SDE, flow_shift=shift), steps)
+    pairs = _agree(DPMSolverSinglestepScheduler(**FLOW, flow_shift=shift), steps)
+    unipc = _agree(UniPCMultistepScheduler(**FLOW, flow_shift=shift), steps)
+    assert (sde.sampler, pairs.sampler, unipc.sampler) == ("dpmpp_2m_sde", "dpmpp_2s", "unipc")
 
 
 @pytest.mark.parametrize("steps", [4, 14, 20])
@@ -84,9 +160,16 @@ def test_flows_agree(shift, steps):
     [{}, EDM, EDM | V, EDM | {"sigma_schedule": "exponential"}, {"final_sigmas_type": "sigma_min"}],
     ids=["bare", "own", "v", "exponential", "above-zero"],
 )
-@pytest.mark.parametrize("cls", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
-def test_edm_agrees(cls, options, steps):
-    config = _agree(cls(**options), steps)
+@pytest.mark.parametrize(
+    ("cls", "own"),
+    [
+        (EDMEulerScheduler, {}),
+        (EDMDPMSolverMultistepScheduler, {}),
+        (EDMDPMSolverMultistepScheduler, SDE),
+    ],
+)
+def test_edm_agrees(cls, own, options, steps):
+    config = _agree(cls(**own, **options), steps)
     assert config.levels == "edm"
     assert config.parameterization().sigma_data == options.get("sigma_data", 0.5)
 
@@ -119,7 +202,11 @@ def test_diffusers_reads_the_edm_that_is_written():
         assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
-DRAWING = ("euler_a", "lcm")  # samplers that go elsewhere with each seed
+# samplers that go elsewhere with each seed
+DRAWING = (
+    *("euler_a", "ddpm", "dpm2_a", "dpmpp_2s_a", "lcm", "tcd", "restart"),
+    *("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"),
+)
 
 
 @pytest.mark.parametrize("class_name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])

@@ -1,20 +1,30 @@
 """Samplers against distributions whose flow is known in closed form."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from safelight.diffusion.samplers import SAMPLERS, sampler_by_name
+from safelight.diffusion.samplers import SAMPLERS, sampler_by_name, schedule_in
 from safelight.diffusion.sigmas import exponential_sigmas
-from safelight.diffusion.solvers import sample_ddim, sample_euler, sample_euler_ancestral
+from safelight.diffusion.solvers import sample_ddim, sample_euler
+from safelight.diffusion.solvers_consistency import sample_tcd
+from safelight.diffusion.solvers_sde import sample_dpmpp_2m_sde
 from safelight.errors import SafelightError
 from safelight.rng import SeededNoise
 
 from .conftest import mixture_denoise
 
 HIGH, LOW = 6.0, 0.2
-DETERMINISTIC = ("euler", "ddim", "heun", "dpmpp_2m", "plms")
+DRAWING = (
+    *("ddpm", "euler_a", "dpm2_a", "dpmpp_2s_a", "restart", "lcm", "tcd"),
+    *("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"),
+)
+DETERMINISTIC = (
+    *("euler", "ddim", "heun", "dpm2", "lms", "plms"),
+    *("dpmpp_2s", "dpmpp_2m", "unipc", "deis"),
+)
 
 
 def _levels(steps: int, even_in: str):
@@ -54,7 +64,13 @@ def truth(mixture, silent):
         ("ddim", "log", 1),
         ("heun", "log", 2),
         ("dpmpp_2m", "log", 2),  # its steps are even in lambda = -ln(sigma)
-        ("plms", "sigma", 4),  # its first steps, of lower order, fall where the flow is straight
+        ("dpm2", "log", 2),
+        ("dpmpp_2s", "log", 2),
+        ("unipc", "log", 2),
+        ("deis", "log", 2),
+        # their first steps, of lower order, fall where the flow is straight
+        ("plms", "sigma", 4),
+        ("lms", "sigma", 4),
     ],
 )
 def test_errors_fall_with_the_order(sampler, even_in, order, mixture, truth, silent):
@@ -62,6 +78,45 @@ def test_errors_fall_with_the_order(sampler, even_in, order, mixture, truth, sil
     errors = [_error(sampler, mixture, n, even_in, truth, silent) for n in counts]
     slope = math.log(errors[0] / errors[-1]) / math.log(counts[-1] / counts[0])
     assert slope == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [
+        ("ddpm", 1),
+        ("euler_a", 1),
+        ("dpm2_a", 2),
+        ("dpmpp_2s_a", 2),
+        ("dpmpp_sde", 2),
+        ("dpmpp_2m_sde", 2),
+        ("dpmpp_3m_sde", 2),  # of order 3 but for its first two steps
+        ("restart", 2),
+    ],
+)
+def test_the_error_of_the_variance_falls_with_the_order(sampler, order):
+    counts = (80, 160, 320)
+    errors = [_variance_error(SAMPLERS[sampler], n) for n in counts]
+    slope = math.log(errors[0] / errors[-1]) / math.log(counts[-1] / counts[0])
+    assert slope == pytest.approx(order, abs=0.25)
+
+
+def _variance_error(sample, steps, std=0.7):
+    """How far x of a Gaussian is from its variance at LOW, exactly: everything is linear in x and
+    in the draws, and row i of the batch is driven by draw i alone.
+    """
+
+    def denoise(x, sigma):
+        return x * (std**2 / (std**2 + sigma.reshape(-1, 1, 1, 1) ** 2))
+
+    def noise(shape, index):
+        draw = torch.zeros(tuple(shape), dtype=torch.float64)
+        draw[index] = 1
+        return draw
+
+    sigmas = exponential_sigmas(steps + 1, LOW, HIGH)[:-1]
+    x = noise((2 * steps + 1, 1, 1, 1), 0) * math.sqrt(std**2 + HIGH**2)
+    variance = sample(denoise, x, sigmas, noise=noise).square().sum().item()
+    return abs(variance - (std**2 + LOW**2))
 
 
 def test_second_order_beats_first_at_equal_cost(mixture, truth, silent):
@@ -77,7 +132,7 @@ def test_one_gaussian_is_followed_to_its_place(sampler, silent):
     mean, std = torch.tensor([[0.4, -0.7]]).double(), torch.tensor([0.5]).double()
     denoise = mixture_denoise(mean, std, torch.ones(1).double())
     x = _points()
-    even_in = "sigma" if sampler == "plms" else "log"
+    even_in = "sigma" if sampler in ("lms", "plms") else "log"
     out = SAMPLERS[sampler](denoise, x, _levels(800, even_in), noise=silent)
     shrink = math.sqrt((0.25 + LOW**2) / (0.25 + HIGH**2))
     exact = mean[0, :, None, None] + shrink * (x - mean[0, :, None, None])
@@ -85,8 +140,14 @@ def test_one_gaussian_is_followed_to_its_place(sampler, silent):
     torch.testing.assert_close(out, exact, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("eta", [0.5, 1.0])
-def test_fresh_noise_keeps_the_distribution(eta, mixture):
+@pytest.mark.parametrize(
+    "sample",
+    [
+        partial(sample_ddim, eta=0.5),
+        *(SAMPLERS[name] for name in DRAWING if name not in ("lcm", "tcd")),
+    ],
+)
+def test_fresh_noise_keeps_the_distribution(sample, mixture):
     generator = torch.Generator().manual_seed(1)
 
     def noise(shape, index):
@@ -94,7 +155,7 @@ def test_fresh_noise_keeps_the_distribution(eta, mixture):
 
     x = noise((6000, 2, 1, 1), 0) * 40
     sigmas = exponential_sigmas(150, 0.01, 40.0)
-    out = sample_ddim(mixture, x, sigmas, noise=noise, eta=eta)[:, :, 0, 0]
+    out = sample(mixture, x, sigmas, noise=noise)[:, :, 0, 0]
     # moments of the mixture in conftest
     means = torch.tensor([[1.0, 0.5], [-1.0, 0.8], [0.2, -1.1]]).double()
     weights, stds = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.5, 0.3, 0.4]).double()
@@ -148,15 +209,38 @@ def test_an_image_does_not_change_with_its_batch(sampler, mixture):
     torch.testing.assert_close(together[1], alone[0], rtol=1e-5, atol=1e-6)
 
 
-def test_draws_are_numbered_from_one_and_only_where_needed(mixture):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_draws_are_numbered_from_one_and_only_where_needed(sampler, mixture):
     drawn = []
 
     def noise(shape, index):
         drawn.append(index)
         return torch.zeros(tuple(shape), dtype=torch.float64)
 
-    sample_euler_ancestral(mixture, _points(2), exponential_sigmas(4, 0.1, 3.0), noise=noise)
-    assert drawn == [1, 2, 3]  # the last step, to 0, needs none
+    SAMPLERS[sampler](mixture, _points(2), exponential_sigmas(24, 0.1, 3.0), noise=noise)
+    many = {"dpmpp_sde": 46, "restart": 1}.get(sampler, 23)  # the last step, to 0, needs none
+    assert drawn == ([] if sampler in DETERMINISTIC else list(range(1, many + 1)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_step_of_no_length_does_no_harm(sampler, mixture):
+    noise = SeededNoise([1, 2], dtype=torch.float64)
+    levels = torch.tensor([3.0, 1.0, 0.5, 0.2, 0.2], dtype=torch.float64)
+    out = SAMPLERS[sampler](mixture, _points(2), levels, noise=noise)
+    assert out.isfinite().all()
+
+
+def test_trajectory_consistency_without_noise_is_euler(mixture, silent):
+    sigmas = exponential_sigmas(9, 0.1, 6.0)
+    tcd = sample_tcd(mixture, _points(), sigmas, noise=silent, gamma=0.0)
+    assert torch.equal(tcd, sample_euler(mixture, _points(), sigmas, noise=silent))
+
+
+def test_without_noise_the_sde_is_the_ode(mixture, silent):
+    sigmas = exponential_sigmas(20, 0.1, 6.0)
+    ode = SAMPLERS["dpmpp_2m"](mixture, _points(), sigmas, noise=silent)
+    sde = sample_dpmpp_2m_sde(mixture, _points(), sigmas, noise=silent, eta=0.0)
+    torch.testing.assert_close(sde, ode)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -175,11 +259,11 @@ def test_each_step_is_told(sampler, mixture, noise):
     assert torch.equal(told[-1][2], out)
 
 
-@pytest.mark.parametrize(
-    ("sampler", "calls"),
-    [("euler", 7), ("euler_a", 7), ("ddim", 7), ("dpmpp_2m", 7), ("plms", 8), ("heun", 13)],
-)
-def test_cost_in_network_calls(sampler, calls, mixture, noise):
+TWICE = ("heun", "dpm2", "dpm2_a", "dpmpp_2s_a", "dpmpp_sde", "restart")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_cost_in_network_calls(sampler, mixture, noise):
     count = 0
 
     def denoise(x, sigma):
@@ -189,7 +273,7 @@ def test_cost_in_network_calls(sampler, calls, mixture, noise):
 
     x = noise((2, 2, 1, 1), 0) * 3
     SAMPLERS[sampler](denoise, x, exponential_sigmas(7, 0.1, 3.0), noise=noise)
-    assert count == calls
+    assert count == 13 if sampler in TWICE else {"plms": 8}.get(sampler, 7)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -202,7 +286,7 @@ def test_ending_at_zero_gives_the_last_denoised(sampler, mixture, noise):
 
     x = noise((2, 2, 1, 1), 0) * 3
     out = SAMPLERS[sampler](denoise, x, exponential_sigmas(7, 0.1, 3.0), noise=noise)
-    if sampler != "plms":  # which extrapolates to the end, as diffusers' does
+    if sampler not in ("lms", "plms"):  # which extrapolate to the end, as diffusers' do
         assert torch.equal(out, last["denoised"])
 
 
@@ -212,16 +296,45 @@ def test_ddim_without_fresh_noise_is_euler(mixture, silent):
     assert torch.equal(ddim, sample_euler(mixture, _points(), sigmas, noise=silent))
 
 
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [("DPM++ 2M", "dpmpp_2m"), ("Euler a", "euler_a"), ("Heun", "heun"), ("PLMS", "plms")],
-)
-def test_other_programs_spellings_are_read(name, known):
-    assert sampler_by_name(name) is SAMPLERS[known]
+SPELLINGS = {
+    "DPM++ 2M": "dpmpp_2m",
+    "DPM++ 2M Karras": "dpmpp_2m",
+    "DPM++ 2S a": "dpmpp_2s_a",
+    "DPM++ SDE Karras": "dpmpp_sde",
+    "DPM++ 2M SDE Exponential": "dpmpp_2m_sde",
+    "DPM++ 3M SDE": "dpmpp_3m_sde",
+    "DPM2 a Karras": "dpm2_a",
+    "Euler a": "euler_a",
+    "k_dpmpp_2m_ka": "dpmpp_2m",
+    "LMS Karras": "lms",
+    "PLMS": "plms",
+    "Restart": "restart",
+    "UniPC": "unipc",
+    "euler_ancestral": "euler_a",
+    "dpm_2": "dpm2",
+    "dpm_2_ancestral": "dpm2_a",
+    "dpmpp_2s_ancestral": "dpmpp_2s_a",
+    "dpmpp_3m_sde_gpu": "dpmpp_3m_sde",
+    "uni_pc": "unipc",
+    "uni_pc_bh2": "unipc",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "KDPM2AncestralDiscreteScheduler": "dpm2_a",
+    "PNDMScheduler": "plms",
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_programs_spellings_are_read(name):
+    assert sampler_by_name(name) is SAMPLERS[SPELLINGS[name]]
+
+
+def test_the_schedule_in_a_name_is_read():
+    assert schedule_in("DPM++ 2M Karras") == "karras"
+    assert schedule_in("DPM++ 2M SDE Exponential") == "exponential"
+    assert schedule_in("euler_sgm_uniform") == "sgm_uniform"
+    assert schedule_in("DPM++ 2M") is None
 
 
 def test_an_unknown_sampler_names_the_near_ones():
-    with pytest.raises(
-        SafelightError, match=r"Unknown sampler 'dpmpp_2n'. Did you mean 'dpmpp_2m'"
-    ):
-        sampler_by_name("dpmpp_2n")
+    with pytest.raises(SafelightError, match=r"Unknown sampler 'hoin'. Did you mean 'heun'\?"):
+        sampler_by_name("hoin")

@@ -1,5 +1,7 @@
 """Full runs of diffusers' schedulers, as its pipelines drive them, and of our samplers."""
 
+import inspect
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -59,7 +61,7 @@ def their_run(scheduler, steps: int, **step_options) -> Tensor:
     x = torch.cat([torch.randn((1, *SHAPE[1:]), generator=g) for g in generators])
     scheduler.set_timesteps(steps)
     x = x * getattr(scheduler, "init_noise_sigma", 1.0)  # a flow's class has none
-    if "Ancestral" in type(scheduler).__name__ or step_options.get("eta"):
+    if "generator" in inspect.signature(scheduler.step).parameters:
         step_options["generator"] = generators
     for t in scheduler.timesteps:
         seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x

@@ -105,6 +105,15 @@ def test_a_trained_vocabulary_comes_back_from_both_kinds_of_files(tmp_path: Path
     assert words[4] == tokenizer.id_of(EOS)  # each word learned whole
 
 
+def test_captions_in_any_order_give_the_same_vocabulary():
+    captions = ["a" + letter for letter in "bcdefghijk"]  # ten merges of equal count
+    learned = [
+        ClipTokenizer.train(captions[turn:] + captions[:turn], vocab_size=600, length=8).to_json()
+        for turn in range(4)
+    ]
+    assert len(set(learned)) == 1
+
+
 @pytest.mark.parametrize("text", ['{"model": {"type": "WordPiece"}}', "[]", '{"model": 3}'])
 def test_other_tokenizers_are_refused_in_one_line(tmp_path: Path, text: str):
     path = tmp_path / "tokenizer.json"

@@ -193,6 +193,11 @@ def _made(values: dict[str, Value], overrides: Sequence[str], path: Path) -> Rec
         recipe = from_dict(KINDS[kind], values, "")
     except ValueError as error:  # from a configuration whose parts do not fit each other
         raise SafelightError(f"{path}: {error}") from error
+    if recipe.optim.cooldown > recipe.loop.steps:
+        raise SafelightError(
+            f"optim.cooldown is {recipe.optim.cooldown}, longer than the training's "
+            f"{recipe.loop.steps} steps (loop.steps); lower it."
+        )
     return cast(Recipe, _resolved(recipe, folder, changed, ""))
 
 

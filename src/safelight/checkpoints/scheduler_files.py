@@ -12,7 +12,7 @@ from safelight.checkpoints.tables.schedulers import CLASSES, OPTIONAL, OWN, TABL
 from safelight.config import Value, from_dict, near, read_json, to_dict
 from safelight.errors import SafelightError
 
-_NOT_THEIRS = {"class_name", "unsupported", "borrowed"}
+_NOT_THEIRS = {"class_name", "unsupported", "borrowed", "chosen_schedule", "chosen_sigmas"}
 
 
 def read_scheduler(folder: Path, *, amended: bool = False) -> SchedulerConfig:
@@ -99,6 +99,8 @@ def scheduler_to_diffusers(config: SchedulerConfig) -> dict[str, Value]:
     dropped = {*_NOT_THEIRS, *(set(OPTIONAL) - set(kind.takes))}
     if kind.levels != "betas":
         dropped |= set(TABLE)
+    if not kind.spaced:
+        dropped |= {"timestep_spacing", "steps_offset"}
     if kind.levels == "flow":
         dropped.add("prediction_type")
     return {

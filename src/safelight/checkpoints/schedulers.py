@@ -1,6 +1,7 @@
 """A scheduler's configuration in diffusers' words, and what our diffusion layer makes of it."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -14,6 +15,7 @@ from safelight.checkpoints.tables.schedulers import (
     CLASS_OF_SAMPLER,
     CLASSES,
     PREDICTIONS,
+    SDE_OF,
     BetaSchedule,
     Levels,
     SchedulerClass,
@@ -31,8 +33,10 @@ from safelight.diffusion.noise_schedule import (
 )
 from safelight.diffusion.parameterization import Parameterization, by_name, edm
 from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
+from safelight.diffusion.schedules import SPACINGS, check_sigmas, schedule_name, schedule_sigmas
 from safelight.diffusion.sigmas import (
     Spacing,
+    beta_sigmas,
     ddim_landings,
     exponential_sigmas,
     flow_sigmas,
@@ -40,10 +44,24 @@ from safelight.diffusion.sigmas import (
     lcm_sigmas,
     model_sigmas,
     solver_flow_sigmas,
+    tcd_landings,
+    unipc_flow_sigmas,
 )
 from safelight.diffusion.solvers import sample_ddim
+from safelight.diffusion.solvers_adams import sample_deis
+from safelight.diffusion.solvers_consistency import sample_tcd
 from safelight.diffusion.solvers_multistep import sample_dpmpp_2m, sample_plms
+from safelight.diffusion.solvers_sde import sample_dpmpp_2m_sde
+from safelight.diffusion.solvers_unipc import sample_unipc
 from safelight.errors import SafelightError
+
+_SETTLING = {
+    "dpmpp_2m": sample_dpmpp_2m,
+    "dpmpp_2m_sde": sample_dpmpp_2m_sde,
+    "deis": sample_deis,
+    "unipc": sample_unipc,
+}
+"""Samplers whose last steps are of lower order, but not where another model goes on."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class SchedulerConfig:
     `FlowMatchEulerDiscreteScheduler` with its `shift`, or a class that has `use_flow_sigmas` with
     `flow_shift`; EDM is a class with `sigma_min` to `rho`. `unsupported` lists options of the class
     that its sampler here does not have; `borrowed` is a sampler of ours that diffusers has no class
-    for at such noise levels.
+    for at such noise levels; `chosen_schedule` and `chosen_sigmas` are what `with_levels` has set.
 
     Raises `SafelightError` for a flow that the class does not know, and for a prediction that does
     not go with its noise levels.
@@ -74,6 +92,7 @@ class SchedulerConfig:
     final_sigmas_type: Literal["zero", "sigma_min"] | None = None
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
+    use_beta_sigmas: bool = False
     use_flow_sigmas: bool = False
     flow_shift: float = 1.0
     shift: float = 1.0
@@ -83,8 +102,11 @@ class SchedulerConfig:
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     rho: float = 7.0
     original_inference_steps: int = 50
+    algorithm_type: str = "dpmsolver++"
     unsupported: tuple[str, ...] = ()
     borrowed: str | None = None
+    chosen_schedule: str | None = None
+    chosen_sigmas: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.use_flow_sigmas and "use_flow_sigmas" not in self._class.takes:
@@ -100,14 +122,14 @@ class SchedulerConfig:
                 f"{self.class_name} (expected {' or '.join(known)}{flow})."
             )
         if self.use_flow_sigmas and (
-            self.use_karras_sigmas
-            or self.use_exponential_sigmas
+            self._curve is not None
             or self.rescale_betas_zero_snr
             or self.final_sigmas_type == "sigma_min"
         ):
             raise SafelightError(
                 "use_flow_sigmas does not go with use_karras_sigmas, use_exponential_sigmas, "
-                "rescale_betas_zero_snr or final_sigmas_type = 'sigma_min'; leave these out."
+                "use_beta_sigmas, rescale_betas_zero_snr or final_sigmas_type = 'sigma_min'; leave "
+                "these out."
             )
         if self.levels == "edm" and not (self.sigma_data > 0 and self.rho > 0):
             raise SafelightError(
@@ -133,6 +155,8 @@ class SchedulerConfig:
     def sampler(self) -> str:
         """Our name of the sampler; `SafelightError` if it is none of ours."""
         name = self.borrowed or self._class.sampler
+        if self.borrowed is None and self.algorithm_type == "sde-dpmsolver++":
+            name = SDE_OF.get(name or "", name)
         if name is None or self.unsupported:
             with_options = f" with {', '.join(self.unsupported)}" if self.unsupported else ""
             raise SafelightError(
@@ -164,7 +188,38 @@ class SchedulerConfig:
             use_flow_sigmas=solver_flow,
             shift=self._shift,
             flow_shift=self._shift,
+            algorithm_type="sde-dpmsolver++" if name in SDE_OF.values() else "dpmsolver++",
         )
+
+    def with_levels(
+        self, schedule: str | None = None, sigmas: Sequence[float] | None = None
+    ) -> "SchedulerConfig":
+        """The same sampler at noise levels of the user's choice: a schedule by its name in
+        `diffusion.schedules`, or the falling `sigmas` themselves (steps + 1,). To be called after
+        `with_sampler`.
+
+        Raises `SafelightError` for both at once, an unknown schedule, with the near ones, and one
+        that does not go with the model's noise levels or the sampler.
+        """
+        if schedule is None and sigmas is None:
+            return self
+        if sigmas is not None:
+            if schedule is not None:
+                raise SafelightError("Give a schedule or sigmas, not both.")
+            check_sigmas(sigmas)
+            return replace(self, chosen_sigmas=tuple(sigmas))
+        name = schedule_name(schedule or "")
+        if name not in SPACINGS:
+            return replace(self, chosen_schedule=name)
+        if self.levels != "betas" or not self._class.spaced:
+            raise SafelightError(
+                f"The schedule {name} is for samplers on a table of betas that have no levels of "
+                f"their own, unlike {self.sampler} here; leave it out."
+            )
+        curves = dict.fromkeys(
+            ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), False
+        )
+        return replace(self, timestep_spacing=name, **curves)
 
     def schedule(self) -> NoiseSchedule:
         """The noise levels that the network knows; `SafelightError` if there are no such levels."""
@@ -181,37 +236,49 @@ class SchedulerConfig:
         return by_name(self.prediction)
 
     def sigmas(self, steps: int) -> Float[Tensor, " n"]:
-        """The falling noise levels (steps + 1,), float64, that diffusers' class would stop at.
+        """The falling noise levels (steps + 1,), float64, that diffusers' class would stop at, or
+        those that were chosen.
 
-        Raises `SafelightError` if there are more steps than the network knows times.
+        Raises `SafelightError` if there are more steps than the network knows times, or not as many
+        as there are sigmas of the user's own.
         """
+        if self.chosen_sigmas is not None:
+            if steps != len(self.chosen_sigmas) - 1:
+                raise SafelightError(
+                    f"{len(self.chosen_sigmas)} sigmas make {len(self.chosen_sigmas) - 1} steps, "
+                    f"not {steps}; leave the steps out."
+                )
+            return torch.tensor(self.chosen_sigmas, dtype=torch.float64)
+        if self.chosen_schedule is not None:
+            return schedule_sigmas(self.chosen_schedule, self.schedule(), steps)
         if self.levels == "flow":
-            law = solver_flow_sigmas if self.use_flow_sigmas else flow_sigmas
-            return law(self._flow(), steps)
+            solver = unipc_flow_sigmas if self._class.sampler == "unipc" else solver_flow_sigmas
+            return (solver if self.use_flow_sigmas else flow_sigmas)(self._flow(), steps)
         if self.levels == "edm":
             return self._edm_sigmas(steps)
         schedule, kind = self._table(), self._class
-        if kind.sampler == "lcm":
-            return lcm_sigmas(schedule, steps, distilled=self.original_inference_steps)
         final = self._final_sigma(schedule)
+        if kind.sampler in ("lcm", "tcd"):
+            distilled = self.original_inference_steps
+            final = final if kind.stops_short else 0.0
+            return lcm_sigmas(schedule, steps, distilled=distilled, final_sigma=final)
         even = model_sigmas(
             schedule,
             steps,
             self.spacing,
-            steps_offset=self.steps_offset,
+            steps_offset=self.steps_offset if kind.spaced else 0,
             final_sigma=final,
             whole_times=kind.whole_times,
             end_included=kind.end_included,
         )
-        if not self.use_karras_sigmas and not self.use_exponential_sigmas:
+        if self._curve is None:
             return even
         low, high = (
             (schedule.sigma_min, schedule.sigma_max)
             if kind.whole_range
             else (even[-2].item(), even[0].item())
         )
-        curve = karras_sigmas if self.use_karras_sigmas else exponential_sigmas
-        return curve(steps, low, high, final_sigma=final)
+        return self._curve(steps, low, high, final_sigma=final)
 
     def solver(self, steps: int, span: slice = slice(None)) -> Sampler:
         """The sampler for `sigmas(steps)`, or for a `span` of those steps, with what diffusers'
@@ -221,23 +288,18 @@ class SchedulerConfig:
 
         Raises `SafelightError` if the model's sampler is none of ours.
         """
-        name = self.sampler
+        name, settles = self.sampler, span.stop is None
         if name == "plms":
             velocity = self.levels == "betas" and self.prediction == "v_prediction"
             return partial(sample_plms, velocity=velocity)
-        if name == "dpmpp_2m" and span.stop is not None:
-            return partial(sample_dpmpp_2m, lower_order_final=False)
-        if name != "ddim" or self.levels != "betas":
-            return SAMPLERS[name]
-        schedule = self._table()
-        landings = ddim_landings(
-            schedule,
-            steps,
-            self.spacing,
-            steps_offset=self.steps_offset,
-            final_sigma=self._final_sigma(schedule),
-        )
-        return partial(sample_ddim, landings=landings[span])
+        if name in _SETTLING and not settles:
+            return partial(_SETTLING[name], lower_order_final=False)
+        if name == "ddim" and self.levels == "betas" and not self._chosen:
+            return partial(sample_ddim, landings=self._ddim_landings(steps)[span])
+        if name == "tcd" and self.levels == "betas":
+            landings = tcd_landings(self._table(), self.sigmas(steps))
+            return partial(sample_tcd, landings=landings[span])
+        return SAMPLERS[name]
 
     def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
         """What standard normal noise is multiplied by to be x at the first of `sigmas`.
@@ -262,7 +324,8 @@ class SchedulerConfig:
     @property
     def spacing(self) -> Spacing:
         """How times are laid out: the model's choice, or that of diffusers' class."""
-        return self.timestep_spacing or self._class.spacing
+        kind = self._class
+        return (self.timestep_spacing if kind.spaced else None) or kind.spacing
 
     @property
     def _class(self) -> SchedulerClass:
@@ -271,6 +334,28 @@ class SchedulerConfig:
     @property
     def _shift(self) -> float:
         return self.flow_shift if self.use_flow_sigmas else self.shift
+
+    @property
+    def _chosen(self) -> bool:
+        return self.chosen_schedule is not None or self.chosen_sigmas is not None
+
+    @property
+    def _curve(self) -> Callable[..., Float[Tensor, " n"]] | None:
+        if self.use_karras_sigmas:
+            return karras_sigmas
+        if self.use_exponential_sigmas:
+            return exponential_sigmas
+        return beta_sigmas if self.use_beta_sigmas else None
+
+    def _ddim_landings(self, steps: int) -> Float[Tensor, " n"]:
+        schedule = self._table()
+        return ddim_landings(
+            schedule,
+            steps,
+            self.spacing,
+            steps_offset=self.steps_offset,
+            final_sigma=self._final_sigma(schedule),
+        )
 
     def _flow(self) -> FlowSchedule:
         return FlowSchedule(
@@ -299,11 +384,16 @@ class SchedulerConfig:
         return law(self.num_train_timesteps, self.beta_start, self.beta_end)
 
     def _between(self) -> Between:
-        curved = self.use_karras_sigmas or self.use_exponential_sigmas
-        return "log" if curved and self._class.between == "linear" else self._class.between
+        kind = self._class.between
+        if kind == "linear" and (self._curve is not None or self._chosen):
+            return "log"
+        cut = kind == "nearest" and (self.use_exponential_sigmas or self.use_beta_sigmas)
+        return "floor" if cut and not self._chosen else kind
 
     def _final_sigma(self, schedule: DiscreteSchedule) -> float:
         kind = self._class
+        if kind.stops_short:
+            return schedule.sigma_min if self._curve is None else 0.0
         to_zero = (
             self.final_sigmas_type != "sigma_min"
             if "final_sigmas_type" in kind.takes

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from safelight.errors import SafelightError
 
-Between = Literal["log", "linear", "nearest"]
+Between = Literal["log", "linear", "nearest", "floor"]
 """What t a sigma between two entries of a table has; see `DiscreteSchedule`."""
 
 
@@ -46,7 +46,8 @@ class DiscreteSchedule:
 
     - "log": linear in log sigma, as k-diffusion and diffusers' Karras spacing do;
     - "linear": linear in sigma, as diffusers' Euler and Heun do for fractional linspace times;
-    - "nearest": as "log", then rounded, as diffusers' DPM-Solver does.
+    - "nearest" and "floor": as "log", then rounded or cut, as diffusers' DPM-Solver does with
+      Karras' levels and with other curves; cut, its last time is the one before the end.
 
     Raises `SafelightError` if the table does not fall strictly.
     """
@@ -102,7 +103,10 @@ class DiscreteSchedule:
         t = low + weight
         # A float32 sigma of the table lands this near its integer, which is what the network knows.
         reach = 0.5 if self.between == "nearest" else 1e-4
-        return torch.where((t - t.round()).abs() <= reach, t.round(), t).to(sigma.dtype)
+        t = torch.where((t - t.round()).abs() <= reach, t.round(), t)
+        if self.between == "floor":
+            t = t.floor().clamp(max=len(grid) - 2)
+        return t.to(sigma.dtype)
 
     def t_to_sigma(self, t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The noise level at each time, in the table's range; clamped beyond it."""

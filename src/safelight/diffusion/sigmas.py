@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from safelight.diffusion.beta_distribution import beta_quantiles
 from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule, NoiseSchedule
 from safelight.errors import SafelightError
 
@@ -59,19 +60,30 @@ def ddim_landings(
     return torch.where(landings < 0, torch.full_like(sigmas, final_sigma), sigmas)
 
 
+def tcd_landings(
+    schedule: DiscreteSchedule, sigmas: Float[Tensor, " n"], *, gamma: float = 0.3
+) -> Float[Tensor, " m"]:
+    """Where each of diffusers' TCD steps jumps to (n - 1,): `1 - gamma` of its target's time, a
+    whole one (Zheng et al. 2024, arXiv 2402.19159, algorithm 4).
+    """
+    times = ((1 - gamma) * schedule.sigma_to_t(sigmas[1:])).floor()
+    return torch.minimum(schedule.t_to_sigma(times), sigmas[1:])
+
+
 def lcm_sigmas(
-    schedule: DiscreteSchedule, steps: int, *, distilled: int = 50
+    schedule: DiscreteSchedule, steps: int, *, distilled: int = 50, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:
-    """The levels of diffusers' `LCMScheduler`: some of the `distilled` times that a latent
-    consistency model was taught, which end at 0 (Luo et al. 2023, arXiv 2310.04378, section 4.3).
+    """The levels of diffusers' `LCMScheduler` and `TCDScheduler`: some of the `distilled` times
+    that the model was taught, then `final_sigma` (Luo et al. 2023, arXiv 2310.04378, section 4.3).
 
     Raises `SafelightError` for more steps than such times.
     """
     taught = np.arange(1, min(distilled, len(schedule)) + 1)
     times = taught * (len(schedule) // distilled) - 1
-    _check_steps(steps, len(times))
+    check_steps(steps, len(times))
     chosen = np.floor(np.linspace(0, len(times), steps, endpoint=False)).astype(np.int64)
-    return _ended(schedule.t_to_sigma(torch.from_numpy(times[::-1][chosen].astype(float))), 0.0)
+    levels = schedule.t_to_sigma(torch.from_numpy(times[::-1][chosen].astype(float)))
+    return _ended(levels, final_sigma)
 
 
 def split_at(schedule: DiscreteSchedule, sigmas: Float[Tensor, " n"], part: float) -> int:
@@ -89,7 +101,7 @@ def flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
     shifted 1 / num, then shifted again, which is how Stable Diffusion 3 samples (Esser et al. 2024,
     eq. 23); then 0.
     """
-    _check_steps(steps, schedule.num)
+    check_steps(steps, schedule.num)
     least = schedule.sigma_min / (1 + schedule.sigma_min)
     u = torch.linspace(1, least, steps, dtype=torch.float64)
     sigmas = schedule.shift * schedule.t_to_sigma(schedule.num * u)
@@ -100,9 +112,20 @@ def solver_flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"
     """The levels of diffusers' `DPMSolverMultistepScheduler` with `use_flow_sigmas`: u evenly from
     1 - 1 / num down to 0, shifted once (Esser et al. 2024, eq. 23).
     """
-    _check_steps(steps, schedule.num)
+    check_steps(steps, schedule.num)
     u = torch.linspace(1 - 1 / schedule.num, 0, steps + 1, dtype=torch.float64)
     return schedule.shift * u / (1 - u)
+
+
+def unipc_flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]:
+    """The levels of diffusers' `UniPCMultistepScheduler` with `use_flow_sigmas`: u evenly from 1 to
+    1 / num, the last left out, shifted once; pure noise stands at u = 1 - 1e-6.
+    """
+    check_steps(steps, schedule.num)
+    u = torch.linspace(1, 1 / schedule.num, steps + 1, dtype=torch.float64)[:-1]
+    shifted = schedule.shift * u / (1 + (schedule.shift - 1) * u)
+    shifted[0] -= 1e-6
+    return _ended(shifted / (1 - shifted), 0.0)
 
 
 def usual_sigmas(schedule: NoiseSchedule, steps: int) -> Float[Tensor, " n"]:
@@ -120,7 +143,7 @@ def karras_sigmas(
     steps: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:
     """Levels evenly spaced in `sigma^(1 / rho)` (Karras et al. 2022, eq. 5)."""
-    _check_steps(steps)
+    check_steps(steps)
     ramp = torch.linspace(
         sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64
     )
@@ -131,10 +154,21 @@ def exponential_sigmas(
     steps: int, sigma_min: float, sigma_max: float, *, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:
     """Levels evenly spaced in log sigma."""
-    _check_steps(steps)
+    check_steps(steps)
     ends = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log()
     ramp = torch.linspace(ends[0].item(), ends[1].item(), steps, dtype=torch.float64)
     return _ended(ramp.exp(), final_sigma)
+
+
+def beta_sigmas(
+    steps: int, sigma_min: float, sigma_max: float, *, final_sigma: float = 0.0
+) -> Float[Tensor, " n"]:
+    """Levels at even quantiles of Beta(0.6, 0.6) over sigma, as diffusers' `use_beta_sigmas` and
+    AUTOMATIC1111 lay them out; `schedules` has those of the paper, over time.
+    """
+    check_steps(steps)
+    evenly = 1 - torch.linspace(0, 1, steps, dtype=torch.float64)
+    return _ended(sigma_min + (sigma_max - sigma_min) * beta_quantiles(evenly), final_sigma)
 
 
 def _times(
@@ -147,7 +181,7 @@ def _times(
 ) -> Float[Tensor, " n"]:
     # In numpy, because its last digits decide which way diffusers rounds a time that ends in .5.
     # Differs from diffusers where arange gives it one time too many, -1, which no network knows.
-    _check_steps(steps, count - end_included)
+    check_steps(steps, count - end_included)
     points = steps + end_included
     if spacing == "trailing":
         times = np.arange(count, 0, -count / steps)[:steps].round() - 1
@@ -164,7 +198,8 @@ def _times(
     return torch.from_numpy(times.astype(np.float64))
 
 
-def _check_steps(steps: int, most: int | None = None) -> None:
+def check_steps(steps: int, most: int | None = None) -> None:
+    """Raises `SafelightError` for less than one step, or more than `most`."""
     if steps < 1 or (most is not None and steps > most):
         wanted = "at least 1 step" if most is None else f"1 to {most} steps"
         raise SafelightError(f"Expected {wanted}, got {steps}.")

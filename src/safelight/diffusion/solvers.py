@@ -1,4 +1,4 @@
-"""Samplers of one step each: Euler, DDIM, Heun, Euler ancestral and LCM, as pure functions.
+"""Samplers of one step each: Euler, DDIM, Heun, DPM-Solver-2 and DPM++ 2S, as pure functions.
 
 Each takes `denoise`, x (b, c, h, w) at noise level `sigmas[0]` (float32 or finer) and falling noise
 levels (n + 1,), and gives x at `sigmas[-1]`. Step i draws `noise(x.shape, i + 1)` if it needs
@@ -60,20 +60,6 @@ def sample_ddim(
     return x
 
 
-def sample_euler_ancestral(
-    denoise: Denoise,
-    x: Float[Tensor, "b c h w"],
-    sigmas: Float[Tensor, " n"],
-    *,
-    noise: Noise,
-    on_step: OnStep | None = None,
-) -> Float[Tensor, "b c h w"]:
-    """Euler's method with the noise of the reverse Markov chain put back each step; the same as
-    DDIM with eta 1 (Song et al. 2021, eq. 16).
-    """
-    return sample_ddim(denoise, x, sigmas, noise=noise, on_step=on_step, eta=1.0)
-
-
 def sample_heun(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
@@ -99,7 +85,7 @@ def sample_heun(
     return x
 
 
-def sample_lcm(
+def sample_dpm2(
     denoise: Denoise,
     x: Float[Tensor, "b c h w"],
     sigmas: Float[Tensor, " n"],
@@ -107,14 +93,49 @@ def sample_lcm(
     noise: Noise,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Consistency sampling in several steps: x0 is taken at its word, and noised anew to the next
-    level (Luo et al. 2023, arXiv 2310.04378, algorithm 3).
+    """DPM-Solver-2, order 2, two calls a step but one where the target is 0: the slope of the whole
+    step is taken halfway in log sigma (Lu et al. 2022, arXiv 2206.00927, algorithm 1).
 
-    Their boundary condition, which is 1 to a part in 10^5 from time 19 on, is left out.
+    `(target - sigma) * (x' - x0') / middle` is written with `(x' - x0') / middle = (x - x0) / sigma
+    + (x0 - x0') / middle`.
     """
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
-        x = denoised + target * noise(x.shape, i + 1) if target > 0 else denoised
+        if target > 0:
+            middle = math.sqrt(sigma * target)
+            halfway = denoise(toward(denoised, x, middle / sigma), level(x, middle))
+            x = toward(denoised, x, target / sigma)
+            x = x + (target - sigma) / middle * (denoised - halfway)
+        else:
+            x = denoised
+        if on_step is not None:
+            on_step(i, sigma, x, denoised)
+    return x
+
+
+def sample_dpmpp_2s(
+    denoise: Denoise,
+    x: Float[Tensor, "b c h w"],
+    sigmas: Float[Tensor, " n"],
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """DPM-Solver++ of order 2 in pairs of steps, one call each (Lu et al. 2022, arXiv 2211.01095,
+    algorithm 1): the first of a pair is Euler's, the second starts again where the pair did.
+
+    The last step is Euler's, as in diffusers' `DPMSolverSinglestepScheduler`.
+    """
+    start, first, began = x, x, 0.0  # x, x0 and sigma where the pair began
+    last = len(sigmas) - 2
+    for i, (sigma, target) in enumerate(steps(sigmas)):
+        denoised = denoise(x, level(x, sigma))
+        if i % 2 == 0 or i == last:
+            start, first, began = x, denoised, sigma
+            x = toward(denoised, x, target / sigma)
+        else:
+            part = math.log(began / sigma) / math.log(began / target)  # of the pair, in log sigma
+            x = toward(first + (denoised - first) / (2 * part), start, target / began)
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x

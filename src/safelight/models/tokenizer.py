@@ -131,6 +131,8 @@ class ClipTokenizer:
     def train(captions: Iterable[str], vocab_size: int, length: int) -> "ClipTokenizer":
         """Learns a vocabulary of at most `vocab_size` tokens (512 bytes and 2 marks among them).
 
+        The same captions, in whatever order, give the same vocabulary to the byte.
+
         Raises `SafelightError` if there is no room for these, or for the marks in `length`.
         """
         letters = _byte_letters()
@@ -142,16 +144,11 @@ class ClipTokenizer:
             )
         if length < 3:
             raise SafelightError(f"length should be 3 tokens or more, got {length}.")
-        learner = _build({}, [], special=False)
-        trainer = BpeTrainer(
-            vocab_size=vocab_size - 2 - len(letters),
-            initial_alphabet=letters,
-            end_of_word_suffix="</w>",
-            show_progress=False,
-        )
-        learner.train_from_iterator(captions, trainer)
-        model = _Stored.model_validate_json(learner.to_str()).model
-        pairs = _pairs([" ".join(pair) for pair in model.merges], "learned merges")
+        captions = list(captions)
+        found = _learned(captions, 0, letters).vocab  # single letters, and those that end words
+        singles = sorted(found, key=lambda token: (len(token), token))
+        learned = _learned(captions, vocab_size - 2 - len(letters), singles)
+        pairs = _pairs([" ".join(pair) for pair in learned.merges], "learned merges")
         tokens = dict.fromkeys(
             [*letters, *(letter + "</w>" for letter in letters), *map("".join, pairs)]
         )
@@ -183,6 +180,24 @@ class ClipTokenizer:
             folder / "special_tokens_map.json",
             {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad},
         )
+
+
+def _learned(captions: list[str], vocab_size: int, first: list[str]) -> "_Model":
+    """What `tokenizers` learns, with the ids of the tokens `first` in their order.
+
+    Pairs of equal count are merged in the order of their ids. The learner numbers letters that end
+    words ("a</w>") as a hash map brings them, differently in every process, unless they are
+    special tokens: those come first, as given.
+    """
+    learner = _build({}, [], special=False)
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=first,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    learner.train_from_iterator(captions, trainer)
+    return _Stored.model_validate_json(learner.to_str()).model
 
 
 def _build(

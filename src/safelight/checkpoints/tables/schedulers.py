@@ -38,6 +38,8 @@ class SchedulerClass:
     whole_times: bool = True  # linspace's times are rounded
     end_included: bool = False  # time 0 counts among the points that are spaced
     whole_range: bool = False  # Karras' levels span the whole schedule, not the chosen times
+    spaced: bool = True  # it has timestep_spacing and steps_offset
+    stops_short: bool = False  # always at the least sigma of the schedule, not at 0
     between: Between = "linear"
     takes: tuple[str, ...] = ()  # those of the keys below that it knows
     options: Options = field(default_factory=dict[str, tuple[Value, tuple[Value, ...]]])
@@ -48,11 +50,18 @@ _CLIPPED = (True, (False,))
 _ZERO_SNR = "rescale_betas_zero_snr"
 _FINAL = "final_sigmas_type"
 _ALPHA = "set_alpha_to_one"
-_CURVES = ("use_karras_sigmas", "use_exponential_sigmas")
+_CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+_ALGORITHM = "algorithm_type"
 _SOLVER_FLOW = ("use_flow_sigmas", "flow_shift")
 _EDM = ("sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", _FINAL)
 
-OWN = (*_SOLVER_FLOW, "shift", "original_inference_steps", *(key for key in _EDM if key != _FINAL))
+OWN = (
+    *_SOLVER_FLOW,
+    *(key for key in _EDM if key != _FINAL),
+    "shift",
+    "original_inference_steps",
+    _ALGORITHM,
+)
 """Keys of `SchedulerConfig` that mean something in the classes that have them alone."""
 
 OPTIONAL = (_ALPHA, _ZERO_SNR, _FINAL, *_CURVES, *OWN)
@@ -75,10 +84,12 @@ PREDICTIONS: Mapping[Levels, tuple[str, ...]] = {
 }
 """What a network may predict at such levels, the default first."""
 
+_KARRAS_ROUNDS: Options = {"use_karras_sigmas": _OFF}  # some of its times, and not others
+_SDE = "sde-dpmsolver++"
 _SOLVER: Options = {
-    "algorithm_type": ("dpmsolver++", ("dpmsolver++",)),
+    _ALGORITHM: ("dpmsolver++", ("dpmsolver++", _SDE)),
     "solver_order": (2, (2,)),
-    "solver_type": ("midpoint", ("midpoint",)),
+    "solver_type": ("midpoint", ("midpoint", "logrho", "bh1", "bh2")),  # as it takes the others'
     "lower_order_final": (True, (True,)),
     "euler_at_final": _OFF,
     "thresholding": _OFF,
@@ -106,7 +117,6 @@ CLASSES: Mapping[str, SchedulerClass] = {
         whole_times=False,
         takes=(_ZERO_SNR, _FINAL, *_CURVES),
         options={
-            "use_beta_sigmas": _OFF,
             "interpolation_type": ("linear", ("linear",)),
             "timestep_type": ("discrete", ("discrete",)),
         },
@@ -120,7 +130,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
         beta_start=0.00085,
         beta_end=0.012,
         takes=_CURVES,
-        options={"clip_sample": _OFF, "use_beta_sigmas": _OFF},
+        options={"clip_sample": _OFF},
     ),
     "DPMSolverMultistepScheduler": SchedulerClass(
         "dpmpp_2m",
@@ -128,10 +138,9 @@ CLASSES: Mapping[str, SchedulerClass] = {
         end_included=True,
         whole_range=True,
         between="nearest",
-        takes=(_ZERO_SNR, _FINAL, *_CURVES, *_SOLVER_FLOW),
+        takes=(_ZERO_SNR, _FINAL, *_CURVES, *_SOLVER_FLOW, _ALGORITHM),
         options={
             **_SOLVER,
-            "use_beta_sigmas": _OFF,
             "use_lu_lambdas": _OFF,
             "lambda_min_clipped": (-math.inf, (-math.inf,)),
             "variance_type": (None, (None,)),
@@ -164,16 +173,112 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
     "EDMEulerScheduler": SchedulerClass("euler", levels="edm", takes=_EDM),
     "EDMDPMSolverMultistepScheduler": SchedulerClass(
-        "dpmpp_2m", levels="edm", takes=_EDM, options=_SOLVER
+        "dpmpp_2m", levels="edm", takes=(*_EDM, _ALGORITHM), options=_SOLVER
     ),
-    # Only their noise schedules are known; another sampler has to be asked for.
-    "DDPMScheduler": SchedulerClass(None, "leading", takes=(_ZERO_SNR,)),
-    "LMSDiscreteScheduler": SchedulerClass(None),
-    "KDPM2DiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
-    "KDPM2AncestralDiscreteScheduler": SchedulerClass(None, beta_start=0.00085, beta_end=0.012),
-    "DPMSolverSinglestepScheduler": SchedulerClass(None),
-    "DEISMultistepScheduler": SchedulerClass(None),
-    "UniPCMultistepScheduler": SchedulerClass(None, takes=(_ZERO_SNR, *_SOLVER_FLOW)),
+    "DDPMScheduler": SchedulerClass(
+        "ddpm",
+        "leading",
+        unit_variance=True,
+        terminal_sigma=2.0**20,
+        takes=(_ZERO_SNR,),
+        options={
+            "clip_sample": _CLIPPED,
+            "thresholding": _OFF,
+            "variance_type": ("fixed_small", ("fixed_small",)),
+        },
+    ),
+    "TCDScheduler": SchedulerClass(
+        "tcd",
+        "leading",
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        unit_variance=True,
+        terminal_sigma=2.0**20,
+        stops_short=True,
+        takes=(_ALPHA, _ZERO_SNR, "original_inference_steps"),
+        options={"clip_sample": _OFF, "thresholding": _OFF},
+    ),
+    "LMSDiscreteScheduler": SchedulerClass("lms", whole_times=False, takes=_CURVES),
+    "KDPM2DiscreteScheduler": SchedulerClass(
+        "dpm2",
+        whole_times=False,
+        beta_start=0.00085,
+        beta_end=0.012,
+        between="log",  # as its halfway times are
+        takes=_CURVES,
+        options=_KARRAS_ROUNDS,
+    ),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass(
+        "dpm2_a",
+        whole_times=False,
+        beta_start=0.00085,
+        beta_end=0.012,
+        between="log",  # as its halfway times are
+        takes=_CURVES,
+        options=_KARRAS_ROUNDS,
+    ),
+    "DPMSolverSDEScheduler": SchedulerClass(  # with other noise, see solvers_sde
+        "dpmpp_sde", whole_times=False, beta_start=0.00085, beta_end=0.012, takes=_CURVES
+    ),
+    "DPMSolverSinglestepScheduler": SchedulerClass(
+        "dpmpp_2s",
+        unit_variance=True,
+        end_included=True,
+        whole_range=True,
+        spaced=False,
+        between="nearest",
+        takes=(*_CURVES, *_SOLVER_FLOW),
+        options={
+            _ALGORITHM: ("dpmsolver++", ("dpmsolver++",)),
+            "solver_order": (2, (2,)),
+            "solver_type": ("midpoint", ("midpoint", "logrho", "bh1", "bh2")),
+            "lower_order_final": (False, (True, False)),  # which it sets where the end is 0
+            _FINAL: ("zero", ("zero",)),
+            "thresholding": _OFF,
+            "lambda_min_clipped": (-math.inf, (-math.inf,)),
+            "variance_type": (None, (None,)),
+            "use_dynamic_shifting": _OFF,
+        },
+    ),
+    "DEISMultistepScheduler": SchedulerClass(
+        "deis",
+        unit_variance=True,
+        end_included=True,
+        whole_range=True,
+        stops_short=True,
+        between="nearest",
+        options={
+            _ALGORITHM: ("deis", ("deis", "dpmsolver", "dpmsolver++")),
+            "solver_order": (2, (2,)),
+            "solver_type": ("logrho", ("logrho", "midpoint", "heun", "bh1", "bh2")),
+            "lower_order_final": (True, (True,)),
+            "thresholding": _OFF,
+            **dict.fromkeys(_CURVES, _OFF),  # whose last step goes nowhere
+            "use_flow_sigmas": _OFF,
+        },
+    ),
+    "UniPCMultistepScheduler": SchedulerClass(
+        "unipc",
+        unit_variance=True,
+        end_included=True,
+        whole_range=True,
+        between="nearest",
+        takes=(_ZERO_SNR, _FINAL, *_CURVES, *_SOLVER_FLOW),
+        options={
+            "solver_order": (2, (2,)),
+            "solver_type": ("bh2", ("bh2", "midpoint", "heun", "logrho")),
+            "predict_x0": (True, (True,)),
+            "lower_order_final": (True, (True,)),
+            "disable_corrector": ([], ([],)),
+            "solver_p": (None, (None,)),
+            "thresholding": _OFF,
+            "use_dynamic_shifting": _OFF,
+            "shift_terminal": (None, (None,)),
+            "sigma_min": (None, (None,)),
+            "sigma_max": (None, (None,)),
+        },
+    ),
 }
 
 
@@ -185,16 +290,31 @@ def _class_of_sampler(levels: Levels) -> dict[str, str]:
     }
 
 
+_MULTISTEP = "DPMSolverMultistepScheduler"
 CLASS_OF_SAMPLER: Mapping[Levels, Mapping[str, str]] = {
-    "betas": _class_of_sampler("betas"),
-    "flow": _class_of_sampler("flow") | {"dpmpp_2m": "DPMSolverMultistepScheduler"},
-    "edm": _class_of_sampler("edm"),
+    "betas": _class_of_sampler("betas") | {"dpmpp_2m_sde": _MULTISTEP},
+    "flow": _class_of_sampler("flow")
+    | {
+        "dpmpp_2m": _MULTISTEP,
+        "dpmpp_2m_sde": _MULTISTEP,
+        "dpmpp_2s": "DPMSolverSinglestepScheduler",
+        "unipc": "UniPCMultistepScheduler",
+    },
+    "edm": _class_of_sampler("edm") | {"dpmpp_2m_sde": "EDMDPMSolverMultistepScheduler"},
 }
 """diffusers' class of each sampler of ours, at such levels."""
 
+SDE_OF: Mapping[str, str] = {"dpmpp_2m": "dpmpp_2m_sde"}
+"""The sampler that a class's own becomes with the algorithm_type "sde-dpmsolver++"."""
+
 BORROWED: Mapping[Levels, tuple[str, ...]] = {
-    "betas": (),
-    "flow": ("ddim", "euler_a", "lcm"),  # heun and plms lose x0 beside the sigma of pure noise
-    "edm": ("ddim", "euler_a", "heun", "plms", "lcm"),
+    "betas": ("dpmpp_2s_a", "dpmpp_3m_sde", "restart"),
+    # heun, dpm2, lms, plms, deis and restart lose x0 beside the sigma of pure noise
+    "flow": ("ddim", "ddpm", "euler_a", "dpmpp_2s_a", "dpmpp_sde", "dpmpp_3m_sde", "lcm", "tcd"),
+    "edm": (
+        *("ddim", "ddpm", "euler_a", "heun", "dpm2", "dpm2_a", "lms", "plms"),
+        *("dpmpp_2s", "dpmpp_2s_a", "dpmpp_sde", "dpmpp_3m_sde"),
+        *("unipc", "deis", "lcm", "tcd", "restart"),
+    ),
 }
 """Samplers of ours that diffusers has no class for at such levels; they stop where Euler does."""
