@@ -65,10 +65,14 @@ def test_windows_of_the_network_come_again(make):
     made = make("made.png", *options)
     less = make("less.png", *options, "--tile-overlap", "4")
     assert (made != plain).any()
+    faded = make("faded.png", *options, "--tile-fade")
     assert (made != less).any()
+    assert (made != faded).any()
     assert read_manifest(Path("made.png")).windows == Windows(24, 12)
     assert read_manifest(Path("less.png")).windows == Windows(24, 4)
-    assert main(["rerun", "less.png"]) == 0
+    assert read_manifest(Path("faded.png")).windows == Windows(24, 12, fade=True)
+    for name in ("less.png", "faded.png"):
+        assert main(["rerun", name]) == 0
 
 
 def test_a_picture_of_one_window_is_the_same_in_windows(make):
@@ -79,6 +83,7 @@ def test_a_picture_of_one_window_is_the_same_in_windows(make):
     ("options", "message"),
     [
         (["--tile-size", "24"], "ask for that too"),
+        (["--tile-fade"], "ask for that too"),
         (["--tiled-diffusion", "--tile-size", "22"], "nearest: 20 and 24"),
         (["--tiled-diffusion", "--tile-size", "0"], "tile_size should be 1 or more"),
         (["--tiled-diffusion", "--tile-overlap", "32"], "less than tile_size, 32; got 32"),

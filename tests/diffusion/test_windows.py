@@ -31,22 +31,28 @@ def test_what_a_place_alone_decides_is_the_same_through_windows(height, width, s
     overlap = data.draw(st.integers(0, size - 1))
     x = _picture(height, width)
     cond = Conditioning(concat=_picture(height, width, 1), hints=(_picture(2 * height, 2 * width),))
-    made = windowed(_local, size, overlap)(x, SIGMA, cond)
+    made = windowed(_local, size, overlap, fade=data.draw(st.booleans()))(x, SIGMA, cond)
     torch.testing.assert_close(made, _local(x, SIGMA, cond))
 
 
-def test_a_place_is_the_mean_of_the_windows_over_it():
+@pytest.mark.parametrize("fade", [False, True])
+def test_a_place_is_the_mean_of_the_windows_over_it(fade):
     x = _picture(4, 6)
-    made = windowed(_whole, 4, 2)(x, SIGMA, Conditioning())
+    made = windowed(_whole, 4, 2, fade=fade)(x, SIGMA, Conditioning())
     left, right = (_whole(x[..., begin : begin + 4], SIGMA, None) for begin in (0, 2))
-    middle = (left[..., 2:] + right[..., :2]) / 2
+    weights = torch.ones(4)
+    if fade:
+        weights = torch.distributions.Normal(1.5, 0.1 * 4).log_prob(torch.arange(4.0)).exp()
+    middle = left[..., 2:] * weights[2:] + right[..., :2] * weights[:2]
+    middle = middle / (weights[2:] + weights[:2])
     torch.testing.assert_close(made, torch.cat([left[..., :2], middle, right[..., 2:]], dim=-1))
 
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_one_window_over_all_is_the_denoiser_itself(size):
     x = _picture(5, 6)
-    assert torch.equal(windowed(_whole, size, 3)(x, SIGMA, Conditioning()), _whole(x, SIGMA, None))
+    made = windowed(_whole, size, 3, fade=size == 7)(x, SIGMA, Conditioning())
+    assert torch.equal(made, _whole(x, SIGMA, None))
 
 
 @pytest.mark.parametrize(

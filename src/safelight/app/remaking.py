@@ -128,6 +128,7 @@ def request_of(manifest: Manifest) -> Request:
         tiled_diffusion=windows is not None,
         tile_size=None if windows is None else windows.size,
         tile_overlap=None if windows is None else windows.overlap,
+        tile_fade=windows is not None and windows.fade,
     )
 
 

@@ -176,6 +176,7 @@ class ImagePipeline:
         tiled_diffusion: bool = False,
         tile_size: int | None = None,
         tile_overlap: int | None = None,
+        tile_fade: bool = False,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -215,6 +216,7 @@ class ImagePipeline:
                 pictures larger than it was trained for.
             tile_size: of these windows, in pixels; by default as the U-Net was trained.
             tile_overlap: of these windows, in pixels; half their size by default.
+            tile_fade: whether each counts for less towards its edges, which hides them.
             on_step: called after each step of each picture.
 
         Raises:
@@ -242,6 +244,7 @@ class ImagePipeline:
             tiled_diffusion=tiled_diffusion,
             tile_size=tile_size,
             tile_overlap=tile_overlap,
+            tile_fade=tile_fade,
         )
         return list(self.each(request, on_step))
 

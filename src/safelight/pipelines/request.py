@@ -69,6 +69,7 @@ class Windows:
 
     size: int  # pixels, in width and in height
     overlap: int  # of neighbours, in pixels
+    fade: bool = False  # whether each counts for less towards its edges
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Request:
     tiled_diffusion: bool = False  # whether the U-Net works in windows
     tile_size: int | None = None  # of these windows, in pixels
     tile_overlap: int | None = None  # of these windows, in pixels
+    tile_fade: bool = False  # whether each counts for less towards its edges
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -135,9 +137,11 @@ class Request:
 
     def _check_windows(self) -> None:
         size, overlap = self.tile_size, self.tile_overlap
-        if not self.tiled_diffusion and (size is not None or overlap is not None):
+        asked = size is not None or overlap is not None or self.tile_fade
+        if asked and not self.tiled_diffusion:
             raise SafelightError(
-                "tile_size and tile_overlap are those of tiled_diffusion; ask for that too."
+                "tile_size, tile_overlap and tile_fade are those of tiled_diffusion; ask for that "
+                "too."
             )
         if size is not None:
             _at_least_one("tile_size", size)

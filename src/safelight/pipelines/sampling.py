@@ -143,7 +143,8 @@ def _guided(
     )
     if settings.windows is not None:
         factor, windows = model.folder.autoencoder.factor, settings.windows
-        denoiser = windowed(denoiser, windows.size // factor, windows.overlap // factor)
+        size, overlap = windows.size // factor, windows.overlap // factor
+        denoiser = windowed(denoiser, size, overlap, fade=windows.fade)
     cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
     if kind.guided:
         told = with_guidance(cond, settings.scale, model.folder.unet.config)

@@ -118,7 +118,7 @@ def _windows(request: Request, folder: Folder) -> Windows | None:
     check_multiple("tile_overlap", overlap, factor)
     if overlap >= size:
         raise SafelightError(f"tile_overlap should be less than tile_size, {size}; got {overlap}.")
-    return Windows(size, overlap)
+    return Windows(size, overlap, request.tile_fade)
 
 
 def _trained(folder: Folder) -> int:

@@ -47,6 +47,7 @@ def generate(
     tiled_diffusion: Annotated[bool, Parameter(negative=())] = False,
     tile_size: int | None = None,
     tile_overlap: int | None = None,
+    tile_fade: Annotated[bool, Parameter(negative=())] = False,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -154,6 +155,9 @@ def generate(
         trained]
     tile_overlap
         Of these windows, in pixels. [default: half their size]
+    tile_fade
+        Let each count for less towards its edges, which hides
+        them.
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -194,6 +198,7 @@ def generate(
             tiled_diffusion=tiled_diffusion,
             tile_size=tile_size,
             tile_overlap=tile_overlap,
+            tile_fade=tile_fade,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
