@@ -121,6 +121,7 @@ def check_adapters(manifest: Manifest, pipeline: ImagePipeline) -> None:
 
 def request_of(manifest: Manifest) -> Request:
     """What to ask for to get the manifest's picture."""
+    windows = manifest.windows
     return Request(
         manifest.prompt,
         manifest.negative,
@@ -140,6 +141,10 @@ def request_of(manifest: Manifest) -> Request:
         tiled_decode=manifest.tiled_decode,
         schedule=manifest.schedule,
         sigmas=manifest.sigmas,
+        tiled_diffusion=windows is not None,
+        tile_size=None if windows is None else windows.size,
+        tile_overlap=None if windows is None else windows.overlap,
+        tile_fade=windows is not None and windows.fade,
     )
 
 

@@ -175,6 +175,10 @@ class ImagePipeline:
         tiled_decode: bool | None = None,
         schedule: str | None = None,
         sigmas: Sequence[float] | None = None,
+        tiled_diffusion: bool = False,
+        tile_size: int | None = None,
+        tile_overlap: int | None = None,
+        tile_fade: bool = False,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -213,6 +217,11 @@ class ImagePipeline:
                 overlap, which takes less memory; by default where the picture is big.
             schedule: where the sampler stops: a name from `safelight.diffusion.schedules`.
             sigmas: or the noise levels themselves, falling, the last of them usually 0.
+            tiled_diffusion: whether the U-Net works in windows that overlap (MultiDiffusion), for
+                pictures larger than it was trained for.
+            tile_size: of these windows, in pixels; by default as the U-Net was trained.
+            tile_overlap: of these windows, in pixels; half their size by default.
+            tile_fade: whether each counts for less towards its edges, which hides them.
             on_step: called after each step of each picture.
 
         Raises:
@@ -239,6 +248,10 @@ class ImagePipeline:
             tiled_decode=tiled_decode,
             schedule=schedule,
             sigmas=None if sigmas is None else tuple(map(float, sigmas)),
+            tiled_diffusion=tiled_diffusion,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            tile_fade=tile_fade,
         )
         return list(self.each(request, on_step))
 
@@ -416,6 +429,7 @@ class ImagePipeline:
             tiled_decode=settings.tiled_decode,
             schedule=settings.schedule,
             sigmas=settings.sigmas,
+            windows=settings.windows,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

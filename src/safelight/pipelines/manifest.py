@@ -9,7 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.request import Hires, Margins
+from safelight.pipelines.request import Hires, Margins, Windows
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -93,6 +93,7 @@ class Manifest:
     refiner: UsedRefiner | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
+    windows: Windows | None = None  # of the U-Net
     format: int = _FORMAT
 
     def to_json(self) -> str:

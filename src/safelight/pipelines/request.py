@@ -64,6 +64,15 @@ class Hires:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Through which a picture is denoised that is larger than its model was trained for."""
+
+    size: int  # pixels, in width and in height
+    overlap: int  # of neighbours, in pixels
+    fade: bool = False  # whether each counts for less towards its edges
+
+
+@dataclass(frozen=True)
 class Request:
     """The pictures asked for; None leaves the choice to the model.
 
@@ -89,6 +98,10 @@ class Request:
     tiled_decode: bool | None = None  # whether the autoencoder works in tiles
     schedule: str | None = None  # where the sampler stops, of `safelight.diffusion.schedules`
     sigmas: tuple[float, ...] | None = None  # or the noise levels themselves, falling
+    tiled_diffusion: bool = False  # whether the U-Net works in windows
+    tile_size: int | None = None  # of these windows, in pixels
+    tile_overlap: int | None = None  # of these windows, in pixels
+    tile_fade: bool = False  # whether each counts for less towards its edges
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -117,11 +130,25 @@ class Request:
             self.outpaint.check()
         if self.hires is not None:
             self.hires.check()
+        self._check_windows()
         for seed in (self.seed, self.seed + self.count - 1):
             if seed not in _SEEDS:
                 raise SafelightError(
                     f"seed should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got {seed}."
                 )
+
+    def _check_windows(self) -> None:
+        size, overlap = self.tile_size, self.tile_overlap
+        asked = size is not None or overlap is not None or self.tile_fade
+        if asked and not self.tiled_diffusion:
+            raise SafelightError(
+                "tile_size, tile_overlap and tile_fade are those of tiled_diffusion; ask for that "
+                "too."
+            )
+        if size is not None:
+            _at_least_one("tile_size", size)
+        if overlap is not None and overlap < 0:
+            raise SafelightError(f"tile_overlap should be 0 or more pixels, got {overlap}.")
 
 
 @dataclass(frozen=True)
@@ -141,6 +168,7 @@ class Settings:
     tiled_decode: bool = False  # whether the autoencoder works in tiles
     schedule: str | None = None  # None for the model's own
     sigmas: tuple[float, ...] | None = None  # in place of a schedule
+    windows: Windows | None = None
 
     @property
     def total_steps(self) -> int:

@@ -20,6 +20,7 @@ from safelight.diffusion.guidance import cfg, cfg_image
 from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
+from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin
@@ -27,7 +28,7 @@ from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Hires, Settings, first_step
 from safelight.rng import SeededNoise, after
-from safelight.types import Conditioning, Denoise, OnStep
+from safelight.types import ConditionalDenoise, Conditioning, Denoise, OnStep
 
 _AESTHETIC, _UNAESTHETIC = 6.0, 2.5
 """The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
@@ -134,12 +135,16 @@ def _guided(
 ) -> Denoise:
     """The denoiser under the prompt, and under the picture where the model has a scale for it."""
     settings, kind = batch.settings, model.kind
-    denoiser = Denoiser(
+    denoiser: ConditionalDenoise = Denoiser(
         model.folder.unet,
         scheduler.parameterization(),
         scheduler.schedule(),
         None if model.dtype == torch.float32 else model.dtype,
     )
+    if settings.windows is not None:
+        factor, windows = model.folder.autoencoder.factor, settings.windows
+        size, overlap = windows.size // factor, windows.overlap // factor
+        denoiser = windowed(denoiser, size, overlap, fade=windows.fade)
     cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
     if kind.guided:
         told = with_guidance(cond, settings.scale, model.folder.unet.config)

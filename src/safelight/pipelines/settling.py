@@ -11,7 +11,7 @@ from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
-from safelight.pipelines.request import Request, Settings, check_multiple
+from safelight.pipelines.request import Request, Settings, Windows, check_multiple
 
 _BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 
@@ -55,6 +55,7 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         tiled_decode=_tiled_decode(request, folder, width, height),
         schedule=_schedule(request, sampler, kind),
         sigmas=request.sigmas,
+        windows=_windows(request, folder),
     )
     if given.mask is None:  # beside a mask the picture is continued to a multiple
         check_multiple("width", settings.width, factor)
@@ -109,7 +110,7 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
     elif image is not None and kind.sees == "nothing":
         width, height = size_for(image, factor)
     else:
-        trained = (folder.unet.config.sample_size or 64) * factor
+        trained = _trained(folder)
         width, height = defaults.width or trained, defaults.height or trained
     return request.width or width, request.height or height
 
@@ -137,6 +138,25 @@ def _tiled_decode(request: Request, folder: Folder, width: int, height: int) -> 
         return request.tiled_decode
     scale = 1.0 if request.hires is None else request.hires.scale
     return needs_tiles(folder.autoencoder, int(width * scale), int(height * scale))
+
+
+def _windows(request: Request, folder: Folder) -> Windows | None:
+    """By default as large as the pictures that the U-Net was trained on, half over each other."""
+    if not request.tiled_diffusion:
+        return None
+    factor = folder.autoencoder.factor
+    size = _first(request.tile_size, _trained(folder))
+    overlap = _first(request.tile_overlap, size // factor // 2 * factor)
+    check_multiple("tile_size", size, factor)
+    check_multiple("tile_overlap", overlap, factor)
+    if overlap >= size:
+        raise SafelightError(f"tile_overlap should be less than tile_size, {size}; got {overlap}.")
+    return Windows(size, overlap, request.tile_fade)
+
+
+def _trained(folder: Folder) -> int:
+    """The width and height, in pixels, of the pictures that the U-Net was trained on."""
+    return (folder.unet.config.sample_size or 64) * folder.autoencoder.factor
 
 
 def _check_strength(steps: int, strength: float | None) -> None:

@@ -46,6 +46,10 @@ def generate(
     hires_steps: int | None = None,
     hires_upscaler: Literal["latent", "lanczos"] | None = None,
     tiled_decode: bool | None = None,
+    tiled_diffusion: Annotated[bool, Parameter(negative=())] = False,
+    tile_size: int | None = None,
+    tile_overlap: int | None = None,
+    tile_fade: Annotated[bool, Parameter(negative=())] = False,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -156,6 +160,17 @@ def generate(
     tiled_decode
         Whether the autoencoder works in tiles, which takes less
         memory. [default: where the picture is big]
+    tiled_diffusion
+        Let the U-Net work in windows that overlap, for pictures
+        larger than it was trained for.
+    tile_size
+        Of these windows, in pixels. [default: as it was
+        trained]
+    tile_overlap
+        Of these windows, in pixels. [default: half their size]
+    tile_fade
+        Let each count for less towards its edges, which hides
+        them.
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -208,6 +223,10 @@ def generate(
             tiled_decode=tiled_decode,
             schedule=schedule,
             sigmas=None if sigmas is None else _numbers(sigmas),
+            tiled_diffusion=tiled_diffusion,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
+            tile_fade=tile_fade,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
