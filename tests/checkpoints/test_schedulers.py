@@ -97,8 +97,8 @@ def test_stable_diffusions_pipelines_override_the_offset_and_clipping(tmp_path):
     ("change", "said"),
     [
         (
-            {"_class_name": "UniPCMultistepScheduler", "solver_order": 3},
-            "UniPCMultistepScheduler with solver_order = 3",
+            {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"},
+            "UniPCMultistepScheduler with solver_type = 'bh1'",
         ),
         ({"_class_name": "MyOwnScheduler"}, "MyOwnScheduler"),
         ({"skip_prk_steps": False}, "skip_prk_steps = False"),

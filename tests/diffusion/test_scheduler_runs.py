@@ -72,7 +72,9 @@ CLASSES = [
     (LMSDiscreteScheduler, {}),
     (DPMSolverMultistepScheduler, SDE),
     (DEISMultistepScheduler, {}),
+    (DEISMultistepScheduler, {"solver_order": 3}),
     (UniPCMultistepScheduler, {}),
+    (UniPCMultistepScheduler, {"solver_order": 3}),
 ]
 
 

@@ -55,13 +55,11 @@ from safelight.diffusion.solvers_sde import sample_dpmpp_2m_sde
 from safelight.diffusion.solvers_unipc import sample_unipc
 from safelight.errors import SafelightError
 
-_SETTLING = {
-    "dpmpp_2m": sample_dpmpp_2m,
-    "dpmpp_2m_sde": sample_dpmpp_2m_sde,
-    "deis": sample_deis,
-    "unipc": sample_unipc,
-}
-"""Samplers whose last steps are of lower order, but not where another model goes on."""
+_MULTISTEP = {"dpmpp_2m": sample_dpmpp_2m, "dpmpp_2m_sde": sample_dpmpp_2m_sde}
+_ORDERED = {"deis": sample_deis, "unipc": sample_unipc}
+"""Samplers whose last steps are of lower order, but not where another model goes on; and those of
+them that have `solver_order`.
+"""
 
 _TAUGHT = ("lcm", "tcd")
 """Samplers that stop at the times which their models were taught."""
@@ -105,6 +103,7 @@ class SchedulerConfig:
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     rho: float = 7.0
     original_inference_steps: int = 50
+    solver_order: int = 2
     algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++"
     unsupported: tuple[str, ...] = ()
     borrowed: str | None = None
@@ -283,8 +282,10 @@ class SchedulerConfig:
         if name == "plms":
             velocity = self.levels == "betas" and self.prediction == "v_prediction"
             return partial(sample_plms, velocity=velocity)
-        if name in _SETTLING and not settles:
-            return partial(_SETTLING[name], lower_order_final=False)
+        if name in _MULTISTEP and not settles:
+            return partial(_MULTISTEP[name], lower_order_final=False)
+        if name in _ORDERED:
+            return partial(_ORDERED[name], order=self.solver_order, lower_order_final=settles)
         if name == "ddim" and self.levels == "betas" and self.chosen is None:
             return partial(sample_ddim, landings=self._ddim_landings(steps)[span])
         if name == "tcd" and self.levels == "betas":

@@ -87,7 +87,8 @@ def _schedule(request: Request, sampler: str, kind: Kind) -> str | None:
     """The schedule asked for, also by the end of the sampler's name ("DPM++ 2M Karras"); None for
     the model's own. "ays" is the table of the model's kind.
     """
-    named = schedule_in(sampler) if request.sigmas is None or request.sampler else None
+    asked = request.sampler is not None or request.sigmas is None  # a default gives way to sigmas
+    named = schedule_in(sampler) if asked else None
     if request.schedule is None or request.schedule.lower() == _AUTOMATIC:
         name = named
     else:

@@ -52,6 +52,8 @@ _FINAL = "final_sigmas_type"
 _ALPHA = "set_alpha_to_one"
 _CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 _ALGORITHM = "algorithm_type"
+_ORDER = "solver_order"
+_ORDERS = (2, (1, 2, 3))
 _SOLVER_FLOW = ("use_flow_sigmas", "flow_shift")
 _EDM = ("sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", _FINAL)
 
@@ -61,6 +63,7 @@ OWN = (
     "shift",
     "original_inference_steps",
     _ALGORITHM,
+    _ORDER,
 )
 """Keys of `SchedulerConfig` that mean something in the classes that have them alone."""
 
@@ -88,7 +91,7 @@ _KARRAS_ROUNDS: Options = {"use_karras_sigmas": _OFF}  # some of its times, and 
 _SDE = "sde-dpmsolver++"
 _SOLVER: Options = {
     _ALGORITHM: ("dpmsolver++", ("dpmsolver++", _SDE)),
-    "solver_order": (2, (2,)),
+    _ORDER: (2, (2,)),
     "solver_type": ("midpoint", ("midpoint", "logrho", "bh1", "bh2")),  # as it takes the others'
     "lower_order_final": (True, (True,)),
     "euler_at_final": _OFF,
@@ -231,7 +234,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
         takes=(*_CURVES, *_SOLVER_FLOW),
         options={
             _ALGORITHM: ("dpmsolver++", ("dpmsolver++",)),
-            "solver_order": (2, (2,)),
+            _ORDER: (2, (2,)),
             "solver_type": ("midpoint", ("midpoint", "logrho", "bh1", "bh2")),
             "lower_order_final": (False, (True, False)),  # which it sets where the end is 0
             _FINAL: ("zero", ("zero",)),
@@ -248,9 +251,10 @@ CLASSES: Mapping[str, SchedulerClass] = {
         whole_range=True,
         stops_short=True,
         between="nearest",
+        takes=(_ORDER,),
         options={
             _ALGORITHM: ("deis", ("deis", "dpmsolver", "dpmsolver++")),
-            "solver_order": (2, (2,)),
+            _ORDER: _ORDERS,
             "solver_type": ("logrho", ("logrho", "midpoint", "heun", "bh1", "bh2")),
             "lower_order_final": (True, (True,)),
             "thresholding": _OFF,
@@ -264,9 +268,9 @@ CLASSES: Mapping[str, SchedulerClass] = {
         end_included=True,
         whole_range=True,
         between="nearest",
-        takes=(_ZERO_SNR, _FINAL, *_CURVES, *_SOLVER_FLOW),
+        takes=(_ZERO_SNR, _FINAL, *_CURVES, *_SOLVER_FLOW, _ORDER),
         options={
-            "solver_order": (2, (2,)),
+            _ORDER: _ORDERS,
             "solver_type": ("bh2", ("bh2", "midpoint", "heun", "logrho")),
             "predict_x0": (True, (True,)),
             "lower_order_final": (True, (True,)),
