@@ -36,9 +36,10 @@ needed to make it again: see safelight show and safelight rerun.""",
         """Make a picture again, with the same pixels.
 
 Reads from the file what made the picture, checks that the model's weights are
-the same ones, and says whether the pixels are; the status is 1 if not.""",
+the same ones, and says whether the pixels are; the status is 1 if not. A
+picture of AUTOMATIC1111's web UI is made by the same parameters.""",
     ),
-    "show": ("show:show", "Print what made a picture, as JSON."),
+    "show": ("show:show", "Print what made a picture."),
     "train": (
         "train:train",
         """Train a model on a folder of pictures, or by a recipe.

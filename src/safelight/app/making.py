@@ -23,10 +23,13 @@ def make_pictures(
     requests: Sequence[Request],
     paths: Sequence[Sequence[Path]],
     preview: OnStep | None = None,
+    *,
+    infotext: bool = False,
 ) -> None:
     """Writes picture i of request r to `paths[r][i]` and prints each path once it is there.
 
-    All requests are checked before the first picture is begun. `preview` is called after each step.
+    All requests are checked before the first picture is begun. `preview` is called after each step;
+    with `infotext`, pictures carry one beside their manifests.
     """
     settled = [pipeline.settle(request) for request in requests]
     for request in requests:
@@ -37,7 +40,7 @@ def make_pictures(
         for request, targets in zip(requests, paths, strict=True):
             pictures = pipeline.each(request, on_step)
             for path, picture in zip(targets, pictures, strict=True):
-                picture.save(path)
+                picture.save(path, infotext=infotext)
                 print(path, flush=True)
 
 

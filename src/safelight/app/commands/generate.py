@@ -49,6 +49,7 @@ def generate(
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
+    infotext: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make pictures from a prompt.
 
@@ -155,6 +156,8 @@ def generate(
         Of the weights and the networks.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
+    infotext
+        Write the parameters for AUTOMATIC1111's web UI too.
     """
     from safelight.app.enlarging import chosen_hires
     from safelight.app.margins import margins_of
@@ -212,4 +215,4 @@ def generate(
         offline=offline,
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
-    make_pictures(pipeline, requests, paths, shown)
+    make_pictures(pipeline, requests, paths, shown, infotext=infotext)

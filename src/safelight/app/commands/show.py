@@ -4,13 +4,18 @@ from pathlib import Path
 
 
 def show(file: Path, /) -> None:
-    """Print what made a picture, as JSON.
+    """Print what made a picture.
 
     Parameters
     ----------
     file
-        A picture that safelight made.
+        A picture that safelight made, or AUTOMATIC1111's web UI
+        or one of its kin.
     """
-    from safelight.pipelines.picture_files import read_manifest
+    from safelight.pipelines.picture_files import read_manifest, read_texts
 
-    print(read_manifest(file).to_json())
+    texts = read_texts(file)
+    if texts.manifest is None and texts.infotext is not None:
+        print(texts.infotext)
+    else:
+        print(read_manifest(file).to_json())

@@ -1,0 +1,42 @@
+"""A picture made by what another program wrote into its file."""
+
+import sys
+
+from PIL import Image, ImageChops, ImageStat
+
+from safelight.app.making import counting_steps
+from safelight.pipelines.generated import GeneratedImage
+from safelight.pipelines.infotext import Infotext
+from safelight.pipelines.infotext_model import model_of
+from safelight.pipelines.infotext_request import asked_in
+from safelight.pipelines.load import load
+
+
+def remake_told(infotext: Infotext, *, model: str | None, vae: str | None) -> GeneratedImage:
+    """Makes the picture of an infotext, and says on standard error what of it is not honoured.
+
+    `model` and `vae` stand in for those that it names. Raises `SafelightError` if no model is known
+    by its name or hash, or for a parameter that is not what it should be.
+    """
+    asked = asked_in(infotext)
+    named, other = model_of(infotext) if model is None else (model, ())
+    notes = [*asked.notes, *other]
+    theirs = infotext.parameters.get("VAE")
+    if theirs and theirs != "None" and vae is None:
+        notes.append(f"The autoencoder {theirs!r} is not looked for; give it by --vae.")
+    for note in notes:
+        print(f"safelight: {note}", file=sys.stderr)
+    pipeline = load(named, vae=vae)
+    settings = pipeline.settle(asked.request)
+    with counting_steps(settings.total_steps) as on_step:
+        [picture] = pipeline.each(asked.request, on_step)
+    return picture
+
+
+def compared(then: Image.Image, now: Image.Image) -> str:
+    """How two pictures compare, in words."""
+    if then.size != now.size:
+        sizes = [f"{image.width}x{image.height}" for image in (now, then)]
+        return f"the new picture is {sizes[0]}, the file's {sizes[1]}."
+    channels = ImageStat.Stat(ImageChops.difference(then.convert("RGB"), now)).mean
+    return f"the pictures differ by {sum(channels) / len(channels):.1f} of 255 levels on average."
