@@ -31,6 +31,14 @@ _COMMANDS = {
 Prints the path of each picture once it is written. A picture carries what is
 needed to make it again: see safelight show and safelight rerun.""",
     ),
+    "grid": (
+        "grid:grid",
+        """Make one labelled picture of many, along one axis or two.
+
+Takes what safelight generate takes, and what varies: --x steps=5,10,20 --y
+scale=1,5,9. The picture carries what made each of its cells; safelight rerun
+makes it again.""",
+    ),
     "rerun": (
         "rerun:rerun",
         """Make a picture again, with the same pixels.

@@ -10,12 +10,30 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from safelight.app.adapters import chosen_adapters, chosen_embeddings
+from safelight.app.job import Loading
 from safelight.pipelines.find import expanded
 from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
 from safelight.pipelines.previews import Previewer
 from safelight.pipelines.request import Request
 from safelight.types import OnStep
+
+
+def loaded(loading: Loading) -> ImagePipeline:
+    """The pipeline that is asked for; errors as `load`, and for files that are not there."""
+    return load(
+        loading.model,
+        dtype=precision_named(loading.precision),
+        device=loading.device,
+        adapters=chosen_adapters(loading.lora),
+        embeddings=chosen_embeddings(loading.embedding),
+        vae=loading.vae,
+        refiner=loading.refiner,
+        refine_at=loading.refine_at,
+        offline=loading.offline,
+    )
 
 
 def make_pictures(
@@ -33,7 +51,7 @@ def make_pictures(
     """
     settled = [pipeline.settle(request) for request in requests]
     for request in requests:
-        _warn_of_cut(pipeline, request)
+        warn_of_cut(pipeline, request)
     steps = sum(r.count * s.total_steps for r, s in zip(requests, settled, strict=True))
     with counting_steps(steps) as count:
         on_step = count if preview is None else _each(count, preview)
@@ -85,7 +103,7 @@ def _each(*callbacks: OnStep) -> OnStep:
     return on_step
 
 
-def _warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
+def warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
     """Says on standard error which end of a too long prompt the model does not see."""
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
         rest = pipeline.unread(text)

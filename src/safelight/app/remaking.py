@@ -32,6 +32,26 @@ def remake(
 ) -> Remade:
     """Makes the manifest's picture again, on its device and with its number of threads.
 
+    Errors as `prepared`.
+    """
+    picture = again(prepared(manifest, model=model, vae=vae, any_weights=any_weights), manifest)
+    same = picture.manifest.pixels == manifest.pixels
+    if same:
+        return Remade(picture, True, "the same pixels.")
+    causes = differences(manifest, picture.manifest)
+    reason = f" Changed since: {'; '.join(causes)}." if causes else ""
+    return Remade(picture, False, f"the pixels are not the same.{reason}")
+
+
+def prepared(
+    manifest: Manifest,
+    *,
+    model: str | None = None,
+    vae: str | None = None,
+    any_weights: bool = False,
+) -> ImagePipeline:
+    """The pipeline that made the manifest's picture, with what was put into it.
+
     `model` and `vae` stand in for those that the manifest names. Raises `SafelightError` if there
     is no such model, or if its weights are others, unless `any_weights`.
     """
@@ -54,6 +74,11 @@ def remake(
         pipeline.embed(embedding.file, embedding.token)
     if not any_weights:
         check_adapters(manifest, pipeline)
+    return pipeline
+
+
+def again(pipeline: ImagePipeline, manifest: Manifest) -> GeneratedImage:
+    """The manifest's picture by its pipeline, with its number of threads."""
     request = request_of(manifest)
     threads = torch.get_num_threads()
     torch.set_num_threads(manifest.threads)
@@ -62,12 +87,7 @@ def remake(
             [picture] = pipeline.each(request, on_step)
     finally:
         torch.set_num_threads(threads)
-    same = picture.manifest.pixels == manifest.pixels
-    if same:
-        return Remade(picture, True, "the same pixels.")
-    causes = differences(manifest, picture.manifest)
-    reason = f" Changed since: {'; '.join(causes)}." if causes else ""
-    return Remade(picture, False, f"the pixels are not the same.{reason}")
+    return picture
 
 
 def check_weights(then: Mapping[str, str], pipeline: ImagePipeline) -> None:

@@ -1,17 +1,16 @@
 """`safelight generate`: prompts to picture files."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from safelight.errors import SafelightError
+from safelight.app.planning import Planned, at_once
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def generate(
+def planned(
     prompt: str | None = None,
     /,
     *,
@@ -50,7 +49,7 @@ def generate(
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
     infotext: Annotated[bool, Parameter(negative=())] = False,
-) -> None:
+) -> Planned:
     """Make pictures from a prompt.
 
     Parameters
@@ -160,8 +159,8 @@ def generate(
         Write the parameters for AUTOMATIC1111's web UI too.
     """
     from safelight.app.enlarging import chosen_hires
+    from safelight.app.job import Job, Loading
     from safelight.app.margins import margins_of
-    from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
@@ -188,31 +187,19 @@ def generate(
     ]
     for request in requests:
         request.check()
-    paths = plan_outputs(output, requests)
-    if preview is not None:
-        check_preview(preview, paths)
-    elif preview_vae is not None:
-        raise SafelightError("--preview-vae is the autoencoder of --preview FILE; give that too.")
-
-    # Torch takes a second to import: only now, when the mistakes that need no model are told.
-    from safelight.app.adapters import chosen_adapters, chosen_embeddings
-    from safelight.app.making import make_pictures, previewed
-    from safelight.pipelines.given import Given, give
-    from safelight.pipelines.load import load, precision_named
-
-    adapters = chosen_adapters(lora)
-    given = Given(give("image", image), give("mask", mask), give("depth", depth))
-    requests = [replace(request, given=given) for request in requests]
-    pipeline = load(
-        model,
-        dtype=precision_named(precision),
-        device=device,
-        adapters=adapters,
-        embeddings=chosen_embeddings(embedding),
-        vae=vae,
-        refiner=refiner,
-        refine_at=refine_at,
-        offline=offline,
+    return Job(
+        requests=requests,
+        loading=Loading(
+            model, lora, embedding, vae, refiner, refine_at, device, precision, offline
+        ),
+        image=image,
+        mask=mask,
+        depth=depth,
+        output=output,
+        preview=preview,
+        preview_vae=preview_vae,
+        infotext=infotext,
     )
-    shown = None if preview is None else previewed(pipeline, preview, preview_vae)
-    make_pictures(pipeline, requests, paths, shown, infotext=infotext)
+
+
+generate = at_once(planned)

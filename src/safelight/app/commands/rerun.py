@@ -39,6 +39,7 @@ def rerun(
         picture.
     """
     from safelight.app.outputs import check_folder
+    from safelight.pipelines.grid_manifest import GridManifest
     from safelight.pipelines.picture_files import picture_suffix, read_manifest, read_texts
 
     texts = read_texts(file)
@@ -47,15 +48,23 @@ def rerun(
     check_folder(target.parent)
     if texts.manifest is None and texts.infotext is not None:
         return _rerun_told(texts.infotext, file, target, model, vae)
-    manifest = read_manifest(file)
+    grid = GridManifest.from_json(texts.manifest or "", str(file))
+    if grid is not None:
+        from safelight.app.grid_making import remake_grid
 
-    from safelight.app.remaking import remake
+        picture, same, verdict = remake_grid(grid, any_weights=other_weights)
+        picture.save(target)
+    else:
+        manifest = read_manifest(file)
 
-    remade = remake(manifest, model=model, vae=vae, any_weights=other_weights)
-    remade.picture.save(target, infotext=texts.infotext is not None)
+        from safelight.app.remaking import remake
+
+        remade = remake(manifest, model=model, vae=vae, any_weights=other_weights)
+        remade.picture.save(target, infotext=texts.infotext is not None)
+        same, verdict = remade.same, remade.verdict
     print(target)
-    print(f"safelight: {remade.verdict}", file=sys.stderr)
-    return 0 if remade.same else DIFFERENT
+    print(f"safelight: {verdict}", file=sys.stderr)
+    return 0 if same else DIFFERENT
 
 
 def _rerun_told(text: str, file: Path, target: Path, model: str | None, vae: str | None) -> int:

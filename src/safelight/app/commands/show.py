@@ -12,10 +12,14 @@ def show(file: Path, /) -> None:
         A picture that safelight made, or AUTOMATIC1111's web UI
         or one of its kin.
     """
+    from safelight.pipelines.grid_manifest import GridManifest
     from safelight.pipelines.picture_files import read_manifest, read_texts
 
     texts = read_texts(file)
-    if texts.manifest is None and texts.infotext is not None:
+    grid = GridManifest.from_json(texts.manifest or "", str(file))
+    if grid is not None:
+        print(grid.to_json())
+    elif texts.manifest is None and texts.infotext is not None:
         print(texts.infotext)
     else:
         print(read_manifest(file).to_json())
