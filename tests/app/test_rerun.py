@@ -52,6 +52,21 @@ def test_the_same_pixels(make, capsys, suffix, sampler):
     assert Path(f"x-rerun{suffix}").read_bytes() == Path(name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--sampler", "DPM++ 2M SDE Karras"), ("--schedule", "ays"), ("--sigmas", "14.6,2.5,0.4,0")],
+)
+def test_the_same_noise_levels(make, options):
+    then = make("x.png", *options)
+    assert (then.schedule, then.sigmas) in [
+        ("karras", None),
+        ("ays", None),
+        (None, (14.6, 2.5, 0.4, 0.0)),
+    ]
+    assert main(["rerun", "x.png"]) == 0
+    assert read_manifest(Path("x-rerun.png")) == then
+
+
 def test_one_of_several_comes_again_alone(make, capsys):
     main(["generate", "a red cube", "-o", "a.png", "--count", "2", "--model", _model(make)])
     assert main(["rerun", "a-1.png", "-o", "b.png"]) == 0

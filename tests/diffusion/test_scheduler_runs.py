@@ -36,7 +36,7 @@ EDM = {"sigma_min": 0.02, "sigma_max": 60.0, "sigma_data": 1.2, "rho": 5.0}
 V = {"prediction_type": "v_prediction"}
 
 
-def _run(config: SchedulerConfig, steps: int) -> torch.Tensor:
+def run_config(config: SchedulerConfig, steps: int, on_step=None) -> torch.Tensor:
     """As `generate` drives it."""
     denoiser = Denoiser(
         lambda x, t, cond: network(x, t), config.parameterization(), config.schedule()
@@ -47,6 +47,7 @@ def _run(config: SchedulerConfig, steps: int) -> torch.Tensor:
         noise(SHAPE, 0) * config.initial_scale(sigmas),
         sigmas,
         noise=noise,
+        on_step=on_step,
     )
     return x * config.final_scale(sigmas)
 
@@ -55,11 +56,11 @@ def _agree(scheduler, steps):
     values = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     name = type(scheduler).__name__
     config = scheduler_from_diffusers(values | {"_class_name": name})
-    ours, theirs = _run(config, steps), their_run(scheduler, steps)
+    ours, theirs = run_config(config, steps), their_run(scheduler, steps)
     assert 0.3 < theirs.abs().max() < 100
     assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
     again = scheduler_from_diffusers(scheduler_to_diffusers(config))
-    assert torch.equal(_run(again, steps), ours)
+    assert torch.equal(run_config(again, steps), ours)
     return config
 
 
@@ -184,7 +185,7 @@ def test_diffusers_reads_the_flow_that_is_written(cls):
     assert written["_class_name"] == cls.__name__
     theirs, unused = cls.from_config(written, return_unused_kwargs=True)
     assert not {key for key in unused if not key.startswith("_")}
-    ours, theirs = _run(config.with_sampler(name), 6), their_run(theirs, 6)
+    ours, theirs = run_config(config.with_sampler(name), 6), their_run(theirs, 6)
     assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
@@ -198,7 +199,7 @@ def test_diffusers_reads_the_edm_that_is_written():
         theirs, unused = cls.from_config(written, return_unused_kwargs=True)
         assert not {key for key in unused if not key.startswith("_")}
         assert theirs.config.sigma_data == 1.0  # of latents, not of pixels
-        ours, theirs = _run(config.with_sampler(name), 6), their_run(theirs, 6)
+        ours, theirs = run_config(config.with_sampler(name), 6), their_run(theirs, 6)
         assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
@@ -212,14 +213,14 @@ DRAWING = (
 @pytest.mark.parametrize("class_name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
 def test_samplers_without_a_class_go_where_eulers_method_goes(class_name):
     config = SchedulerConfig(class_name=class_name, sigma_min=0.01, sigma_max=40.0)
-    wanted = _run(config, 400)
+    wanted = run_config(config, 400)
     for name in config.samplers:
         if name in DRAWING:
-            assert _run(config.with_sampler(name), 20).isfinite().all()
+            assert run_config(config.with_sampler(name), 20).isfinite().all()
             continue
         chosen = config.with_sampler(name)
         assert chosen.sampler == name
-        assert (_run(chosen, 400) - wanted).abs().max() <= 0.05 * wanted.abs().max(), name
+        assert (run_config(chosen, 400) - wanted).abs().max() <= 0.05 * wanted.abs().max(), name
         assert chosen.with_sampler("euler") == config.with_sampler("euler")
 
 

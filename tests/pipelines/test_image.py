@@ -61,6 +61,9 @@ def test_the_same_request_gives_the_same_bits_in_a_new_pipeline(pipeline, model_
         {"scale": 1.0},
         {"steps": 4},
         {"sampler": "heun"},
+        {"sampler": "Euler Karras"},
+        {"schedule": "beta"},
+        {"sigmas": (14.6, 3.0, 0.5, 0.0)},
         {"width": SIZE + FACTOR},
     ],
 )
@@ -75,6 +78,19 @@ def test_the_models_defaults_fill_the_gaps(pipeline):
     assert (settings.steps, settings.scale, settings.sampler) == (3, 2.0, "euler")
     assert (settings.width, settings.height) == (SIZE, SIZE)
     assert pipeline.settle(Request(PROMPT, scale=0.0)).scale == 0.0
+
+
+def test_levels_are_asked_for_by_schedule_by_the_samplers_name_or_by_themselves(pipeline):
+    def levels(**request):
+        settings = pipeline.settle(Request(PROMPT, **request))
+        return settings.sampler, settings.schedule, settings.sigmas, settings.steps
+
+    assert levels() == ("euler", None, None, 3)
+    assert levels(sampler="DPM++ 2M", schedule="Karras") == ("dpmpp_2m", "karras", None, 3)
+    assert levels(sampler="DPM++ 2M Karras") == ("dpmpp_2m", "karras", None, 3)
+    assert levels(sampler="DPM++ 2M", schedule="Automatic") == ("dpmpp_2m", None, None, 3)
+    assert levels(schedule="Align Your Steps") == ("euler", "ays", None, 3)
+    assert levels(sigmas=(9.0, 1.0, 0.0)) == ("euler", None, (9.0, 1.0, 0.0), 2)
 
 
 def test_without_defaults_they_are_those_of_diffusers(tmp_path):
@@ -131,6 +147,12 @@ def test_other_weights_have_another_hash(pipeline, tmp_path):
         ({"height": 2}, "nearest: 4"),
         ({"steps": 0}, "steps should be 1 or more"),
         ({"steps": 1001}, "Expected 1 to 1000 steps, got 1001"),
+        ({"schedule": "karas"}, "Unknown schedule 'karas'. Did you mean 'karras'"),
+        ({"sampler": "Heun Karras", "schedule": "beta"}, "names the schedule karras, and beta is"),
+        ({"sampler": "lcm", "schedule": "trailing"}, "trailing is for samplers on a table"),
+        ({"sigmas": (1.0, 2.0)}, "sigmas should be two or more numbers that fall"),
+        ({"sigmas": (2.0, 0.0), "steps": 3}, "2 sigmas make 1 steps, not 3"),
+        ({"sigmas": (2.0, 0.0), "schedule": "beta"}, "a schedule or sigmas, not both"),
         ({"seed": 2**64}, "seed should lie between"),
     ],
 )

@@ -144,6 +144,8 @@ def request_of(manifest: Manifest) -> Request:
         outpaint=manifest.outpaint,
         hires=manifest.hires,
         tiled_decode=manifest.tiled_decode,
+        schedule=manifest.schedule,
+        sigmas=manifest.sigmas,
     )
 
 

@@ -12,7 +12,7 @@ from safelight.checkpoints.tables.schedulers import CLASSES, OPTIONAL, OWN, TABL
 from safelight.config import Value, from_dict, near, read_json, to_dict
 from safelight.errors import SafelightError
 
-_NOT_THEIRS = {"class_name", "unsupported", "borrowed", "chosen_schedule", "chosen_sigmas"}
+_NOT_THEIRS = {"class_name", "unsupported", "borrowed", "chosen"}
 
 
 def read_scheduler(folder: Path, *, amended: bool = False) -> SchedulerConfig:
@@ -56,11 +56,13 @@ def scheduler_from_diffusers(
     }
     if kind.levels == "flow":
         known.pop("prediction_type", None)
-    unsupported = [
-        f"{key} = {values.get(key, default)!r}"
+    unsupported = {
+        key: value
         for key, (default, same) in kind.options.items()
-        if values.get(key, default) not in same
-    ]
+        if (value := values.get(key, default)) not in same
+    }
+    if "algorithm_type" in unsupported:
+        known.pop("algorithm_type", None)
     return from_dict(
         SchedulerConfig,
         {
@@ -68,7 +70,7 @@ def scheduler_from_diffusers(
             **silent,
             **without_nulls(SchedulerConfig, known),
             "class_name": name,
-            "unsupported": unsupported,
+            "unsupported": [f"{key} = {value!r}" for key, value in unsupported.items()],
         },
         source,
     )

@@ -33,7 +33,7 @@ from safelight.diffusion.noise_schedule import (
 )
 from safelight.diffusion.parameterization import Parameterization, by_name, edm
 from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
-from safelight.diffusion.schedules import SPACINGS, check_sigmas, schedule_name, schedule_sigmas
+from safelight.diffusion.schedules import SPACINGS, ChosenLevels, schedule_name
 from safelight.diffusion.sigmas import (
     Spacing,
     beta_sigmas,
@@ -63,6 +63,9 @@ _SETTLING = {
 }
 """Samplers whose last steps are of lower order, but not where another model goes on."""
 
+_TAUGHT = ("lcm", "tcd")
+"""Samplers that stop at the times which their models were taught."""
+
 
 @dataclass(frozen=True)
 class SchedulerConfig:
@@ -72,7 +75,7 @@ class SchedulerConfig:
     `FlowMatchEulerDiscreteScheduler` with its `shift`, or a class that has `use_flow_sigmas` with
     `flow_shift`; EDM is a class with `sigma_min` to `rho`. `unsupported` lists options of the class
     that its sampler here does not have; `borrowed` is a sampler of ours that diffusers has no class
-    for at such noise levels; `chosen_schedule` and `chosen_sigmas` are what `with_levels` has set.
+    for at such noise levels; `chosen` is what `with_levels` has set.
 
     Raises `SafelightError` for a flow that the class does not know, and for a prediction that does
     not go with its noise levels.
@@ -102,11 +105,10 @@ class SchedulerConfig:
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     rho: float = 7.0
     original_inference_steps: int = 50
-    algorithm_type: str = "dpmsolver++"
+    algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++"
     unsupported: tuple[str, ...] = ()
     borrowed: str | None = None
-    chosen_schedule: str | None = None
-    chosen_sigmas: tuple[float, ...] | None = None
+    chosen: ChosenLevels | None = None
 
     def __post_init__(self):
         if self.use_flow_sigmas and "use_flow_sigmas" not in self._class.takes:
@@ -203,15 +205,11 @@ class SchedulerConfig:
         """
         if schedule is None and sigmas is None:
             return self
-        if sigmas is not None:
-            if schedule is not None:
-                raise SafelightError("Give a schedule or sigmas, not both.")
-            check_sigmas(sigmas)
-            return replace(self, chosen_sigmas=tuple(sigmas))
-        name = schedule_name(schedule or "")
-        if name not in SPACINGS:
-            return replace(self, chosen_schedule=name)
-        if self.levels != "betas" or not self._class.spaced:
+        name = None if schedule is None else schedule_name(schedule)
+        if name not in SPACINGS or sigmas is not None:
+            chosen = ChosenLevels(name, None if sigmas is None else tuple(sigmas))
+            return replace(self, chosen=chosen)
+        if self.levels != "betas" or not self._class.spaced or self.sampler in _TAUGHT:
             raise SafelightError(
                 f"The schedule {name} is for samplers on a table of betas that have no levels of "
                 f"their own, unlike {self.sampler} here; leave it out."
@@ -242,15 +240,8 @@ class SchedulerConfig:
         Raises `SafelightError` if there are more steps than the network knows times, or not as many
         as there are sigmas of the user's own.
         """
-        if self.chosen_sigmas is not None:
-            if steps != len(self.chosen_sigmas) - 1:
-                raise SafelightError(
-                    f"{len(self.chosen_sigmas)} sigmas make {len(self.chosen_sigmas) - 1} steps, "
-                    f"not {steps}; leave the steps out."
-                )
-            return torch.tensor(self.chosen_sigmas, dtype=torch.float64)
-        if self.chosen_schedule is not None:
-            return schedule_sigmas(self.chosen_schedule, self.schedule(), steps)
+        if self.chosen is not None:
+            return self.chosen.sigmas_for(self.schedule(), steps)
         if self.levels == "flow":
             solver = unipc_flow_sigmas if self._class.sampler == "unipc" else solver_flow_sigmas
             return (solver if self.use_flow_sigmas else flow_sigmas)(self._flow(), steps)
@@ -258,7 +249,7 @@ class SchedulerConfig:
             return self._edm_sigmas(steps)
         schedule, kind = self._table(), self._class
         final = self._final_sigma(schedule)
-        if kind.sampler in ("lcm", "tcd"):
+        if kind.sampler in _TAUGHT:
             distilled = self.original_inference_steps
             final = final if kind.stops_short else 0.0
             return lcm_sigmas(schedule, steps, distilled=distilled, final_sigma=final)
@@ -294,7 +285,7 @@ class SchedulerConfig:
             return partial(sample_plms, velocity=velocity)
         if name in _SETTLING and not settles:
             return partial(_SETTLING[name], lower_order_final=False)
-        if name == "ddim" and self.levels == "betas" and not self._chosen:
+        if name == "ddim" and self.levels == "betas" and self.chosen is None:
             return partial(sample_ddim, landings=self._ddim_landings(steps)[span])
         if name == "tcd" and self.levels == "betas":
             landings = tcd_landings(self._table(), self.sigmas(steps))
@@ -334,10 +325,6 @@ class SchedulerConfig:
     @property
     def _shift(self) -> float:
         return self.flow_shift if self.use_flow_sigmas else self.shift
-
-    @property
-    def _chosen(self) -> bool:
-        return self.chosen_schedule is not None or self.chosen_sigmas is not None
 
     @property
     def _curve(self) -> Callable[..., Float[Tensor, " n"]] | None:
@@ -385,10 +372,10 @@ class SchedulerConfig:
 
     def _between(self) -> Between:
         kind = self._class.between
-        if kind == "linear" and (self._curve is not None or self._chosen):
+        if kind == "linear" and (self._curve is not None or self.chosen is not None):
             return "log"
         cut = kind == "nearest" and (self.use_exponential_sigmas or self.use_beta_sigmas)
-        return "floor" if cut and not self._chosen else kind
+        return "floor" if cut and self.chosen is None else kind
 
     def _final_sigma(self, schedule: DiscreteSchedule) -> float:
         kind = self._class

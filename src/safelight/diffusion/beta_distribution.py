@@ -22,7 +22,7 @@ def beta_quantiles(shares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         middle = (low + high) / 2
         below = _cdf(middle) < least
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    x = torch.where(least > 0, (low + high) / 2, torch.zeros_like(least))
+    x = torch.where((least > 0) & (least < 0.5), (low + high) / 2, least)  # exact at both ends
     return torch.where(shares > 0.5, 1 - x, x)
 
 

@@ -8,6 +8,7 @@ over its times, as ComfyUI does; "ays" are published tables.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -41,6 +42,38 @@ _OTHERS = {
     "uniform": "normal",
     "discrete": "normal",
 }
+
+
+@dataclass(frozen=True)
+class ChosenLevels:
+    """A user's choice: a name in `SCHEDULES`, or the falling noise levels themselves.
+
+    Raises `SafelightError` for both at once, and for levels that do not fall.
+    """
+
+    name: str | None = None
+    sigmas: tuple[float, ...] | None = None  # (steps + 1,)
+
+    def __post_init__(self):
+        if self.sigmas is not None:
+            if self.name is not None:
+                raise SafelightError("Give a schedule or sigmas, not both.")
+            check_sigmas(self.sigmas)
+
+    def sigmas_for(self, schedule: NoiseSchedule, steps: int) -> Float[Tensor, " n"]:
+        """The levels for a network with such a schedule (steps + 1,).
+
+        Raises `SafelightError` if the name does not go with it, and for another number of steps
+        than the sigmas make.
+        """
+        if self.sigmas is None:
+            return schedule_sigmas(self.name or "", schedule, steps)
+        if steps != len(self.sigmas) - 1:
+            raise SafelightError(
+                f"{len(self.sigmas)} sigmas make {len(self.sigmas) - 1} steps, not {steps}; leave "
+                "the steps out."
+            )
+        return torch.tensor(self.sigmas, dtype=torch.float64)
 
 
 def schedule_name(name: str) -> str:

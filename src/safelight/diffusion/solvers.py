@@ -15,6 +15,11 @@ from torch import Tensor
 
 from safelight.types import Denoise, Noise, OnStep
 
+PURE_NOISE = 1000.0
+"""From this sigma up x is noise alone, as at zero terminal SNR. Samplers that take a second slope
+step down from there by Euler's: the difference of the slopes counts sigma / target times.
+"""
+
 
 def sample_euler(
     denoise: Denoise,
@@ -68,8 +73,8 @@ def sample_heun(
     noise: Noise,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Heun's method, order 2, two calls a step but one where the target is 0 (Karras et al. 2022,
-    algorithm 1).
+    """Heun's method, order 2, two calls a step but one where the target is 0, and one from
+    `PURE_NOISE` (Karras et al. 2022, algorithm 1).
 
     The corrector `(d' - d) / 2 * (target - sigma)` is written with `d' - d = (x0 - x0') / target`,
     which holds because both slopes pass through the same predicted x.
@@ -77,7 +82,7 @@ def sample_heun(
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
         x = toward(denoised, x, target / sigma)
-        if target > 0:
+        if target > 0 and sigma < PURE_NOISE:
             corrected = denoise(x, level(x, target))
             x = x + (target - sigma) / (2 * target) * (denoised - corrected)
         if on_step is not None:
@@ -93,21 +98,22 @@ def sample_dpm2(
     noise: Noise,
     on_step: OnStep | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """DPM-Solver-2, order 2, two calls a step but one where the target is 0: the slope of the whole
-    step is taken halfway in log sigma (Lu et al. 2022, arXiv 2206.00927, algorithm 1).
+    """DPM-Solver-2, order 2, two calls a step but one where the target is 0, and one from
+    `PURE_NOISE`: the slope of the whole step is taken halfway in log sigma (Lu et al. 2022, arXiv
+    2206.00927, algorithm 1).
 
     `(target - sigma) * (x' - x0') / middle` is written with `(x' - x0') / middle = (x - x0) / sigma
     + (x0 - x0') / middle`.
     """
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
-        if target > 0:
+        euler = toward(denoised, x, target / sigma)
+        if target > 0 and sigma < PURE_NOISE:
             middle = math.sqrt(sigma * target)
             halfway = denoise(toward(denoised, x, middle / sigma), level(x, middle))
-            x = toward(denoised, x, target / sigma)
-            x = x + (target - sigma) / middle * (denoised - halfway)
+            x = euler + (target - sigma) / middle * (denoised - halfway)
         else:
-            x = denoised
+            x = euler
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x

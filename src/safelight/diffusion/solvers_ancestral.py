@@ -10,7 +10,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.diffusion.solvers import level, sample_ddim, split_noise, steps, toward
+from safelight.diffusion.solvers import PURE_NOISE, level, sample_ddim, split_noise, steps, toward
 from safelight.types import Denoise, Noise, OnStep
 
 
@@ -68,13 +68,13 @@ def sample_dpm2_ancestral(
     for i, (sigma, target) in enumerate(steps(sigmas)):
         denoised = denoise(x, level(x, sigma))
         down, up = split_noise(sigma, target, eta)
-        if down > 0:
+        euler = toward(denoised, x, down / sigma)
+        if down > 0 and sigma < PURE_NOISE:
             middle = math.sqrt(sigma * down)
             halfway = denoise(toward(denoised, x, middle / sigma), level(x, middle))
-            x = toward(denoised, x, down / sigma)
-            x = x + (down - sigma) / middle * (denoised - halfway)
+            x = euler + (down - sigma) / middle * (denoised - halfway)
         else:
-            x = denoised
+            x = euler
         if up > 0:
             x = x + up * noise(x.shape, i + 1)
         if on_step is not None:

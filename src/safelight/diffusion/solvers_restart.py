@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.sigmas import karras_sigmas
-from safelight.diffusion.solvers import level, steps, toward
+from safelight.diffusion.solvers import PURE_NOISE, level, steps, toward
 from safelight.types import Denoise, Noise, OnStep
 
 _LOW, _HIGH = 0.1, 2.0
@@ -37,7 +37,7 @@ def sample_restart(
             x = x + math.sqrt(sigma**2 - reached**2) * noise(x.shape, drawn)
         denoised = denoise(x, level(x, sigma))
         x = toward(denoised, x, target / sigma)
-        if target > 0:
+        if target > 0 and sigma < PURE_NOISE:
             corrected = denoise(x, level(x, target))
             x = x + (target - sigma) / (2 * target) * (denoised - corrected)
         reached = target

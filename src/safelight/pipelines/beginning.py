@@ -41,8 +41,9 @@ class Model:
     device: str
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
-        """The noise levels, laid out for the sampler that is asked for."""
-        return self.folder.scheduler.with_sampler(settings.sampler)
+        """The noise levels, laid out for the sampler, or as is asked for."""
+        scheduler = self.folder.scheduler.with_sampler(settings.sampler)
+        return scheduler.with_levels(settings.schedule, settings.sigmas)
 
 
 @dataclass(frozen=True)

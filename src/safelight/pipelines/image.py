@@ -173,6 +173,8 @@ class ImagePipeline:
         outpaint: Margins | None = None,
         hires: Hires | None = None,
         tiled_decode: bool | None = None,
+        schedule: str | None = None,
+        sigmas: Sequence[float] | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -189,7 +191,8 @@ class ImagePipeline:
             steps: of the sampler, from 1 up.
             scale: of classifier-free guidance; 1 and below are none, as in diffusers. A latent
                 consistency model is told it instead.
-            sampler: a name from `safelight.diffusion.samplers.SAMPLERS`.
+            sampler: a name from `safelight.diffusion.samplers.SAMPLERS`, or another program's,
+                which may end with a schedule: "DPM++ 2M Karras".
             seed: -2**63 to 2**64 - 1.
             width: pixels, a multiple of the autoencoder's factor.
             height: pixels, likewise.
@@ -208,6 +211,8 @@ class ImagePipeline:
             hires: a second, larger pass.
             tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
                 overlap, which takes less memory; by default where the picture is big.
+            schedule: where the sampler stops: a name from `safelight.diffusion.schedules`.
+            sigmas: or the noise levels themselves, falling, the last of them usually 0.
             on_step: called after each step of each picture.
 
         Raises:
@@ -231,7 +236,9 @@ class ImagePipeline:
             mask_blur,
             outpaint,
             hires,
-            tiled_decode=tiled_decode,
+            tiled_decode,
+            schedule,
+            None if sigmas is None else tuple(map(float, sigmas)),
         )
         return list(self.each(request, on_step))
 
@@ -407,6 +414,8 @@ class ImagePipeline:
             outpaint=request.outpaint,
             hires=settings.hires,
             tiled_decode=settings.tiled_decode,
+            schedule=settings.schedule,
+            sigmas=settings.sigmas,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

@@ -88,6 +88,8 @@ class Manifest:
     mask_blur: int | None = None
     outpaint: Margins | None = None
     hires: Hires | None = None
+    schedule: str | None = None  # None for the model's own
+    sigmas: tuple[float, ...] | None = None
     refiner: UsedRefiner | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     tiled_decode: bool = False  # whether the autoencoder worked in tiles

@@ -87,6 +87,8 @@ class Request:
     outpaint: Margins | None = None  # to be made around the given picture
     hires: Hires | None = None  # a second, larger pass
     tiled_decode: bool | None = None  # whether the autoencoder works in tiles
+    schedule: str | None = None  # where the sampler stops, of `safelight.diffusion.schedules`
+    sigmas: tuple[float, ...] | None = None  # or the noise levels themselves, falling
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -137,6 +139,8 @@ class Settings:
     mask_blur: int | None = None  # pixels over which what is made anew fades in, if some is kept
     hires: Hires | None = None
     tiled_decode: bool = False  # whether the autoencoder works in tiles
+    schedule: str | None = None  # None for the model's own
+    sigmas: tuple[float, ...] | None = None  # in place of a schedule
 
     @property
     def total_steps(self) -> int:

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safelight.checkpoints.folder import Folder
-from safelight.diffusion.samplers import sampler_name
+from safelight.diffusion.samplers import sampler_name, schedule_in
+from safelight.diffusion.schedules import check_sigmas, schedule_name
 from safelight.errors import SafelightError
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
@@ -16,6 +17,7 @@ _BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 
 T = TypeVar("T")
 
+_AUTOMATIC = "automatic"  # AUTOMATIC1111's word for the model's own schedule
 _IMAGE_SCALE, _NOISE_LEVEL, _VECTOR_LEVEL = 1.5, 20, 0  # as diffusers' pipelines take them
 
 
@@ -38,10 +40,11 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     defaults, factor = folder.defaults, folder.autoencoder.factor
     request = replace(request, given=given)
     width, height = _size(request, folder, kind)
+    sampler = request.sampler or defaults.sampler or folder.scheduler.sampler
     settings = Settings(
-        steps=_first(request.steps, defaults.steps, kind.steps),
+        steps=_first(_steps(request), defaults.steps, kind.steps),
         scale=_first(request.scale, defaults.scale, kind.scale),
-        sampler=sampler_name(request.sampler or defaults.sampler or folder.scheduler.sampler),
+        sampler=sampler_name(sampler),
         width=width,
         height=height,
         strength=_strength(request, kind),
@@ -50,6 +53,8 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         mask_blur=_mask_blur(request, width, height),
         hires=request.hires,
         tiled_decode=_tiled_decode(request, folder, width, height),
+        schedule=_schedule(request, sampler, kind),
+        sigmas=request.sigmas,
     )
     if given.mask is None:  # beside a mask the picture is continued to a multiple
         check_multiple("width", settings.width, factor)
@@ -62,8 +67,34 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
                 "it out."
             )
         _check_strength(settings.hires.steps or settings.steps, settings.hires.strength)
-    folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
+    scheduler = folder.scheduler.with_sampler(settings.sampler)
+    scheduler.with_levels(settings.schedule, settings.sigmas).sigmas(settings.steps)
     return settings
+
+
+def _steps(request: Request) -> int | None:
+    """The steps asked for, by their number or by noise levels."""
+    if request.sigmas is None:
+        return request.steps
+    check_sigmas(request.sigmas)
+    return len(request.sigmas) - 1 if request.steps is None else request.steps
+
+
+def _schedule(request: Request, sampler: str, kind: Kind) -> str | None:
+    """The schedule asked for, also by the end of the sampler's name ("DPM++ 2M Karras"); None for
+    the model's own. "ays" is the table of the model's kind.
+    """
+    named = schedule_in(sampler) if request.sigmas is None or request.sampler else None
+    if request.schedule is None or request.schedule.lower() == _AUTOMATIC:
+        name = named
+    else:
+        name = schedule_name(request.schedule)
+        if request.sampler is not None and named not in (None, name):
+            raise SafelightError(
+                f"The sampler {sampler!r} names the schedule {named}, and {name} is asked for; "
+                "leave one of them out."
+            )
+    return "ays_sdxl" if name == "ays" and kind.numbers != "none" else name
 
 
 def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:

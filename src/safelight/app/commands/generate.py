@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from safelight.app.planning import Planned, at_once
+from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -19,6 +20,8 @@ def planned(
     steps: int | None = None,
     scale: float | None = None,
     sampler: str | None = None,
+    schedule: str | None = None,
+    sigmas: str | None = None,
     seed: int = 0,
     width: int | None = None,
     height: int | None = None,
@@ -73,8 +76,16 @@ def planned(
         How strictly the prompt is followed (classifier-free
         guidance; 1 and below are none). [default: the model's]
     sampler
-        The sampler, such as euler, ddim or dpmpp_2m. [default:
-        the model's]
+        The sampler, such as euler, dpmpp_2m or "DPM++ 2M
+        Karras". [default: the model's]
+    schedule
+        The noise levels it stops at: karras, exponential,
+        normal, sgm_uniform, simple, beta, ays, or the model's
+        times as leading, trailing or linspace. [default: the
+        model's]
+    sigmas
+        The noise levels themselves, falling, with commas:
+        14.6,7.1,2.8,0.9,0.
     seed
         Chooses the noise, as in diffusers. Picture i of several
         uses seed + i.
@@ -182,6 +193,8 @@ def planned(
             outpaint=margins_of(outpaint),
             hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
             tiled_decode=tiled_decode,
+            schedule=schedule,
+            sigmas=None if sigmas is None else _numbers(sigmas),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -203,3 +216,12 @@ def planned(
 
 
 generate = at_once(planned)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SafelightError(
+            f"--sigmas should be numbers with commas, such as 14.6,7.1,0; got {text!r}."
+        ) from error
