@@ -120,6 +120,11 @@ def request_of(manifest: Manifest) -> Request:
         strength=manifest.strength,
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
+        prompt_syntax=manifest.prompt_syntax,
+        clip_skip=manifest.clip_skip,
+        rng=manifest.rng,
+        subseed=manifest.subseed,
+        subseed_strength=manifest.subseed_strength,
     )
 
 

@@ -2,9 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from safelight.errors import SafelightError
 from safelight.pipelines.given import NOTHING, Given
+
+PromptSyntax = Literal["a1111", "plain"]
+"""How prompts are read: by `safelight.conditioners.prompt_grammar`, or as they stand, in which case
+what is too long for the model is cut, as in diffusers.
+"""
+
+RngName = Literal["cpu", "a1111-gpu"]
+"""Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""
 
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 
@@ -13,7 +22,8 @@ _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 class Request:
     """The pictures asked for; None leaves the choice to the model.
 
-    Picture i of `count` is drawn from `seed + i`, so that it can be made again alone.
+    Picture i of `count` is drawn from `seed + i`, so that it can be made again alone; with a
+    `subseed_strength` from `seed` and `subseed + i`.
     """
 
     prompt: str
@@ -29,6 +39,11 @@ class Request:
     strength: float | None = None  # how much of a given picture is made anew, 0 to 1
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    prompt_syntax: PromptSyntax = "a1111"
+    clip_skip: int | None = None  # 1 ends at the text tower's usual layer, 2 at the one before
+    rng: RngName = "cpu"
+    subseed: int = 0
+    subseed_strength: float = 0.0  # how far the noise goes from that of `seed` to its, 0 to 1
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -49,11 +64,23 @@ class Request:
             raise SafelightError(
                 f"image_scale should be a finite number from 0 up, got {self.image_scale}."
             )
-        for seed in (self.seed, self.seed + self.count - 1):
-            if seed not in _SEEDS:
-                raise SafelightError(
-                    f"seed should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got {seed}."
-                )
+        if not 0 <= self.subseed_strength <= 1:
+            raise SafelightError(
+                f"subseed_strength should lie between 0 and 1, got {self.subseed_strength}."
+            )
+        for place in (0, self.count - 1):
+            for name, seed in zip(("seed", "subseed"), self.seeds_at(place), strict=True):
+                if seed not in _SEEDS:
+                    raise SafelightError(
+                        f"{name} should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got "
+                        f"{seed}."
+                    )
+
+    def seeds_at(self, place: int) -> tuple[int, int]:
+        """Seed and sub-seed of a picture by its place among `count`."""
+        if self.subseed_strength > 0:
+            return self.seed, self.subseed + place
+        return self.seed + place, self.subseed
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,11 @@ class Settings:
     strength: float | None = None  # how much of a given picture is made anew, if one is begun from
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    prompt_syntax: PromptSyntax = "plain"
+    clip_skip: int = 1
+    rng: RngName = "cpu"
+    subseed: int = 0
+    subseed_strength: float = 0.0
 
 
 def check_multiple(name: str, size: int, factor: int) -> None:

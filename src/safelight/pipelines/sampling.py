@@ -16,12 +16,13 @@ from safelight.conditioners.image import noised, prepared
 from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import cfg, cfg_image
+from safelight.diffusion.guidance import by_step, cfg, cfg_composed, cfg_image
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import weight_dtype
 from safelight.models.autoencoder import Autoencoder
+from safelight.philox import GpuDraws
 from safelight.pipelines.beside import (
     depth_beside,
     encoded,
@@ -33,7 +34,8 @@ from safelight.pipelines.beside import (
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
-from safelight.rng import SeededNoise, after
+from safelight.pipelines.saying import Texts, encoded_texts, sayings
+from safelight.rng import SeededNoise, after, between, torch_draws
 from safelight.types import Conditioning, Denoise, Noise, OnStep
 
 Latents = Float[Tensor, "b c h w"]
@@ -142,16 +144,16 @@ def _begin(
     sigmas = scheduler.sigmas(settings.steps)
 
     def pure(noise: Noise, index: int) -> Latents:
-        return noise(shape, index) * scheduler.initial_scale(sigmas)
+        return _first(batch, noise(shape, index)) * scheduler.initial_scale(sigmas)
 
     small = (3, height, width)
     upscales = kind.beside == "low resolution"
     earlier = _vector_draws(folder) + ((small,) if upscales else ())
-    noise = SeededNoise(batch.seeds, model.device, earlier=earlier)
+    noise = _noise(batch, model.device, earlier)
     if given.image is None or kind.sees != "nothing":
         return pure(noise, 0), None, noise
     if upscales:
-        first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
+        first = _noise(batch, model.device)((len(batch.seeds), *small), 0)
         level = settings.noise_level or 0
         return pure(noise, 0), noised_small(folder, given.image, level, first), noise
     pixels = image_tensor(given.image.picture, settings.width, settings.height)
@@ -161,13 +163,28 @@ def _begin(
     if kind.beside == "mask" and start == 0:
         return pure(noise, 0), masked(folder, given, pixels, noise(shape, 1)), after(noise, 2)
     x0 = encoded(autoencoder, pixels, noise(shape, 0))
-    x = x0 + sigmas[start].item() * noise(shape, 1)
+    x = x0 + sigmas[start].item() * _first(batch, noise(shape, 1))
     if kind.beside == "mask":
         return x, masked(folder, given, pixels, noise(shape, 2)), after(noise, 3)
     if given.depth is None:
         return x, None, after(noise, 2)
     depth = depth_beside(given.depth, height, width).to(model.device)
     return x, depth.expand(len(batch.seeds), -1, -1, -1), after(noise, 2)
+
+
+def _noise(batch: Batch, device: str, earlier: Sequence[Sequence[int]] = ()) -> SeededNoise:
+    draws = GpuDraws if batch.settings.rng == "a1111-gpu" else torch_draws
+    return SeededNoise(batch.seeds, device, earlier=earlier, draws=draws)
+
+
+def _first(batch: Batch, noise: Latents) -> Latents:
+    """The noise that x begins with: the seeds' own, or some way from it to that of the sub-seed."""
+    settings = batch.settings
+    if settings.subseed_strength == 0:
+        return noise
+    others = replace(batch, seeds=[settings.subseed] * len(batch.seeds))
+    other = _noise(others, str(noise.device))(tuple(noise.shape), 0)
+    return between(noise, other, settings.subseed_strength)
 
 
 def _run(
@@ -192,15 +209,46 @@ def _run(
 def _guided(
     model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
 ) -> Denoise:
-    """The denoiser under the prompt, and under the picture where the model has a scale for it."""
-    settings, kind = batch.settings, model.kind
+    """The denoiser under what the prompts say in each step."""
+    settings = batch.settings
     denoiser = Denoiser(
         model.folder.unet,
         scheduler.parameterization(),
         scheduler.schedule(),
         None if model.dtype == torch.float32 else model.dtype,
     )
-    cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
+    said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
+    different = list(dict.fromkeys(said))
+    text = replace(model.text, skip=settings.clip_skip - 1)
+    texts = encoded_texts(text, different, settings.prompt_syntax)
+    steered = {
+        saying: _steered(model, batch, denoiser, concat, parts, saying.weights)
+        for saying, parts in zip(different, texts, strict=True)
+    }
+    if len(different) == 1:
+        return steered[different[0]]
+    return by_step([steered[saying] for saying in said], scheduler.sigmas(settings.steps))
+
+
+def _steered(
+    model: Model,
+    batch: Batch,
+    denoiser: Denoiser,
+    concat: Tensor | None,
+    texts: Sequence[Texts],
+    weights: Sequence[Sequence[float]],
+) -> Denoise:
+    """The denoiser under one prompt or several, and under the picture where the model has a scale
+    for it.
+    """
+    settings, kind = batch.settings, model.kind
+    pairs = [
+        [replace(side, concat=concat) for side in _conditioning(model, batch, pair)]
+        for pair in texts
+    ]
+    cond, uncond = pairs[0]
+    if len(pairs) > 1:
+        return _composed(model, settings, denoiser, pairs, weights)
     if kind.guided:
         told = with_guidance(cond, settings.scale, model.folder.unet.config)
         return cfg(denoiser, told, told, 1.0)
@@ -215,12 +263,28 @@ def _guided(
     return cfg_image(denoiser, cond, uncond, neither, settings.scale, by_image)
 
 
-def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
+def _composed(
+    model: Model,
+    settings: Settings,
+    denoiser: Denoiser,
+    pairs: Sequence[Sequence[Conditioning]],
+    weights: Sequence[Sequence[float]],
+) -> Denoise:
+    """The denoiser under several prompts, by classifier-free guidance even at a scale of 1."""
+    unet, scale = model.folder.unet.config, max(settings.scale, 1.0)
+    conds, uncond = [cond for cond, _ in pairs], pairs[0][1]
+    if model.kind.guided:
+        *conds, uncond = (with_guidance(side, settings.scale, unet) for side in (*conds, uncond))
+        scale = 1.0
+    return cfg_composed(denoiser, conds, torch.tensor(weights), uncond, scale)
+
+
+def _conditioning(model: Model, batch: Batch, texts: Texts) -> Texts:
     """What the prompts ask for, and what guidance steers away from."""
     count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
     if model.folder.vision is not None:
-        return _seeing(model, batch, model.folder.vision)
-    cond, uncond = _texts(model, batch)
+        return _seeing(model, batch, model.folder.vision, texts)
+    cond, uncond = texts
     if model.kind.beside == "low resolution":
         level = settings.noise_level or 0
         return with_class(cond, level, unet), with_class(uncond, level, unet)
@@ -237,14 +301,7 @@ def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditionin
     return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
 
 
-def _texts(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
-    """The prompts, and what is to be avoided, or nothing."""
-    count = len(batch.prompts)
-    cond = model.text(batch.prompts)
-    return cond, model.text([batch.negative] * count) if batch.negative else model.text.null(count)
-
-
-def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, Conditioning]:
+def _seeing(model: Model, batch: Batch, vision: Vision, texts: Texts) -> Texts:
     """The same for a model that is told the vector of a picture; guidance leads away from none."""
     image, count = batch.given.image, len(batch.seeds)
     assert image is not None  # which `Kind.check` sees to
@@ -255,9 +312,9 @@ def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, C
         return Conditioning(context=context), Conditioning(context=torch.zeros_like(context))
     level = batch.settings.noise_level or 0
     sigma = vision.noising.scheduler.schedule().t_to_sigma(torch.tensor(float(level))).item()
-    noise = SeededNoise(batch.seeds, model.device)(tuple(vector.expand(count, -1).shape), 0)
+    noise = _noise(batch, model.device)(tuple(vector.expand(count, -1).shape), 0)
     rows = noised(vector.expand(count, -1), vision.noising.normalizer, sigma, level, noise).float()
-    cond, uncond = _texts(model, batch)
+    cond, uncond = texts
     return with_vector(cond, rows), with_vector(uncond, torch.zeros_like(rows))
 
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+RngName = Literal["cpu", "a1111-gpu"]
 
 
 def generate(
@@ -37,6 +38,11 @@ def generate(
     strength: float | None = None,
     image_scale: float | None = None,
     noise_level: int | None = None,
+    plain_prompt: Annotated[bool, Parameter(negative=())] = False,
+    clip_skip: int | None = None,
+    rng: RngName = "cpu",
+    subseed: int = 0,
+    subseed_strength: float = 0.0,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -119,6 +125,21 @@ def generate(
         Of the image that an upscaler sees, or of the vector
         that unCLIP sees: more lets it invent more. [default: 20
         for an upscaler, 0 for unCLIP]
+    plain_prompt
+        Take prompts as they stand: brackets mean nothing, and
+        what is too long for the model is cut.
+    clip_skip
+        The layer of the text towers that is read: 2 is the last
+        but one. [default: 1, the one that the model was trained
+        with]
+    rng
+        Where noise comes from: cpu as in diffusers, or
+        a1111-gpu as of a seed of AUTOMATIC1111's on a GPU.
+    subseed
+        A second seed, for variations of a picture.
+    subseed_strength
+        How far the noise goes from the seed's to that of the
+        subseed, 0 to 1. Picture i then uses subseed + i.
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -150,6 +171,11 @@ def generate(
             strength=strength,
             image_scale=image_scale,
             noise_level=noise_level,
+            prompt_syntax="plain" if plain_prompt else "a1111",
+            clip_skip=clip_skip,
+            rng=rng,
+            subseed=subseed,
+            subseed_strength=subseed_strength,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
