@@ -106,7 +106,7 @@ def _each(*callbacks: OnStep) -> OnStep:
 def warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
     """Says on standard error which end of a too long prompt the model does not see."""
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
-        rest = pipeline.unread(text)
+        rest = pipeline.unread(text, request.prompt_syntax)
         if rest:
             print(
                 f"safelight: the {name} is too long for this model, which does not see {rest!r}.",

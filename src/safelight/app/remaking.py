@@ -146,6 +146,11 @@ def request_of(manifest: Manifest) -> Request:
         tiled_decode=manifest.tiled_decode,
         schedule=manifest.schedule,
         sigmas=manifest.sigmas,
+        prompt_syntax=manifest.prompt_syntax,
+        clip_skip=manifest.clip_skip,
+        rng=manifest.rng,
+        subseed=manifest.subseed,
+        subseed_strength=manifest.subseed_strength,
     )
 
 

@@ -37,7 +37,14 @@ from safelight.pipelines.manifest import (
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
 from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
-from safelight.pipelines.request import Hires, Margins, Request, Settings
+from safelight.pipelines.request import (
+    Hires,
+    Margins,
+    PromptSyntax,
+    Request,
+    RngName,
+    Settings,
+)
 from safelight.pipelines.sampling import (
     one_line_when_out_of_memory,
     sample_in_two,
@@ -175,6 +182,11 @@ class ImagePipeline:
         tiled_decode: bool | None = None,
         schedule: str | None = None,
         sigmas: Sequence[float] | None = None,
+        prompt_syntax: PromptSyntax = "a1111",
+        clip_skip: int | None = None,
+        rng: RngName = "cpu",
+        subseed: int = 0,
+        subseed_strength: float = 0.0,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -213,6 +225,14 @@ class ImagePipeline:
                 overlap, which takes less memory; by default where the picture is big.
             schedule: where the sampler stops: a name from `safelight.diffusion.schedules`.
             sigmas: or the noise levels themselves, falling, the last of them usually 0.
+            prompt_syntax: "a1111" for weights, schedules and the rest of AUTOMATIC1111's syntax in
+                prompts of any length; "plain" to take both as they stand, cut where the model ends.
+            clip_skip: which layer of CLIP's text towers is read: 1 the usual one, 2 the one before
+                it, and so on; one more than diffusers' `clip_skip`.
+            rng: "cpu", or "a1111-gpu" for the noise of AUTOMATIC1111's GPU seeds.
+            subseed: -2**63 to 2**64 - 1.
+            subseed_strength: how far the first noise goes from that of the seed to that of the
+                sub-seed, 0 to 1; above 0, picture i is that of `seed` and `subseed + i`.
             on_step: called after each step of each picture.
 
         Raises:
@@ -239,6 +259,11 @@ class ImagePipeline:
             tiled_decode,
             schedule,
             None if sigmas is None else tuple(map(float, sigmas)),
+            prompt_syntax,
+            clip_skip,
+            rng,
+            subseed,
+            subseed_strength,
         )
         return list(self.each(request, on_step))
 
@@ -298,8 +323,9 @@ class ImagePipeline:
         folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
         return upcast(folder, self._dtype).autoencoder
 
-    def unread(self, prompt: str) -> str:
-        """The end of a prompt that is too long for the text tower to read; empty if it is not.
+    def unread(self, prompt: str, syntax: PromptSyntax = "a1111") -> str:
+        """The end of a plain prompt that is too long for the text tower to read; empty if it is
+        not, and for all others, which are read in chunks.
 
         Raises `SafelightError` for a prompt that a model of classes does not know.
         """
@@ -309,6 +335,8 @@ class ImagePipeline:
         tokenizer = self._text.tokenizers[0]
         if isinstance(tokenizer, ClassReader):
             tokenizer.encode([prompt])  # which raises for a prompt that is no class
+            return ""
+        if syntax != "plain":
             return ""
         encoding = tokenizer.tokenizer.encode(prompt)
         if len(encoding.ids) <= tokenizer.length:
@@ -366,7 +394,8 @@ class ImagePipeline:
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
     ) -> GeneratedImage:
-        seed = request.seed + place
+        seed, subseed = request.seeds_at(place)
+        settings = replace(settings, subseed=subseed)
         given = request.given
         if request.outpaint is not None:
             given = extended(given, request.outpaint)
@@ -416,6 +445,11 @@ class ImagePipeline:
             tiled_decode=settings.tiled_decode,
             schedule=settings.schedule,
             sigmas=settings.sigmas,
+            prompt_syntax=settings.prompt_syntax,
+            clip_skip=settings.clip_skip,
+            rng=settings.rng,
+            subseed=settings.subseed,
+            subseed_strength=settings.subseed_strength,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

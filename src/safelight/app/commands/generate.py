@@ -9,6 +9,7 @@ from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+RngName = Literal["cpu", "a1111-gpu"]
 
 
 def planned(
@@ -46,6 +47,11 @@ def planned(
     hires_steps: int | None = None,
     hires_upscaler: Literal["latent", "lanczos"] | None = None,
     tiled_decode: bool | None = None,
+    plain_prompt: Annotated[bool, Parameter(negative=())] = False,
+    clip_skip: int | None = None,
+    rng: RngName = "cpu",
+    subseed: int = 0,
+    subseed_strength: float = 0.0,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
@@ -154,6 +160,21 @@ def planned(
     tiled_decode
         Whether the autoencoder works in tiles, which takes less
         memory. [default: where the picture is big]
+    plain_prompt
+        Take prompts as they stand: brackets mean nothing, and
+        what is too long for the model is cut.
+    clip_skip
+        The layer of the text towers that is read: 2 is the last
+        but one. [default: 1, the one that the model was trained
+        with]
+    rng
+        Where noise comes from: cpu as in diffusers, or
+        a1111-gpu as of a seed of AUTOMATIC1111's on a GPU.
+    subseed
+        A second seed, for variations of a picture.
+    subseed_strength
+        How far the noise goes from the seed's to that of the
+        subseed, 0 to 1. Picture i then uses subseed + i.
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -195,6 +216,11 @@ def planned(
             tiled_decode=tiled_decode,
             schedule=schedule,
             sigmas=None if sigmas is None else _numbers(sigmas),
+            prompt_syntax="plain" if plain_prompt else "a1111",
+            clip_skip=clip_skip,
+            rng=rng,
+            subseed=subseed,
+            subseed_strength=subseed_strength,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
