@@ -52,6 +52,7 @@ def test_a_picture_of_the_web_ui_is_made_again(capsys, name):
     assert (made.prompt, made.negative, made.sampler) == ("a red cube", "mush", "euler_a")
     assert (made.steps, made.scale, made.seed) == (2, 3.0, 7)
     assert (made.width, made.height) == (32, 40)
+    assert (made.schedule, made.rng) == ("normal", "cpu")
 
 
 @pytest.mark.parametrize("digits", [8, 10])

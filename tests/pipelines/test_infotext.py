@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safelight.diffusion.samplers import SAMPLERS
 from safelight.pipelines.infotext import Infotext, parse
+from safelight.pipelines.infotext_request import asked_in
+from safelight.pipelines.infotext_written import infotext_of
+from safelight.pipelines.manifest import Manifest
+from safelight.pipelines.request import Hires
 
 FORGE = (
     "a cat, (masterpiece:1.2)\nsecond line <lora:style:0.8>\n"
@@ -93,3 +98,73 @@ def web_ui(text: str) -> dict[str, str]:
         quoted = len(value) > 1 and value[0] == value[-1] == '"'
         read[name] = json.loads(value) if quoted else value
     return read
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"Sampler": "Euler a"}, {"schedule": "normal", "rng": "a1111-gpu"}),
+        ({"Sampler": "DPM++ 2M Karras", "RNG": "CPU"}, {"schedule": None, "rng": "cpu"}),
+        ({"Sampler": "DPM++ 2M", "Schedule type": "Automatic"}, {"schedule": "karras"}),
+        ({"Sampler": "DDIM", "Schedule type": "Karras"}, {"schedule": "leading"}),
+        ({"Sampler": "Euler", "Schedule type": "SGM Uniform"}, {"schedule": "sgm_uniform"}),
+        ({"Sampler": "Euler", "Version": "safelight 1"}, {"schedule": None}),
+        ({"Clip skip": "2"}, {"clip_skip": 2}),
+        (
+            {"Variation seed": "5", "Variation seed strength": "0.25"},
+            {"subseed": 5, "subseed_strength": 0.25},
+        ),
+        (
+            {"Steps": "20", "Denoising strength": "0.5", "Hires upscale": "2"},
+            {"hires": Hires(2.0, 0.5, 40)},
+        ),
+    ],
+)
+def test_what_is_asked(parameters, expected):
+    asked = asked_in(Infotext("a cat", "", parameters))
+    assert {name: getattr(asked.request, name) for name in expected} == expected
+    assert not asked.notes
+
+
+@given(texts, texts, st.sampled_from(sorted(SAMPLERS)), st.floats(0, 30), st.integers(0, 2**64 - 9))
+def test_a_manifest_is_asked_for_again(prompt, negative, sampler, scale, seed):
+    manifest = Manifest(
+        prompt,
+        negative,
+        seed=seed,
+        steps=7,
+        scale=scale,
+        sampler=sampler,
+        width=64,
+        height=48,
+        model="/models/a, b",
+        weights={},
+        precision="float32",
+        device="cpu",
+        machine="",
+        threads=1,
+        versions={"safelight": "1"},
+        hires=Hires(1.5, 0.6, 5),
+        prompt_syntax="a1111",
+        clip_skip=2,
+        subseed=3,
+        subseed_strength=0.5,
+    )
+    request = asked_in(parse(str(infotext_of(manifest)))).request
+    for name in ("prompt", "negative", "seed", "steps", "scale", "width", "height", "clip_skip"):
+        assert getattr(request, name) == getattr(manifest, name)
+    assert (request.subseed, request.subseed_strength, request.rng) == (3, 0.5, "cpu")
+    assert request.hires is not None
+    assert int(5 * 0.6) == int((request.hires.steps or 0) * request.hires.strength)
+
+
+def test_plain_text_is_escaped():
+    manifest = Manifest.from_json(
+        json.dumps(
+            {"prompt": "a (cat) [b", "negative": "", "seed": 1, "steps": 1, "scale": 1.0}
+            | {"sampler": "ddim", "width": 8, "height": 8, "model": "m", "weights": {}}
+            | {"precision": "float32", "device": "cpu", "machine": "", "threads": 1, "format": 1}
+        ),
+        "",
+    )
+    assert infotext_of(manifest).prompt == r"a \(cat\) \[b"

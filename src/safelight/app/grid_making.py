@@ -61,16 +61,18 @@ def make_grid(
     return _grid([made[place] for place in range(len(jobs))], x, y, axes)
 
 
-def remake_grid(then: GridManifest, *, any_weights: bool) -> tuple[Grid, bool, str]:
-    """The grid made again, whether its pixels are the same, and that in words; errors as
-    `prepared`.
+def remake_grid(
+    then: GridManifest, *, model: str | None, vae: str | None, any_weights: bool
+) -> tuple[Grid, bool, str]:
+    """The grid made again, whether its pixels are the same, and that in words; `model` and `vae`
+    stand in for those of every cell, and errors are as those of `prepared`.
     """
     made: list[GeneratedImage] = []
     pipeline, former = None, None
     for cell in then.cells:
         if pipeline is None or former is None or not _same_machinery(former, cell):
             pipeline = None  # frees the one before
-            pipeline = prepared(cell, any_weights=any_weights)
+            pipeline = prepared(cell, model=model, vae=vae, any_weights=any_weights)
         made.append(again(pipeline, cell))
         former = cell
     grid = _grid(made, then.x, then.y, then.axes)

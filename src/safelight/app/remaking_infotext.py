@@ -1,15 +1,19 @@
 """A picture made by what another program wrote into its file."""
 
 import sys
+from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageStat
 
 from safelight.app.making import counting_steps
 from safelight.pipelines.generated import GeneratedImage
+from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.infotext import Infotext
 from safelight.pipelines.infotext_model import model_of
 from safelight.pipelines.infotext_request import asked_in
 from safelight.pipelines.load import load
+
+_STABLE_2, _STABLE_XL = 1024, 2048  # numbers that a token of context has
 
 
 def remake_told(infotext: Infotext, *, model: str | None, vae: str | None) -> GeneratedImage:
@@ -27,10 +31,20 @@ def remake_told(infotext: Infotext, *, model: str | None, vae: str | None) -> Ge
     for note in notes:
         print(f"safelight: {note}", file=sys.stderr)
     pipeline = load(named, vae=vae)
-    settings = pipeline.settle(asked.request)
+    request = asked.request
+    if not _skips_layers(pipeline):
+        request = replace(request, clip_skip=None)
+    settings = pipeline.settle(request)
     with counting_steps(settings.total_steps) as on_step:
-        [picture] = pipeline.each(asked.request, on_step)
+        [picture] = pipeline.each(request, on_step)
     return picture
+
+
+def _skips_layers(pipeline: ImagePipeline) -> bool:
+    """Whether the web UI heeds "Clip skip" with such a model: not with OpenCLIP's towers, which
+    Stable Diffusion 2 and XL have.
+    """
+    return pipeline.folder.unet.config.cross_attention_dim not in (_STABLE_2, _STABLE_XL)
 
 
 def compared(then: Image.Image, now: Image.Image) -> str:

@@ -4,11 +4,19 @@ import math
 import re
 from dataclasses import dataclass
 
-from safelight.diffusion.samplers import sampler_name
+from safelight.diffusion.samplers import sampler_name, schedule_in
+from safelight.diffusion.schedules import schedule_name
 from safelight.errors import SafelightError
 from safelight.pipelines.infotext import Infotext
-from safelight.pipelines.request import Hires, Request, Upscaler
-from safelight.pipelines.webui_names import OTHERWISE, UPSCALERS
+from safelight.pipelines.infotext_written import PROGRAM
+from safelight.pipelines.request import Hires, Request, RngName, Upscaler
+from safelight.pipelines.webui_names import (
+    AUTOMATIC,
+    BY_TIMES,
+    OTHERWISE,
+    SCHEDULES,
+    UPSCALERS,
+)
 
 _ELSEWHERE = ("Model", "Model hash", "VAE", "VAE hash")  # which are files, not the request's
 _SILENT = frozenset(
@@ -35,25 +43,30 @@ def asked_in(infotext: Infotext) -> Asked:
     Raises `SafelightError` for a parameter whose value is not what the web UI writes.
     """
     told = _Told(dict(infotext.parameters))
+    ours = infotext.parameters.get("Version", "").startswith(PROGRAM)
     for name in (*_ELSEWHERE, *_SILENT):
         told.take(name)
     width, height = told.size("Size") or (None, None)
     steps, scale, seed = told.whole("Steps"), told.number("CFG scale"), told.whole("Seed")
+    sampler = _sampler(told)
+    subseed, subseed_strength = told.whole("Variation seed"), told.number("Variation seed strength")
     request = Request(
         infotext.prompt,
         infotext.negative,
         steps=steps,
         scale=scale,
-        sampler=_sampler(told),
+        sampler=sampler,
         seed=0 if seed is None else seed,
         width=width,
         height=height,
         image_scale=told.number("Image CFG scale"),
         hires=_hires(told, width, steps),
+        schedule=_schedule(told, sampler, ours=ours),
+        clip_skip=told.whole("Clip skip"),
+        rng=_rng(told),
+        subseed=subseed or 0,
+        subseed_strength=subseed_strength or 0.0,
     )
-    source = told.take("RNG") or "GPU"
-    if source != "CPU":
-        told.notes.append(f"The noise was drawn by the {source}; here it is drawn by the CPU.")
     told.rest()
     request.check()
     return Asked(request, tuple(told.notes))
@@ -116,6 +129,35 @@ def _sampler(told: _Told) -> str | None:
     if ours in OTHERWISE:
         told.notes.append(f"The sampler {name!r} makes another picture here: {OTHERWISE[ours]}.")
     return name
+
+
+def _schedule(told: _Told, sampler: str | None, *, ours: bool) -> str | None:
+    """The schedule's name; None where the sampler's own name has it, or, if the infotext is of
+    `ours`, for the model's own.
+    """
+    named = told.take("Schedule type")
+    if sampler is None or schedule_in(sampler) is not None or (ours and named is None):
+        return None
+    name = sampler_name(sampler)
+    if name in BY_TIMES:
+        return AUTOMATIC[name]
+    if named in (None, "Automatic"):
+        return "normal" if named is None else AUTOMATIC.get(name, "normal")
+    for known, label in SCHEDULES.items():
+        if label == named:
+            return known
+    try:
+        return schedule_name(named or "")
+    except SafelightError:
+        told.notes.append(f"The schedule {named!r} is not known here; the model's own is taken.")
+        return None
+
+
+def _rng(told: _Told) -> RngName:
+    source = told.take("RNG") or "GPU"
+    if source not in ("CPU", "GPU", "NV"):
+        told.notes.append(f"The noise was drawn by {source!r}, which is not known; here as by GPU.")
+    return "cpu" if source == "CPU" else "a1111-gpu"
 
 
 def _hires(told: _Told, width: int | None, steps: int | None) -> Hires | None:

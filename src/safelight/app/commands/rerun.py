@@ -52,7 +52,7 @@ def rerun(
     if grid is not None:
         from safelight.app.grid_making import remake_grid
 
-        picture, same, verdict = remake_grid(grid, any_weights=other_weights)
+        picture, same, verdict = remake_grid(grid, model=model, vae=vae, any_weights=other_weights)
         picture.save(target)
     else:
         manifest = read_manifest(file)
