@@ -1,11 +1,22 @@
 """Seeded noise that depends on the image, never on its batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from safelight.types import Noise
+
+Draws = Callable[[Sequence[int]], Tensor]
+"""A stream of standard normal draws, float32 on the CPU, by their shapes."""
+
+
+def torch_draws(seed: int) -> Draws:
+    """The draws of `torch.Generator("cpu").manual_seed(seed)`."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return lambda shape: torch.randn(tuple(shape), generator=generator)
 
 
 class SeededNoise:
@@ -15,7 +26,8 @@ class SeededNoise:
     row i comes from `torch.Generator("cpu").manual_seed(seeds[i])` after `index` earlier draws of
     the same shape, so an image does not change with its batch or its place in it. Draws are float32
     on the CPU and moved to `device` and `dtype`. `earlier` are the shapes, without the batch, of
-    draws of other shapes that each generator has given before.
+    draws of other shapes that each generator has given before. `draws` makes another stream of a
+    seed, such as `safelight.philox.GpuDraws`.
 
     Raises `ValueError` if the batch axis of `shape` is not the number of seeds.
     """
@@ -26,7 +38,9 @@ class SeededNoise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         earlier: Sequence[Sequence[int]] = (),
+        draws: Callable[[int], Draws] = torch_draws,
     ):
+        self._draws = draws
         self._seeds = tuple(seeds)
         self._earlier = tuple(tuple(shape) for shape in earlier)
         self._device = torch.device(device)
@@ -46,16 +60,35 @@ class SeededNoise:
         return self._draw(shape).to(self._device, self._dtype)
 
     def _rewind(self) -> None:
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in self._seeds]
+        self._streams: list[Draws] = [self._draws(seed) for seed in self._seeds]
         self._next = 0
         for shape in self._earlier:
-            for generator in self._generators:
-                torch.randn(shape, generator=generator)
+            for draw in self._streams:
+                draw(shape)
 
     def _draw(self, shape: Sequence[int]) -> Tensor:
         self._next += 1
         one = (1, *shape[1:])
-        return torch.cat([torch.randn(one, generator=generator) for generator in self._generators])
+        return torch.cat([draw(one) for draw in self._streams])
+
+
+def between(
+    noise: Float[Tensor, "b c h w"], other: Float[Tensor, "b c h w"], strength: float
+) -> Float[Tensor, "b c h w"]:
+    """Noise on the way from one to another, `strength` from 0 to 1: a spherical interpolation
+    (Shoemake 1985, section 3.3), which keeps the spread that noise has.
+
+    As in AUTOMATIC1111's web interface each column of a picture is a vector of its own, and an
+    image whose columns are all but the same in both is interpolated straight.
+    """
+    first, second = (F.normalize(part, dim=2, eps=0.0) for part in (noise, other))
+    cosine = (first * second).sum(dim=2, keepdim=True)  # (b, c, 1, w)
+    angle = torch.acos(cosine)
+    round_about = (
+        torch.sin((1 - strength) * angle) * noise + torch.sin(strength * angle) * other
+    ) / torch.sin(angle)
+    alike = cosine.mean(dim=(1, 2, 3), keepdim=True) > 0.9995
+    return torch.where(alike, torch.lerp(noise, other, strength), round_about)
 
 
 def after(noise: Noise, draws: int) -> Noise:

@@ -71,7 +71,7 @@ def test_a_file_of_prompts_gives_each_line_the_same_seeds(generate, here):
 
 
 def test_a_prompt_that_is_cut_is_said(generate, capsys):
-    assert generate("cube " * 14 + "ball", "-o", "x.png") == 0
+    assert generate("cube " * 14 + "ball", "-o", "x.png", "--plain-prompt") == 0
     assert "too long for this model, which does not see 'ball'" in capsys.readouterr().err
 
 

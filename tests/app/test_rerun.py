@@ -67,6 +67,28 @@ def test_the_same_noise_levels(make, options):
     assert read_manifest(Path("x-rerun.png")) == then
 
 
+def test_prompts_and_seeds_of_every_kind_come_again(make):
+    syntax = ("--negative", "[(mush)|fog]", "--clip-skip", "2", "--steps", "4")
+    seeds = ("--rng", "a1111-gpu", "--subseed", "3", "--subseed-strength", "0.25")
+    made = make("x.png", *syntax, *seeds)
+    assert (made.prompt_syntax, made.clip_skip, made.rng) == ("a1111", 2, "a1111-gpu")
+    assert (made.seed, made.subseed, made.subseed_strength) == (11, 3, 0.25)
+    assert main(["rerun", "x.png"]) == 0
+
+
+def test_a_picture_from_before_there_was_a_syntax_comes_again_as_plain_text(make):
+    make("x.png", "--negative", "(mush:2) [fog]" * 8, "--plain-prompt")
+    new = ("prompt_syntax", "clip_skip", "rng", "subseed", "subseed_strength")
+    values = json.loads(read_manifest(Path("x.png")).to_json())
+    old = Manifest.from_json(
+        json.dumps({name: value for name, value in values.items() if name not in new}), "old"
+    )
+    assert old == read_manifest(Path("x.png"))
+    assert main(["rerun", "x.png"]) == 0
+    change("x.png", prompt_syntax="a1111")
+    assert main(["rerun", "x.png"]) == 1
+
+
 def test_one_of_several_comes_again_alone(make, capsys):
     main(["generate", "a red cube", "-o", "a.png", "--count", "2", "--model", _model(make)])
     assert main(["rerun", "a-1.png", "-o", "b.png"]) == 0

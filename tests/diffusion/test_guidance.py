@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safelight.diffusion.guidance import cfg
+from safelight.diffusion.guidance import by_step, cfg, cfg_composed
 from safelight.types import Conditioning
 
 X = torch.arange(24.0).reshape(2, 3, 2, 2)
@@ -51,3 +51,29 @@ def test_a_scale_for_each_image():
 def test_sides_that_carry_different_parts_are_refused():
     with pytest.raises(ValueError, match="vector"):
         cfg(_Counting(), COND, Conditioning(context=UNCOND.context), 3.0)
+
+
+def test_several_prompts_each_by_its_weight():
+    denoise, other = _Counting(), Conditioning(context=COND.context * 3, vector=COND.vector)
+    weights = torch.tensor([[1.0, -0.5], [2.0, 0.0]])  # a row for each prompt
+    guided = cfg_composed(denoise, [COND, other], weights, UNCOND, 3.0)(X, SIGMA)
+    none, first, second = (_apart(cond) for cond in (UNCOND, COND, other))
+    expected = none + 3 * torch.stack(
+        [
+            (first - none)[0] + 2 * (second - none)[0],
+            -0.5 * (first - none)[1],
+        ]
+    )
+    torch.testing.assert_close(guided, expected)
+    assert denoise.batches == [6]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "step"),
+    [(20.0, 0), (14.6, 0), (5.0, 0), (3.0001, 0), (3.0, 1), (1.0, 2), (0.5, 2), (0.0, 2)],
+)
+def test_a_denoiser_for_each_step(sigma, step):
+    sigmas = torch.tensor([14.6, 3.0, 1.0, 0.0], dtype=torch.float64)
+    denoises = [lambda x, sigma, i=i: x + i for i in range(3)]
+    levels = torch.full((2,), sigma)
+    assert torch.equal(by_step(denoises, sigmas)(X, levels), X + step)

@@ -65,6 +65,15 @@ def test_the_same_request_gives_the_same_bits_in_a_new_pipeline(pipeline, model_
         {"schedule": "beta"},
         {"sigmas": (14.6, 3.0, 0.5, 0.0)},
         {"width": SIZE + FACTOR},
+        {"clip_skip": 2},
+        {"rng": "a1111-gpu"},
+        {"subseed": 1, "subseed_strength": 0.1},
+        {"prompt": "a (red) cube"},
+        {"prompt": "a red cube BREAK cube"},
+        {"prompt": "a red [cube:ball:1]"},
+        {"prompt": "a red [cube|ball]"},
+        {"prompt": "a red cube AND a ball:0.5"},
+        {"negative": "(cube:1.2)"},
     ],
 )
 def test_every_part_of_a_request_matters(pipeline, change):
@@ -154,6 +163,10 @@ def test_other_weights_have_another_hash(pipeline, tmp_path):
         ({"sigmas": (2.0, 0.0), "steps": 3}, "2 sigmas make 1 steps, not 3"),
         ({"sigmas": (2.0, 0.0), "schedule": "beta"}, "a schedule or sigmas, not both"),
         ({"seed": 2**64}, "seed should lie between"),
+        ({"clip_skip": 0}, "clip_skip should lie between 1 and 2 here, got 0"),
+        ({"clip_skip": 3}, "clip_skip should lie between 1 and 2 here, got 3"),
+        ({"subseed_strength": 1.5}, "subseed_strength should lie between 0 and 1"),
+        ({"subseed": 2**64 - 1, "subseed_strength": 0.5, "count": 2}, "subseed should lie between"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(pipeline, change, message):
@@ -169,8 +182,9 @@ def test_running_out_of_memory_is_one_line(pipeline):
 def test_what_a_long_prompt_loses(pipeline):
     assert pipeline.unread(PROMPT) == ""
     short = " ".join(["cube"] * (LENGTH - 2))
-    assert pipeline.unread(short) == ""
-    assert pipeline.unread(f"{short} ball apple") == "ball apple"
+    assert pipeline.unread(short, "plain") == ""
+    assert pipeline.unread(f"{short} ball apple", "plain") == "ball apple"
+    assert pipeline.unread(f"{short} ball apple") == ""  # it is read in chunks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

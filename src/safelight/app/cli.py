@@ -31,14 +31,23 @@ _COMMANDS = {
 Prints the path of each picture once it is written. A picture carries what is
 needed to make it again: see safelight show and safelight rerun.""",
     ),
+    "grid": (
+        "grid:grid",
+        """Make one labelled picture of many, along one axis or two.
+
+Takes what safelight generate takes, and what varies: --x steps=5,10,20 --y
+scale=1,5,9. The picture carries what made each of its cells; safelight rerun
+makes it again.""",
+    ),
     "rerun": (
         "rerun:rerun",
         """Make a picture again, with the same pixels.
 
 Reads from the file what made the picture, checks that the model's weights are
-the same ones, and says whether the pixels are; the status is 1 if not.""",
+the same ones, and says whether the pixels are; the status is 1 if not. A
+picture of AUTOMATIC1111's web UI is made by the same parameters.""",
     ),
-    "show": ("show:show", "Print what made a picture, as JSON."),
+    "show": ("show:show", "Print what made a picture."),
     "train": (
         "train:train",
         """Train a model on a folder of pictures, or by a recipe.

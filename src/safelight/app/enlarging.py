@@ -19,8 +19,9 @@ def enlarges(model: str, *, offline: bool) -> bool:
 
 def check_options(options: Mapping[str, object]) -> None:
     """Raises `SafelightError` for an option, by its name, that goes with a prompt alone."""
-    needless = [name for name, value in options.items() if value not in (None, "", ())]
-    if needless:
+    given = [name for name, value in options.items() if value not in (None, "", ())]
+    if given:
+        needless = [f"--{name.replace('_', '-')}" for name in given]
         raise SafelightError(
             f"This model enlarges an image, which takes no {', '.join(needless)}; leave that out."
         )

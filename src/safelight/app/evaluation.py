@@ -105,7 +105,15 @@ def _settle(pipeline: ImagePipeline, wanted: EvaluationFile) -> Settings:
     if size < WINDOW:
         raise SafelightError(f"size should be {WINDOW} pixels or more, got {size}.")
     request = Request(
-        "", "", wanted.steps, wanted.scale, wanted.sampler, wanted.seed, width=size, height=size
+        "",
+        "",
+        wanted.steps,
+        wanted.scale,
+        wanted.sampler,
+        wanted.seed,
+        width=size,
+        height=size,
+        prompt_syntax="plain",
     )
     for scale in wanted.sweep_scales:
         pipeline.settle(replace(request, scale=scale))

@@ -10,12 +10,30 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from safelight.app.adapters import chosen_adapters, chosen_embeddings
+from safelight.app.job import Loading
 from safelight.pipelines.find import expanded
 from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
 from safelight.pipelines.previews import Previewer
 from safelight.pipelines.request import Request
 from safelight.types import OnStep
+
+
+def loaded(loading: Loading) -> ImagePipeline:
+    """The pipeline that is asked for; errors as `load`, and for files that are not there."""
+    return load(
+        loading.model,
+        dtype=precision_named(loading.precision),
+        device=loading.device,
+        adapters=chosen_adapters(loading.lora, offline=loading.offline),
+        embeddings=chosen_embeddings(loading.embedding, offline=loading.offline),
+        vae=loading.vae,
+        refiner=loading.refiner,
+        refine_at=loading.refine_at,
+        offline=loading.offline,
+    )
 
 
 def make_pictures(
@@ -23,21 +41,24 @@ def make_pictures(
     requests: Sequence[Request],
     paths: Sequence[Sequence[Path]],
     preview: OnStep | None = None,
+    *,
+    infotext: bool = False,
 ) -> None:
     """Writes picture i of request r to `paths[r][i]` and prints each path once it is there.
 
-    All requests are checked before the first picture is begun. `preview` is called after each step.
+    All requests are checked before the first picture is begun. `preview` is called after each step;
+    with `infotext`, pictures carry one beside their manifests.
     """
     settled = [pipeline.settle(request) for request in requests]
     for request in requests:
-        _warn_of_cut(pipeline, request)
+        warn_of_cut(pipeline, request)
     steps = sum(r.count * s.total_steps for r, s in zip(requests, settled, strict=True))
     with counting_steps(steps) as count:
         on_step = count if preview is None else _each(count, preview)
         for request, targets in zip(requests, paths, strict=True):
             pictures = pipeline.each(request, on_step)
             for path, picture in zip(targets, pictures, strict=True):
-                picture.save(path)
+                picture.save(path, infotext=infotext)
                 print(path, flush=True)
 
 
@@ -82,10 +103,10 @@ def _each(*callbacks: OnStep) -> OnStep:
     return on_step
 
 
-def _warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
+def warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
     """Says on standard error which end of a too long prompt the model does not see."""
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
-        rest = pipeline.unread(text)
+        rest = pipeline.unread(text, request.prompt_syntax)
         if rest:
             print(
                 f"safelight: the {name} is too long for this model, which does not see {rest!r}.",

@@ -80,7 +80,9 @@ def _named_by_prompt(folder: Path, requests: Sequence[Request]) -> list[list[Pat
     for number, request in enumerate(requests):
         prefix = f"{number:0{digits}}-" if len(requests) > 1 else ""
         stem = f"{prefix}{_slug(request.prompt)}"
-        paths.append([folder / f"{stem}-{request.seed + i}.png" for i in range(request.count)])
+        seeds = (request.seeds_at(place) for place in range(request.count))
+        varied = request.subseed_strength > 0
+        paths.append([folder / f"{stem}-{seed[varied]}.png" for seed in seeds])
     return paths
 
 

@@ -35,6 +35,26 @@ def remake(
 ) -> Remade:
     """Makes the manifest's picture again, on its device and with its number of threads.
 
+    Errors as `prepared`.
+    """
+    picture = again(prepared(manifest, model=model, vae=vae, any_weights=any_weights), manifest)
+    same = picture.manifest.pixels == manifest.pixels
+    if same:
+        return Remade(picture, True, "the same pixels.")
+    causes = differences(manifest, picture.manifest)
+    reason = f" Changed since: {'; '.join(causes)}." if causes else ""
+    return Remade(picture, False, f"the pixels are not the same.{reason}")
+
+
+def prepared(
+    manifest: Manifest,
+    *,
+    model: str | None = None,
+    vae: str | None = None,
+    any_weights: bool = False,
+) -> ImagePipeline | Enlarger:
+    """The pipeline that made the manifest's picture, with what was put into it.
+
     `model` and `vae` stand in for those that the manifest names. Raises `SafelightError` if there
     is no such model, or if its weights are others, unless `any_weights`.
     """
@@ -44,7 +64,7 @@ def remake(
         enlarger = load_enlarger(model or manifest.model, dtype=dtype, device=device)
         if not any_weights:
             check_weights(manifest.weights, enlarger)
-        return _compared(manifest, enlarger)
+        return enlarger
     pipeline = load(
         model or manifest.model,
         dtype=precision_named(manifest.precision),
@@ -63,11 +83,11 @@ def remake(
         pipeline.embed(embedding.file, embedding.token)
     if not any_weights:
         check_adapters(manifest, pipeline)
-    return _compared(manifest, pipeline)
+    return pipeline
 
 
-def _compared(manifest: Manifest, pipeline: ImagePipeline | Enlarger) -> Remade:
-    """The picture made again by the right model, beside that of the manifest."""
+def again(pipeline: ImagePipeline | Enlarger, manifest: Manifest) -> GeneratedImage:
+    """The manifest's picture by its pipeline, with its number of threads."""
     request = request_of(manifest)
     threads = torch.get_num_threads()
     torch.set_num_threads(manifest.threads)
@@ -76,12 +96,7 @@ def _compared(manifest: Manifest, pipeline: ImagePipeline | Enlarger) -> Remade:
             [picture] = pipeline.each(request, on_step)
     finally:
         torch.set_num_threads(threads)
-    same = picture.manifest.pixels == manifest.pixels
-    if same:
-        return Remade(picture, True, "the same pixels.")
-    causes = differences(manifest, picture.manifest)
-    reason = f" Changed since: {'; '.join(causes)}." if causes else ""
-    return Remade(picture, False, f"the pixels are not the same.{reason}")
+    return picture
 
 
 def check_weights(then: Mapping[str, str], pipeline: ImagePipeline | Enlarger) -> None:
@@ -145,6 +160,11 @@ def request_of(manifest: Manifest) -> Request:
         tile_size=None if windows is None else windows.size,
         tile_overlap=None if windows is None else windows.overlap,
         tile_fade=windows is not None and windows.fade,
+        prompt_syntax=manifest.prompt_syntax,
+        clip_skip=manifest.clip_skip,
+        rng=manifest.rng,
+        subseed=manifest.subseed,
+        subseed_strength=manifest.subseed_strength,
     )
 
 

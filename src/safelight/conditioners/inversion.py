@@ -1,15 +1,15 @@
 """Textual inversion: words of a user's own, whose embeddings were learned."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from safelight.models.token_rows import filled_rows
-from safelight.models.tokenizer import BOS, EOS, ClipTokenizer
+from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.wordpiece import WordPieceTokenizer
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,46 @@ class Inversion:
     vectors: tuple[Float[Tensor, "n _"], ...]
 
 
-def spell(
-    tokenizer: ClipTokenizer,
-    prompts: Sequence[str],
-    inversions: Sequence[Inversion],
-    tower: int,
-    first: int,
-) -> tuple[Int64[Tensor, "b n"], Float[Tensor, "k d"]]:
-    """Token ids in which the inversions' places have ids from `first` on, and the embeddings that
-    one tower learned for these, in order; prompts are cut and padded as `tokenizer.encode` does.
-    """
-    learned = torch.cat([inversion.vectors[tower] for inversion in inversions])
-    ids_of: dict[str, list[int]] = {}
+def ids_of_words(
+    inversions: Sequence[Inversion], tower: int, first: int
+) -> dict[str, tuple[int, ...]]:
+    """The ids of each word's places in one tower: from `first` on, in order."""
+    found: dict[str, tuple[int, ...]] = {}
     for inversion in inversions:
         count = len(inversion.vectors[tower])
-        ids_of[inversion.token.lower()] = list(range(first, first + count))
+        found[inversion.token.lower()] = tuple(range(first, first + count))
         first += count
-    words = re.compile("|".join(_whole(token) for token in sorted(ids_of, key=len, reverse=True)))
-    pad, start, end = (tokenizer.id_of(name) for name in (tokenizer.pad, BOS, EOS))
-    rows: list[list[int]] = []
-    for prompt in (prompt.lower() for prompt in prompts):
-        ids: list[int] = []
-        place = 0
-        for found in words.finditer(prompt):
-            ids += _plain(tokenizer, prompt[place : found.start()]) + ids_of[found.group()]
-            place = found.end()
-        ids += _plain(tokenizer, prompt[place:])
-        rows.append([start, *ids, end])
-    return filled_rows(rows, tokenizer.length, end, pad), learned
+    return found
+
+
+def units(
+    tokenizer: ClipTokenizer | WordPieceTokenizer, text: str, words: Mapping[str, tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """The ids of a text: one by one, and those of a learned word together."""
+    found: list[tuple[int, ...]] = []
+    place = 0
+    for match in _pattern(words).finditer(text.lower()) if words else ():
+        found += _plain(tokenizer, text.lower()[place : match.start()])
+        found.append(words[match.group()])
+        place = match.end()
+    rest = text.lower()[place:] if words else text
+    return found + _plain(tokenizer, rest)
+
+
+def spell(
+    tokenizer: ClipTokenizer, prompts: Sequence[str], words: Mapping[str, tuple[int, ...]]
+) -> Int64[Tensor, "b n"]:
+    """Token ids of plain texts with learned words; cut and padded as `tokenizer.encode` does."""
+    start, end = tokenizer.marks
+    rows = [
+        [start, *(token for unit in units(tokenizer, prompt, words) for token in unit), end]
+        for prompt in prompts
+    ]
+    return filled_rows(rows, tokenizer.length, end, tokenizer.id_of(tokenizer.pad))
+
+
+def _pattern(words: Mapping[str, tuple[int, ...]]) -> re.Pattern[str]:
+    return re.compile("|".join(_whole(word) for word in sorted(words, key=len, reverse=True)))
 
 
 def _whole(token: str) -> str:
@@ -62,6 +74,6 @@ def _whole(token: str) -> str:
     return before + re.escape(token) + after
 
 
-def _plain(tokenizer: ClipTokenizer, text: str) -> list[int]:
+def _plain(tokenizer: ClipTokenizer | WordPieceTokenizer, text: str) -> list[tuple[int, ...]]:
     """The ids of a piece of a prompt, without the marks of start and end."""
-    return tokenizer.tokenizer.encode(text).ids[1:-1]
+    return [(token,) for token in tokenizer.tokenizer.encode(text).ids[1:-1]]

@@ -1,5 +1,7 @@
 """Guidance: a combinator from a conditional denoiser to the callable that a sampler sees."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,3 +60,51 @@ def cfg_image(
         return without + image_scale * (kept - without) + scale * (steered - kept)
 
     return guided
+
+
+def cfg_composed(
+    denoise: ConditionalDenoise,
+    conds: Sequence[Conditioning],
+    weights: Float[Tensor, "k b"],
+    uncond: Conditioning,
+    scale: float,
+) -> Denoise:
+    """Guidance towards several prompts at once, each by a weight of its own for each row: `uncond +
+    sum_k weights[k] * scale * (cond_k - uncond)` (Liu et al. 2022, arXiv 2206.01714, eq. 11).
+
+    All go through the network in one batch.
+    """
+    count = len(conds)
+    together = Conditioning.cat([uncond, *conds])
+
+    def guided(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
+        without, *steered = denoise(
+            torch.cat([x] * (count + 1)), torch.cat([sigma] * (count + 1)), together
+        ).chunk(count + 1)
+        directions = (
+            per_image(scale * weight.to(x.device), x) * (one - without)
+            for weight, one in zip(weights, steered, strict=True)
+        )
+        return sum(directions, without)
+
+    return guided
+
+
+def by_step(denoises: Sequence[Denoise], sigmas: Float[Tensor, " n"]) -> Denoise:
+    """Another denoiser in each step: `denoises[i]` from `sigmas[i]` down to above `sigmas[i + 1]`.
+
+    A pure function of sigma; so a sampler that looks ahead to where its step goes, as Heun's, sees
+    the next step's denoiser there.
+    """
+    starts = [sigma.item() * (1 + _ROUNDING) for sigma in sigmas[:-1]]
+
+    def stepped(
+        x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
+        begun = sum(sigma[0].item() <= start for start in starts)
+        return denoises[max(begun, 1) - 1](x, sigma)
+
+    return stepped
+
+
+_ROUNDING = 1e-6  # of a level in float32

@@ -55,18 +55,23 @@ class ClipText(nn.Module):
         _initialise(self, config)
 
     def forward(
-        self, ids: Int64[Tensor, "b n"], learned: Float[Tensor, "k d"] | None = None
+        self, ids: Int64[Tensor, "b n"], learned: Float[Tensor, "k d"] | None = None, skip: int = 0
     ) -> TextFeatures:
         """Encodes ids of at most `max_position_embeddings` tokens.
 
         Ids from `vocab_size` on stand for the rows of `learned`, which are not in the vocabulary.
+        `skip` leaves that many more layers out of the tokens than the configuration does. Raises
+        `ValueError` if no layer is left.
         """
+        last = len(self.encoder.layers)
+        if skip and not self.config.skip < skip + self.config.skip < last:
+            raise ValueError(f"Of {last} layers {skip + self.config.skip} cannot be left out.")
+        skip += self.config.skip
         x = self.embeddings(ids, learned)
         chosen = x
-        last = len(self.encoder.layers)
         for i, layer in enumerate(self.encoder.layers, start=1):
             x = recomputed(layer, self.gradient_checkpointing)(x)
-            if i == last - self.config.skip:
+            if i == last - skip:
                 chosen = x
         normed = self.final_layer_norm(x)  # (b, n, d)
         ends = (ids == self.config.eos_token_id).int().argmax(dim=1)  # (b,), the first end of text
@@ -74,7 +79,7 @@ class ClipText(nn.Module):
         if self.text_projection is not None:
             pooled = self.text_projection(pooled)
         if self.config.final_norm:
-            chosen = self.final_layer_norm(chosen) if self.config.skip else normed
+            chosen = self.final_layer_norm(chosen) if skip else normed
         return TextFeatures(tokens=chosen, pooled=pooled)
 
 

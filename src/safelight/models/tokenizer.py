@@ -53,6 +53,16 @@ class ClipTokenizer:
         return id_of(self.tokenizer, token)
 
     @property
+    def marks(self) -> tuple[int, int]:
+        """The ids of start and end; errors as `id_of`."""
+        return self.id_of(BOS), self.id_of(EOS)
+
+    @property
+    def comma(self) -> int | None:
+        """The id of a comma that stands alone, if the vocabulary has one."""
+        return self.tokenizer.token_to_id(",</w>")
+
+    @property
     def vocab_size(self) -> int:
         """How many ids there are."""
         return self.tokenizer.get_vocab_size()

@@ -41,6 +41,16 @@ class WordPieceTokenizer:
         return id_of(self.tokenizer, token)
 
     @property
+    def marks(self) -> tuple[int, int]:
+        """The ids of start and end; errors as `id_of`."""
+        return self.id_of(START), self.id_of(END)
+
+    @property
+    def comma(self) -> int | None:
+        """The id of a comma, if the vocabulary has one."""
+        return self.tokenizer.token_to_id(",")
+
+    @property
     def vocab_size(self) -> int:
         """How many ids there are."""
         return self.tokenizer.get_vocab_size()

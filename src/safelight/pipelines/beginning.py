@@ -1,7 +1,7 @@
 """What sampling begins from: a model's parts, what is asked of it, and x at the first level."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.inpainting import Kept
+from safelight.philox import GpuDraws
 from safelight.pipelines.beside import (
     depth_beside,
     image_tensor,
@@ -24,7 +25,7 @@ from safelight.pipelines.coding import encoded
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
-from safelight.rng import SeededNoise, after
+from safelight.rng import SeededNoise, after, between, torch_draws
 from safelight.types import Noise
 
 Latents = Float[Tensor, "b c h w"]
@@ -86,16 +87,16 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
     sigmas = scheduler.sigmas(settings.steps)
 
     def pure(noise: Noise, index: int) -> Latents:
-        return noise(shape, index) * scheduler.initial_scale(sigmas)
+        return first_noise(batch, noise(shape, index)) * scheduler.initial_scale(sigmas)
 
     small = (3, height, width)
     upscales = kind.beside == "low resolution"
     earlier = _vector_draws(folder) + ((small,) if upscales else ())
-    noise = SeededNoise(batch.seeds, model.device, earlier=earlier)
+    noise = seeded(batch, model.device, earlier)
     if given.image is None or kind.sees != "nothing":
         return Start(pure(noise, 0), noise)
     if upscales:
-        first = SeededNoise(batch.seeds, model.device)((len(batch.seeds), *small), 0)
+        first = seeded(batch, model.device)((len(batch.seeds), *small), 0)
         level = settings.noise_level or 0
         return Start(pure(noise, 0), noise, noised_small(folder, given.image, level, first))
     size = (height * autoencoder.factor, width * autoencoder.factor)
@@ -112,17 +113,34 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
         return Start(pure(noise, 0), after(noise, 2), concat)
     x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
-    x = x0 + sigmas[start].item() * noise(shape, 1)
+    first = first_noise(batch, noise(shape, 1))
+    x = x0 + sigmas[start].item() * first
     if mask is not None and kind.beside == "mask":
         concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)
         return Start(x, after(noise, 3), concat)
     if mask is not None:  # diffusers draws once more, for channels that the model has not
-        kept = Kept(x0, F.interpolate(mask, size=(height, width)).float(), noise(shape, 1))
+        kept = Kept(x0, F.interpolate(mask, size=(height, width)).float(), first)
         return Start(x if start else pure(noise, 1), after(noise, 3), kept=kept)
     if given.depth is None:
         return Start(x, after(noise, 2))
     depth = depth_beside(given.depth, height, width).to(model.device)
     return Start(x, after(noise, 2), depth.expand(len(batch.seeds), -1, -1, -1))
+
+
+def seeded(batch: Batch, device: str, earlier: Sequence[Sequence[int]] = ()) -> SeededNoise:
+    """The noise of a batch's seeds, from where its settings say; `earlier` as `SeededNoise`."""
+    draws = GpuDraws if batch.settings.rng == "a1111-gpu" else torch_draws
+    return SeededNoise(batch.seeds, device, earlier=earlier, draws=draws)
+
+
+def first_noise(batch: Batch, noise: Latents) -> Latents:
+    """The noise that x begins with: the seeds' own, or some way from it to that of the sub-seed."""
+    settings = batch.settings
+    if settings.subseed_strength == 0:
+        return noise
+    others = replace(batch, seeds=[settings.subseed] * len(batch.seeds))
+    other = seeded(others, str(noise.device))(tuple(noise.shape), 0)
+    return between(noise, other, settings.subseed_strength)
 
 
 def _padded(pixels: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Float[Tensor, "1 c H W"]:

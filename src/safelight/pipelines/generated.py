@@ -8,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from safelight.pipelines.infotext_written import infotext_of
 from safelight.pipelines.manifest import Manifest
 from safelight.pipelines.picture_files import write_picture
 
@@ -19,12 +20,14 @@ class GeneratedImage:
     image: Image.Image
     manifest: Manifest
 
-    def save(self, path: str | Path) -> None:
-        """Writes the picture with its manifest: `.png` and `.webp` exactly, `.jpg` with loss.
+    def save(self, path: str | Path, *, infotext: bool = False) -> None:
+        """Writes the picture with its manifest: `.png` and `.webp` exactly, `.jpg` with loss; with
+        an `infotext` beside it for AUTOMATIC1111's web UI and what reads its pictures.
 
         Raises `SafelightError` for another suffix, or if the file cannot be written.
         """
-        write_picture(Path(path), self.image, self.manifest)
+        text = str(infotext_of(self.manifest)) if infotext else None
+        write_picture(Path(path), self.image, self.manifest, text)
 
 
 def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:

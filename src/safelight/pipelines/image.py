@@ -37,7 +37,14 @@ from safelight.pipelines.manifest import (
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
 from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
-from safelight.pipelines.request import Hires, Margins, Request, Settings
+from safelight.pipelines.request import (
+    Hires,
+    Margins,
+    PromptSyntax,
+    Request,
+    RngName,
+    Settings,
+)
 from safelight.pipelines.sampling import (
     one_line_when_out_of_memory,
     sample_in_two,
@@ -179,6 +186,11 @@ class ImagePipeline:
         tile_size: int | None = None,
         tile_overlap: int | None = None,
         tile_fade: bool = False,
+        prompt_syntax: PromptSyntax = "a1111",
+        clip_skip: int | None = None,
+        rng: RngName = "cpu",
+        subseed: int = 0,
+        subseed_strength: float = 0.0,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -222,6 +234,14 @@ class ImagePipeline:
             tile_size: of these windows, in pixels; by default as the U-Net was trained.
             tile_overlap: of these windows, in pixels; half their size by default.
             tile_fade: whether each counts for less towards its edges, which hides them.
+            prompt_syntax: "a1111" for weights, schedules and the rest of AUTOMATIC1111's syntax in
+                prompts of any length; "plain" to take both as they stand, cut where the model ends.
+            clip_skip: which layer of CLIP's text towers is read: 1 the usual one, 2 the one before
+                it, and so on; one more than diffusers' `clip_skip`.
+            rng: "cpu", or "a1111-gpu" for the noise of AUTOMATIC1111's GPU seeds.
+            subseed: -2**63 to 2**64 - 1.
+            subseed_strength: how far the first noise goes from that of the seed to that of the
+                sub-seed, 0 to 1; above 0, picture i is that of `seed` and `subseed + i`.
             on_step: called after each step of each picture.
 
         Raises:
@@ -252,6 +272,11 @@ class ImagePipeline:
             tile_size=tile_size,
             tile_overlap=tile_overlap,
             tile_fade=tile_fade,
+            prompt_syntax=prompt_syntax,
+            clip_skip=clip_skip,
+            rng=rng,
+            subseed=subseed,
+            subseed_strength=subseed_strength,
         )
         return list(self.each(request, on_step))
 
@@ -311,8 +336,9 @@ class ImagePipeline:
         folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
         return upcast(folder, self._dtype).autoencoder
 
-    def unread(self, prompt: str) -> str:
-        """The end of a prompt that is too long for the text tower to read; empty if it is not.
+    def unread(self, prompt: str, syntax: PromptSyntax = "a1111") -> str:
+        """The end of a plain prompt that is too long for the text tower to read; empty if it is
+        not, and for all others, which are read in chunks.
 
         Raises `SafelightError` for a prompt that a model of classes does not know.
         """
@@ -322,6 +348,8 @@ class ImagePipeline:
         tokenizer = self._text.tokenizers[0]
         if isinstance(tokenizer, ClassReader):
             tokenizer.encode([prompt])  # which raises for a prompt that is no class
+            return ""
+        if syntax != "plain":
             return ""
         encoding = tokenizer.tokenizer.encode(prompt)
         if len(encoding.ids) <= tokenizer.length:
@@ -379,7 +407,8 @@ class ImagePipeline:
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
     ) -> GeneratedImage:
-        seed = request.seed + place
+        seed, subseed = request.seeds_at(place)
+        settings = replace(settings, subseed=subseed)
         given = request.given
         if request.outpaint is not None:
             given = extended(given, request.outpaint)
@@ -430,6 +459,11 @@ class ImagePipeline:
             schedule=settings.schedule,
             sigmas=settings.sigmas,
             windows=settings.windows,
+            prompt_syntax=settings.prompt_syntax,
+            clip_skip=settings.clip_skip,
+            rng=settings.rng,
+            subseed=settings.subseed,
+            subseed_strength=settings.subseed_strength,
             refiner=None if self.refiner is None else self.refiner.used,
             vae=str(self.folder.swapped or ""),
         )

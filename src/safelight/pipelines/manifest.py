@@ -9,7 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.request import Hires, Margins, Windows
+from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Windows
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -55,7 +55,8 @@ class UsedRefiner:
 class Manifest:
     """Everything that makes one picture again: the request, the model and the machinery.
 
-    `seed` is this picture's own (the first seed plus `place`), so the picture comes again alone.
+    `seed` is this picture's own (the first seed plus `place`, or with a `subseed_strength` that of
+    all), so the picture comes again alone.
     The last digits of float32 arithmetic depend on the number of threads and on the processor;
     both are recorded, the first is restored by `safelight rerun`.
     """
@@ -91,6 +92,11 @@ class Manifest:
     schedule: str | None = None  # None for the model's own
     sigmas: tuple[float, ...] | None = None
     refiner: UsedRefiner | None = None
+    prompt_syntax: PromptSyntax = "plain"  # as it was before there was any
+    clip_skip: int = 1
+    rng: RngName = "cpu"
+    subseed: int = 0  # this picture's own
+    subseed_strength: float = 0.0
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net

@@ -1,9 +1,10 @@
-"""Pictures written whole or not at all, with their manifest inside, and the manifest read back."""
+"""Pictures written whole or not at all, with what made them inside, and that read back."""
 
 import io
 import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
@@ -13,21 +14,40 @@ from safelight.errors import SafelightError
 from safelight.pipelines.manifest import Manifest
 
 _KEYWORD = "safelight"
+_PARAMETERS = "parameters"  # where AUTOMATIC1111's web UI writes into a PNG
 _ASCII = b"ASCII\0\0\0"  # how Exif marks the encoding of a user comment
+_UNICODE = b"UNICODE\0"
 
 
-def write_picture(path: Path, image: Image.Image, manifest: Manifest) -> None:
+@dataclass(frozen=True)
+class Texts:
+    """What a picture's file says of its making; None where it does not."""
+
+    manifest: str | None  # JSON
+    infotext: str | None = None  # see `safelight.pipelines.infotext`
+
+
+def write_picture(
+    path: Path, image: Image.Image, manifest: Manifest, infotext: str | None = None
+) -> None:
     """Writes an RGB picture and its manifest; the file appears whole or not at all.
 
     The suffix chooses the format: `.png` and `.webp` keep every pixel, `.jpg` and `.jpeg` do not.
-    The manifest is an iTXt chunk of a PNG and the Exif user comment of the others. A file that was
-    there is replaced.
+    The manifest is an iTXt chunk of a PNG and the Exif user comment of the others. An infotext is
+    where AUTOMATIC1111's web UI writes it: the chunk `parameters` of a PNG, and the Exif user
+    comment of the others, whose manifest is then the image description. A file that was there is
+    replaced.
 
     Raises `SafelightError` for another suffix, or if the file cannot be written.
     """
+    write_with_texts(path, image, Texts(manifest.to_json(), infotext))
+
+
+def write_with_texts(path: Path, image: Image.Image, texts: Texts) -> None:
+    """As `write_picture`, of texts that need not be one manifest's."""
     encode = _ENCODERS[picture_suffix(path)]
     try:
-        encoded = encode(image, manifest.to_json())
+        encoded = encode(image, texts)
     except ValueError as error:
         raise SafelightError(
             f"Cannot put the manifest into {path}: {error}; save as .png, which has room."
@@ -56,14 +76,22 @@ def read_manifest(path: Path) -> Manifest:
     Raises `SafelightError` if the file is not there, is not a whole picture, or carries no
     manifest.
     """
-    with open_picture(path) as image:
-        text = _manifest_text(image)
+    text = read_texts(path).manifest
     if text is None:
         raise SafelightError(
             f"{path} carries no safelight manifest; it was made by something else, or a program "
             "that saved it again dropped it."
         )
     return Manifest.from_json(text, str(path))
+
+
+def read_texts(path: Path) -> Texts:
+    """What a picture says of its making.
+
+    Raises `SafelightError` if the file is not there or is not a whole picture.
+    """
+    with open_picture(path) as image:
+        return _texts(image)
 
 
 @contextmanager
@@ -94,28 +122,30 @@ def picture_suffix(path: Path) -> str:
     return suffix
 
 
-def _png(image: Image.Image, manifest: str) -> bytes:
+def _png(image: Image.Image, texts: Texts) -> bytes:
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(_KEYWORD, manifest)
+    for keyword, text in ((_KEYWORD, texts.manifest), (_PARAMETERS, texts.infotext)):
+        if text is not None:
+            info.add_itxt(keyword, text)
     stream = io.BytesIO()
     image.save(stream, "PNG", pnginfo=info)
     return stream.getvalue()
 
 
-def _webp(image: Image.Image, manifest: str) -> bytes:
+def _webp(image: Image.Image, texts: Texts) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "WEBP", lossless=True, exif=_exif(manifest))
+    image.save(stream, "WEBP", lossless=True, exif=_exif(texts))
     return stream.getvalue()
 
 
-def _jpeg(image: Image.Image, manifest: str) -> bytes:
+def _jpeg(image: Image.Image, texts: Texts) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=95, exif=_exif(manifest))
+    image.save(stream, "JPEG", quality=95, exif=_exif(texts))
     return stream.getvalue()
 
 
 _FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_ENCODERS: dict[str, Callable[[Image.Image, str], bytes]] = {
+_ENCODERS: dict[str, Callable[[Image.Image, Texts], bytes]] = {
     ".png": _png,
     ".webp": _webp,
     ".jpg": _jpeg,
@@ -123,18 +153,43 @@ _ENCODERS: dict[str, Callable[[Image.Image, str], bytes]] = {
 }
 
 
-def _exif(manifest: str) -> bytes:
-    escaped = json.dumps(json.loads(manifest))  # pure ASCII
+def _exif(texts: Texts) -> bytes:
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = _ASCII + escaped.encode()
+    comments = exif.get_ifd(ExifTags.IFD.Exif)
+    manifest = None if texts.manifest is None else json.dumps(json.loads(texts.manifest))  # ASCII
+    if texts.infotext is not None:
+        comments[ExifTags.Base.UserComment] = _UNICODE + texts.infotext.encode("utf-16-be")
+        if manifest is not None:
+            exif[ExifTags.Base.ImageDescription] = manifest
+    elif manifest is not None:
+        comments[ExifTags.Base.UserComment] = _ASCII + manifest.encode()
     return exif.tobytes()
 
 
-def _manifest_text(image: Image.Image) -> str | None:
-    text = image.info.get(_KEYWORD)
-    if isinstance(text, str):
-        return text
-    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+def _texts(image: Image.Image) -> Texts:
+    manifest, infotext = (_text(image.info.get(name)) for name in (_KEYWORD, _PARAMETERS))
+    exif = image.getexif()
+    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    described = exif.get(ExifTags.Base.ImageDescription)
     if isinstance(comment, bytes) and comment.startswith(_ASCII + b"{"):
-        return comment.removeprefix(_ASCII).decode("ascii", "replace")
-    return None
+        manifest = manifest or comment.removeprefix(_ASCII).decode("ascii", "replace")
+    elif isinstance(comment, bytes):
+        infotext = infotext or _comment(comment)
+        if isinstance(described, str) and described.startswith("{"):
+            manifest = manifest or described
+    return Texts(manifest, infotext)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _comment(comment: bytes) -> str | None:
+    """An Exif user comment by the encoding that it names; those of none are taken for UTF-8."""
+    if comment.startswith(_UNICODE):
+        text = comment.removeprefix(_UNICODE)
+        high, low = text[::2].count(0), text[1::2].count(0)  # most letters are below 256
+        decoded = text.decode("utf-16-be" if high >= low else "utf-16-le", "replace")
+    else:
+        decoded = comment.removeprefix(_ASCII).decode("utf-8", "replace")
+    return decoded.removeprefix("\ufeff").rstrip("\0") or None

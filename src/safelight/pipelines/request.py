@@ -9,6 +9,14 @@ from safelight.pipelines.given import NOTHING, Given
 
 Upscaler = Literal["latent", "lanczos"]
 
+PromptSyntax = Literal["a1111", "plain"]
+"""How prompts are read: by `safelight.conditioners.prompt_grammar`, or as they stand, in which case
+what is too long for the model is cut, as in diffusers.
+"""
+
+RngName = Literal["cpu", "a1111-gpu"]
+"""Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""
+
 _MOST_BLUR = 256
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 
@@ -76,7 +84,8 @@ class Windows:
 class Request:
     """The pictures asked for; None leaves the choice to the model.
 
-    Picture i of `count` is drawn from `seed + i`, so that it can be made again alone.
+    Picture i of `count` is drawn from `seed + i`, so that it can be made again alone; with a
+    `subseed_strength` from `seed` and `subseed + i`.
     """
 
     prompt: str
@@ -102,6 +111,11 @@ class Request:
     tile_size: int | None = None  # of these windows, in pixels
     tile_overlap: int | None = None  # of these windows, in pixels
     tile_fade: bool = False  # whether each counts for less towards its edges
+    prompt_syntax: PromptSyntax = "a1111"
+    clip_skip: int | None = None  # 1 ends at the text tower's usual layer, 2 at the one before
+    rng: RngName = "cpu"
+    subseed: int = 0
+    subseed_strength: float = 0.0  # how far the noise goes from that of `seed` to its, 0 to 1
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -136,6 +150,23 @@ class Request:
                 raise SafelightError(
                     f"seed should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got {seed}."
                 )
+        if not 0 <= self.subseed_strength <= 1:
+            raise SafelightError(
+                f"subseed_strength should lie between 0 and 1, got {self.subseed_strength}."
+            )
+        for place in (0, self.count - 1):
+            for name, seed in zip(("seed", "subseed"), self.seeds_at(place), strict=True):
+                if seed not in _SEEDS:
+                    raise SafelightError(
+                        f"{name} should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got "
+                        f"{seed}."
+                    )
+
+    def seeds_at(self, place: int) -> tuple[int, int]:
+        """Seed and sub-seed of a picture by its place among `count`."""
+        if self.subseed_strength > 0:
+            return self.seed, self.subseed + place
+        return self.seed + place, self.subseed
 
     def _check_windows(self) -> None:
         size, overlap = self.tile_size, self.tile_overlap
@@ -169,6 +200,11 @@ class Settings:
     schedule: str | None = None  # None for the model's own
     sigmas: tuple[float, ...] | None = None  # in place of a schedule
     windows: Windows | None = None
+    prompt_syntax: PromptSyntax = "plain"
+    clip_skip: int = 1
+    rng: RngName = "cpu"
+    subseed: int = 0
+    subseed_strength: float = 0.0
 
     @property
     def total_steps(self) -> int:

@@ -1,7 +1,7 @@
 """From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,18 +16,19 @@ from safelight.conditioners.image import noised, prepared
 from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import cfg, cfg_image
+from safelight.diffusion.guidance import by_step, cfg, cfg_composed, cfg_image
 from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
-from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin
+from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin, first_noise, seeded
 from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Hires, Settings, first_step
-from safelight.rng import SeededNoise, after
+from safelight.pipelines.saying import Texts, encoded_texts, sayings
+from safelight.rng import after
 from safelight.types import ConditionalDenoise, Conditioning, Denoise, OnStep
 
 _AESTHETIC, _UNAESTHETIC = 6.0, 2.5
@@ -75,8 +76,8 @@ def _sample_twice(model: Model, batch: Batch, hires: Hires, on_step: OnStep | No
     second = replace(first, steps=steps, strength=hires.strength, width=width, height=height)
     batch, scheduler = replace(batch, settings=second), model.scheduler(second)
     start = first_step(steps, hires.strength)
-    noise = SeededNoise(batch.seeds, model.device)
-    x = z + scheduler.sigmas(steps)[start].item() * noise(tuple(z.shape), 0)
+    noise = seeded(batch, model.device)
+    x = z + scheduler.sigmas(steps)[start].item() * first_noise(batch, noise(tuple(z.shape), 0))
     return _run(model, batch, scheduler, slice(start, None), Start(x, after(noise, 1)), on_step)
 
 
@@ -133,8 +134,8 @@ def _run(
 def _guided(
     model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
 ) -> Denoise:
-    """The denoiser under the prompt, and under the picture where the model has a scale for it."""
-    settings, kind = batch.settings, model.kind
+    """The denoiser under what the prompts say in each step."""
+    settings = batch.settings
     denoiser: ConditionalDenoise = Denoiser(
         model.folder.unet,
         scheduler.parameterization(),
@@ -145,7 +146,38 @@ def _guided(
         factor, windows = model.folder.autoencoder.factor, settings.windows
         size, overlap = windows.size // factor, windows.overlap // factor
         denoiser = windowed(denoiser, size, overlap, fade=windows.fade)
-    cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
+    said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
+    different = list(dict.fromkeys(said))
+    text = replace(model.text, skip=settings.clip_skip - 1)
+    texts = encoded_texts(text, different, settings.prompt_syntax)
+    steered = {
+        saying: _steered(model, batch, denoiser, concat, parts, saying.weights)
+        for saying, parts in zip(different, texts, strict=True)
+    }
+    if len(different) == 1:
+        return steered[different[0]]
+    return by_step([steered[saying] for saying in said], scheduler.sigmas(settings.steps))
+
+
+def _steered(
+    model: Model,
+    batch: Batch,
+    denoiser: ConditionalDenoise,
+    concat: Tensor | None,
+    texts: Sequence[Texts],
+    weights: Sequence[Sequence[float]],
+) -> Denoise:
+    """The denoiser under one prompt or several, and under the picture where the model has a scale
+    for it.
+    """
+    settings, kind = batch.settings, model.kind
+    pairs = [
+        [replace(side, concat=concat) for side in _conditioning(model, batch, pair)]
+        for pair in texts
+    ]
+    cond, uncond = pairs[0]
+    if len(pairs) > 1:
+        return _composed(model, settings, denoiser, pairs, weights)
     if kind.guided:
         told = with_guidance(cond, settings.scale, model.folder.unet.config)
         return cfg(denoiser, told, told, 1.0)
@@ -160,12 +192,28 @@ def _guided(
     return cfg_image(denoiser, cond, uncond, neither, settings.scale, by_image)
 
 
-def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
+def _composed(
+    model: Model,
+    settings: Settings,
+    denoiser: ConditionalDenoise,
+    pairs: Sequence[Sequence[Conditioning]],
+    weights: Sequence[Sequence[float]],
+) -> Denoise:
+    """The denoiser under several prompts, by classifier-free guidance even at a scale of 1."""
+    unet, scale = model.folder.unet.config, max(settings.scale, 1.0)
+    conds, uncond = [cond for cond, _ in pairs], pairs[0][1]
+    if model.kind.guided:
+        *conds, uncond = (with_guidance(side, settings.scale, unet) for side in (*conds, uncond))
+        scale = 1.0
+    return cfg_composed(denoiser, conds, torch.tensor(weights), uncond, scale)
+
+
+def _conditioning(model: Model, batch: Batch, texts: Texts) -> Texts:
     """What the prompts ask for, and what guidance steers away from."""
     count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
     if model.folder.vision is not None:
-        return _seeing(model, batch, model.folder.vision)
-    cond, uncond = _texts(model, batch)
+        return _seeing(model, batch, model.folder.vision, texts)
+    cond, uncond = texts
     if model.kind.beside == "low resolution":
         level = settings.noise_level or 0
         return with_class(cond, level, unet), with_class(uncond, level, unet)
@@ -182,14 +230,7 @@ def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditionin
     return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
 
 
-def _texts(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:
-    """The prompts, and what is to be avoided, or nothing."""
-    count = len(batch.prompts)
-    cond = model.text(batch.prompts)
-    return cond, model.text([batch.negative] * count) if batch.negative else model.text.null(count)
-
-
-def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, Conditioning]:
+def _seeing(model: Model, batch: Batch, vision: Vision, texts: Texts) -> Texts:
     """The same for a model that is told the vector of a picture; guidance leads away from none."""
     image, count = batch.given.image, len(batch.seeds)
     assert image is not None  # which `Kind.check` sees to
@@ -200,9 +241,9 @@ def _seeing(model: Model, batch: Batch, vision: Vision) -> tuple[Conditioning, C
         return Conditioning(context=context), Conditioning(context=torch.zeros_like(context))
     level = batch.settings.noise_level or 0
     sigma = vision.noising.scheduler.schedule().t_to_sigma(torch.tensor(float(level))).item()
-    noise = SeededNoise(batch.seeds, model.device)(tuple(vector.expand(count, -1).shape), 0)
+    noise = seeded(batch, model.device)(tuple(vector.expand(count, -1).shape), 0)
     rows = noised(vector.expand(count, -1), vision.noising.normalizer, sigma, level, noise).float()
-    cond, uncond = _texts(model, batch)
+    cond, uncond = texts
     return with_vector(cond, rows), with_vector(uncond, torch.zeros_like(rows))
 
 

@@ -4,14 +4,23 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safelight.checkpoints.folder import Folder
+from safelight.conditioners.prompt_grammar import parse
 from safelight.diffusion.samplers import sampler_name, schedule_in
 from safelight.diffusion.schedules import check_sigmas, schedule_name
 from safelight.errors import SafelightError
+from safelight.models.classes import ClassReader
+from safelight.models.clip import ClipText
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
-from safelight.pipelines.request import Request, Settings, Windows, check_multiple
+from safelight.pipelines.request import (
+    PromptSyntax,
+    Request,
+    Settings,
+    Windows,
+    check_multiple,
+)
 
 _BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 
@@ -56,6 +65,11 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         schedule=_schedule(request, sampler, kind),
         sigmas=request.sigmas,
         windows=_windows(request, folder),
+        prompt_syntax=_syntax(request, folder, kind),
+        clip_skip=_clip_skip(request, folder),
+        rng=request.rng,
+        subseed=request.subseed,
+        subseed_strength=request.subseed_strength,
     )
     if given.mask is None:  # beside a mask the picture is continued to a multiple
         check_multiple("width", settings.width, factor)
@@ -192,6 +206,36 @@ def _noise_level(request: Request, folder: Folder, kind: Kind) -> int | None:
     if not 0 <= level < most:
         raise SafelightError(f"noise_level should lie between 0 and {most - 1}, got {level}.")
     return level
+
+
+def _syntax(request: Request, folder: Folder, kind: Kind) -> PromptSyntax:
+    """How prompts are read; names of classes are plain."""
+    if any(isinstance(tokenizer, ClassReader) for tokenizer in folder.tokenizers):
+        return "plain"
+    if (
+        request.prompt_syntax == "a1111"
+        and kind.beside == "image"
+        and len(parse(request.prompt)) > 1
+    ):
+        raise SafelightError(
+            "AND does not go with a model that edits a picture by instruction; ask for one thing, "
+            "or for a plain prompt."
+        )
+    return request.prompt_syntax
+
+
+def _clip_skip(request: Request, folder: Folder) -> int:
+    """The layer of the text towers that is read, counted from the one that the model was trained
+    with, which is 1.
+    """
+    skip = _first(request.clip_skip, 1)
+    if skip == 1:
+        return skip
+    towers = [tower.config for tower in folder.text_towers if isinstance(tower, ClipText)]
+    most = min((config.num_hidden_layers - config.skip for config in towers), default=1)
+    if len(towers) < len(folder.text_towers) or not 1 <= skip <= most:
+        raise SafelightError(f"clip_skip should lie between 1 and {most} here, got {skip}.")
+    return skip
 
 
 def _first(*values: T | None) -> T:

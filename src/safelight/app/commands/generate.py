@@ -1,17 +1,18 @@
 """`safelight generate`: prompts to picture files."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+RngName = Literal["cpu", "a1111-gpu"]
 
 
-def generate(
+def planned(
     prompt: str | None = None,
     /,
     *,
@@ -50,12 +51,18 @@ def generate(
     tile_size: int | None = None,
     tile_overlap: int | None = None,
     tile_fade: Annotated[bool, Parameter(negative=())] = False,
+    plain_prompt: Annotated[bool, Parameter(negative=())] = False,
+    clip_skip: int | None = None,
+    rng: RngName = "cpu",
+    subseed: int = 0,
+    subseed_strength: float = 0.0,
     refiner: str | None = None,
     refine_at: float | None = None,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
-) -> None:
+    infotext: Annotated[bool, Parameter(negative=())] = False,
+) -> Planned:
     """Make pictures from a prompt.
 
     Parameters
@@ -171,6 +178,21 @@ def generate(
     tile_fade
         Let each count for less towards its edges, which hides
         them.
+    plain_prompt
+        Take prompts as they stand: brackets mean nothing, and
+        what is too long for the model is cut.
+    clip_skip
+        The layer of the text towers that is read: 2 is the last
+        but one. [default: 1, the one that the model was trained
+        with]
+    rng
+        Where noise comes from: cpu as in diffusers, or
+        a1111-gpu as of a seed of AUTOMATIC1111's on a GPU.
+    subseed
+        A second seed, for variations of a picture.
+    subseed_strength
+        How far the noise goes from the seed's to that of the
+        subseed, 0 to 1. Picture i then uses subseed + i.
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -183,26 +205,15 @@ def generate(
         Of the weights and the networks.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
+    infotext
+        Write the parameters for AUTOMATIC1111's web UI too.
     """
-    from safelight.app.enlarging import check_options, enlarge, enlarges
     from safelight.app.hires import chosen_hires
+    from safelight.app.job import Job, Loading
     from safelight.app.margins import margins_of
-    from safelight.app.outputs import check_preview, plan_outputs
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
-    alone = prompt is None and prompts is None and image is not None
-    if alone and image is not None and enlarges(model, offline=offline):
-        needless = {"--negative": negative, "--scale": scale, "--sampler": sampler, "--vae": vae}
-        needless |= {"--width": width, "--height": height, "--lora": lora, "--mask": mask}
-        needless |= {"--embedding": embedding, "--depth": depth, "--strength": strength}
-        needless |= {"--image-scale": image_scale, "--noise-level": noise_level}
-        needless |= {"--refiner": refiner, "--refine-at": refine_at}
-        needless |= {"--mask-blur": mask_blur, "--outpaint": outpaint, "--hires": hires}
-        check_options(needless | {"--preview": preview, "--preview-vae": preview_vae})
-        request = Request("", steps=steps, seed=seed, count=count)
-        enlarge(image, request, output, model, precision, device, offline=offline)
-        return
     requests = [
         Request(
             text,
@@ -227,39 +238,32 @@ def generate(
             tile_size=tile_size,
             tile_overlap=tile_overlap,
             tile_fade=tile_fade,
+            prompt_syntax="plain" if plain_prompt else "a1111",
+            clip_skip=clip_skip,
+            rng=rng,
+            subseed=subseed,
+            subseed_strength=subseed_strength,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
     for request in requests:
         request.check()
-    paths = plan_outputs(output, requests)
-    if preview is not None:
-        check_preview(preview, paths)
-    elif preview_vae is not None:
-        raise SafelightError("--preview-vae is the autoencoder of --preview FILE; give that too.")
-
-    # Torch takes a second to import: only now, when the mistakes that need no model are told.
-    from safelight.app.adapters import chosen_adapters, chosen_embeddings
-    from safelight.app.making import make_pictures, previewed
-    from safelight.pipelines.given import Given, give
-    from safelight.pipelines.load import load, precision_named
-
-    adapters = chosen_adapters(lora, offline=offline)
-    given = Given(give("image", image), give("mask", mask), give("depth", depth))
-    requests = [replace(request, given=given) for request in requests]
-    pipeline = load(
-        model,
-        dtype=precision_named(precision),
-        device=device,
-        adapters=adapters,
-        embeddings=chosen_embeddings(embedding, offline=offline),
-        vae=vae,
-        refiner=refiner,
-        refine_at=refine_at,
-        offline=offline,
+    return Job(
+        requests=requests,
+        loading=Loading(
+            model, lora, embedding, vae, refiner, refine_at, device, precision, offline
+        ),
+        image=image,
+        mask=mask,
+        depth=depth,
+        output=output,
+        preview=preview,
+        preview_vae=preview_vae,
+        infotext=infotext,
     )
-    shown = None if preview is None else previewed(pipeline, preview, preview_vae)
-    make_pictures(pipeline, requests, paths, shown)
+
+
+generate = at_once(planned)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

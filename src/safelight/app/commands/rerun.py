@@ -18,12 +18,13 @@ def rerun(
     vae: str | None = None,
     other_weights: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
-    """Make a picture again, with the same pixels.
+    """Make a picture again.
 
     Parameters
     ----------
     file
-        A picture that safelight made.
+        A picture that safelight made; or AUTOMATIC1111's web UI
+        or one of its kin, whose parameters are then taken.
     output
         Where the new picture goes. [default: beside the file,
         apple.png becomes apple-rerun.png]
@@ -38,17 +39,43 @@ def rerun(
         picture.
     """
     from safelight.app.outputs import check_folder
-    from safelight.pipelines.picture_files import picture_suffix, read_manifest
+    from safelight.pipelines.grid_manifest import GridManifest
+    from safelight.pipelines.picture_files import picture_suffix, read_manifest, read_texts
 
-    manifest = read_manifest(file)
+    texts = read_texts(file)
     target = output or file.with_name(f"{file.stem}-rerun{file.suffix}")
     picture_suffix(target)
     check_folder(target.parent)
+    if texts.manifest is None and texts.infotext is not None:
+        return _rerun_told(texts.infotext, file, target, model, vae)
+    grid = GridManifest.from_json(texts.manifest or "", str(file))
+    if grid is not None:
+        from safelight.app.grid_making import remake_grid
 
-    from safelight.app.remaking import remake
+        picture, same, verdict = remake_grid(grid, model=model, vae=vae, any_weights=other_weights)
+        picture.save(target)
+    else:
+        manifest = read_manifest(file)
 
-    remade = remake(manifest, model=model, vae=vae, any_weights=other_weights)
-    remade.picture.save(target)
+        from safelight.app.remaking import remake
+
+        remade = remake(manifest, model=model, vae=vae, any_weights=other_weights)
+        remade.picture.save(target, infotext=texts.infotext is not None)
+        same, verdict = remade.same, remade.verdict
     print(target)
-    print(f"safelight: {remade.verdict}", file=sys.stderr)
-    return 0 if remade.same else DIFFERENT
+    print(f"safelight: {verdict}", file=sys.stderr)
+    return 0 if same else DIFFERENT
+
+
+def _rerun_told(text: str, file: Path, target: Path, model: str | None, vae: str | None) -> int:
+    """Makes the picture that another program's infotext describes."""
+    from safelight.app.remaking_infotext import compared, remake_told
+    from safelight.pipelines.infotext import parse
+    from safelight.pipelines.picture_files import open_picture
+
+    picture = remake_told(parse(text), model=model, vae=vae)
+    picture.save(target, infotext=True)
+    print(target)
+    with open_picture(file) as then:
+        print(f"safelight: {compared(then, picture.image)}", file=sys.stderr)
+    return 0

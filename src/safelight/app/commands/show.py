@@ -4,13 +4,22 @@ from pathlib import Path
 
 
 def show(file: Path, /) -> None:
-    """Print what made a picture, as JSON.
+    """Print what made a picture.
 
     Parameters
     ----------
     file
-        A picture that safelight made.
+        A picture that safelight made, or AUTOMATIC1111's web UI
+        or one of its kin.
     """
-    from safelight.pipelines.picture_files import read_manifest
+    from safelight.pipelines.grid_manifest import GridManifest
+    from safelight.pipelines.picture_files import read_manifest, read_texts
 
-    print(read_manifest(file).to_json())
+    texts = read_texts(file)
+    grid = GridManifest.from_json(texts.manifest or "", str(file))
+    if grid is not None:
+        print(grid.to_json())
+    elif texts.manifest is None and texts.infotext is not None:
+        print(texts.infotext)
+    else:
+        print(read_manifest(file).to_json())

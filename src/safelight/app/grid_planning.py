@@ -1,0 +1,84 @@
+"""A grid's cells, each a job of `safelight generate` whose options differ along the axes."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any, cast, get_args
+
+from cyclopts import App
+
+from safelight.app.adapters import chosen_adapters
+from safelight.app.axes import WORDS, Axis, axis_of, replaced
+from safelight.app.commands.generate import planned
+from safelight.app.job import Job
+from safelight.errors import SafelightError
+
+_STRENGTH = "lora-strength"
+_NOT_HERE = {"output", "count", "prompts", "preview", "preview_vae", "infotext"}
+_NO_AXES = {*_NOT_HERE, "offline"}
+
+
+def axis_named(text: str) -> Axis:
+    """Reads an axis, which varies an option of `safelight generate`; errors as `axis_of`."""
+    parameters = inspect.signature(planned).parameters
+    known = {name: _spelled(name) for name in parameters if name not in _NO_AXES}
+    numbers = [
+        known[name]
+        for name in known
+        if {int, float} & {parameters[name].annotation, *get_args(parameters[name].annotation)}
+    ]
+    return axis_of(text, [*known.values(), WORDS, _STRENGTH], [*numbers, _STRENGTH])
+
+
+def planned_cells(options: Sequence[str], columns: Axis, rows: Axis | None) -> list[Job]:
+    """The jobs of one picture each, row by row.
+
+    Raises `SafelightError`, or cyclopts' error, for options or values that cannot be.
+    """
+    return [_job(options, varied) for varied in _cells(columns, rows)]
+
+
+def _cells(columns: Axis, rows: Axis | None) -> Iterator[list[tuple[Axis, str]]]:
+    """What is varied in each cell, row by row."""
+    for value in (None,) if rows is None else rows.values:
+        before = [] if rows is None or value is None else [(rows, value)]
+        for other in columns.values:
+            yield [*before, (columns, other)]
+
+
+def _job(options: Sequence[str], varied: Sequence[tuple[Axis, str]]) -> Job:
+    """What one cell asks for; `SafelightError` or cyclopts' error for what it cannot."""
+    given = _arguments(options)
+    for name in sorted(_NOT_HERE & given.keys()):
+        raise SafelightError(f"--{_spelled(name)} is not for a grid; leave it out.")
+    for axis, value in varied:
+        if axis.name == _STRENGTH:
+            given["lora"] = _weighed(given.get("lora", ()), value)
+        elif axis.name == "prompt":
+            given["prompt"] = value
+        elif axis.name != WORDS:
+            given |= _arguments([f"--{axis.name}={value}"])
+    for axis, value in varied:
+        if axis.name == WORDS:
+            prompts = (given.get("prompt", ""), given.get("negative", ""))
+            given["prompt"], given["negative"] = replaced(axis, value, prompts)
+    prompt = given.pop("prompt", None)
+    return cast(Job, planned(prompt, **given))
+
+
+def _arguments(tokens: Sequence[str]) -> dict[str, Any]:
+    """What a command line gives to `safelight generate`."""
+    reader = App(name="safelight grid", help_flags=(), version_flags=())
+    reader.default(planned)
+    _, bound, _ = reader.parse_args(list(tokens), print_error=False, exit_on_error=False)
+    return dict(bound.arguments)
+
+
+def _weighed(files: Sequence[str], strength: str) -> tuple[str, ...]:
+    """`--lora`'s files, each with another strength."""
+    if not files:
+        raise SafelightError(f"The axis {_STRENGTH} is for --lora FILE; give one.")
+    return tuple(f"{path}:{strength}" for path in chosen_adapters(files))
+
+
+def _spelled(name: str) -> str:
+    return name.replace("_", "-")
