@@ -43,6 +43,11 @@ def test_a_folder_gets_names_of_prompt_and_seed(folder):
         ]
 
 
+def test_variations_are_told_apart_by_their_sub_seeds():
+    request = Request("two cats", seed=5, subseed=8, subseed_strength=0.1, count=2)
+    assert names(None, request) == [["two-cats-5-8.png", "two-cats-5-9.png"]]
+
+
 def test_without_output_the_current_folder():
     assert names(None, Request("two cats")) == [["two-cats-0.png"]]
 

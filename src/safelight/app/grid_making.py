@@ -45,9 +45,10 @@ def make_grid(
         pipeline = loaded(loading)
         told: set[tuple[str, str]] = set()
         for [request] in (job.given_requests() for job in jobs if job.loading == loading):
-            steps += pipeline.settle(request).total_steps
+            settings = pipeline.settle(request)
+            steps += settings.total_steps
             if (request.prompt, request.negative) not in told:
-                warn_of_cut(pipeline, request)
+                warn_of_cut(pipeline, request, settings)
             told.add((request.prompt, request.negative))
     made: dict[int, GeneratedImage] = {}
     with counting_steps(steps) as on_step:

@@ -17,7 +17,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
 from safelight.pipelines.previews import Previewer
-from safelight.pipelines.request import Request
+from safelight.pipelines.request import Request, Settings
 from safelight.types import OnStep
 
 
@@ -50,8 +50,8 @@ def make_pictures(
     with `infotext`, pictures carry one beside their manifests.
     """
     settled = [pipeline.settle(request) for request in requests]
-    for request in requests:
-        warn_of_cut(pipeline, request)
+    for request, settings in zip(requests, settled, strict=True):
+        warn_of_cut(pipeline, request, settings)
     steps = sum(r.count * s.total_steps for r, s in zip(requests, settled, strict=True))
     with counting_steps(steps) as count:
         on_step = count if preview is None else _each(count, preview)
@@ -103,10 +103,10 @@ def _each(*callbacks: OnStep) -> OnStep:
     return on_step
 
 
-def warn_of_cut(pipeline: ImagePipeline, request: Request) -> None:
+def warn_of_cut(pipeline: ImagePipeline, request: Request, settings: Settings) -> None:
     """Says on standard error which end of a too long prompt the model does not see."""
     for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
-        rest = pipeline.unread(text, request.prompt_syntax)
+        rest = pipeline.unread(text, settings.prompt_syntax)
         if rest:
             print(
                 f"safelight: the {name} is too long for this model, which does not see {rest!r}.",

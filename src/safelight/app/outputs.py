@@ -18,7 +18,8 @@ def plan_outputs(output: str | None, requests: Sequence[Request]) -> list[list[P
     `output` is a folder that exists, or a picture file: one picture takes its name as it is,
     several are numbered in the order asked for, `apple-0.png`, `apple-1.png`, with as many digits
     as the last needs. In a folder (None is the current one) a name is the prompt's words and the
-    picture's seed, after the prompt's number where there are several.
+    picture's seed (and its sub-seed, if that matters), after the prompt's number where there are
+    several.
 
     Raises `SafelightError` if a folder is missing or cannot be written, or the suffix is unknown.
     """
@@ -80,10 +81,14 @@ def _named_by_prompt(folder: Path, requests: Sequence[Request]) -> list[list[Pat
     for number, request in enumerate(requests):
         prefix = f"{number:0{digits}}-" if len(requests) > 1 else ""
         stem = f"{prefix}{_slug(request.prompt)}"
-        seeds = (request.seeds_at(place) for place in range(request.count))
-        varied = request.subseed_strength > 0
-        paths.append([folder / f"{stem}-{seed[varied]}.png" for seed in seeds])
+        seeds = (_seeds(request, place) for place in range(request.count))
+        paths.append([folder / f"{stem}-{seed}.png" for seed in seeds])
     return paths
+
+
+def _seeds(request: Request, place: int) -> str:
+    seed, subseed = request.seeds_at(place)
+    return f"{seed}-{subseed}" if request.subseed_strength > 0 else str(seed)
 
 
 def _slug(prompt: str) -> str:

@@ -71,6 +71,23 @@ class TextConditioner:
             vector=None if vector is None else torch.zeros_like(vector),
         )
 
+    def unread(self, prompt: str) -> str:
+        """The end of a plain text that the first tower has no room for.
+
+        Raises `SafelightError` for a text that a model of classes does not know.
+        """
+        tokenizer = self.tokenizers[0] if self.tokenizers else None
+        if tokenizer is None:
+            return ""
+        if isinstance(tokenizer, ClassReader):
+            tokenizer.encode([prompt])
+            return ""
+        encoding = tokenizer.tokenizer.encode(prompt)
+        if len(encoding.ids) <= tokenizer.length:
+            return ""
+        start, _ = encoding.offsets[tokenizer.length - 1]
+        return prompt[start:].strip()
+
     @property
     def _readers(self) -> list[tuple[int, ClipTokenizer | WordPieceTokenizer]]:
         """The tokenizers of text, with their places."""

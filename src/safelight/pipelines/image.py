@@ -19,7 +19,6 @@ from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, inject
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
@@ -31,9 +30,9 @@ from safelight.pipelines.manifest import (
     Manifest,
     UsedAdapter,
     UsedEmbedding,
-    UsedPicture,
     UsedRefiner,
     pixel_digest,
+    used_pictures,
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
 from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
@@ -234,14 +233,10 @@ class ImagePipeline:
             tile_size: of these windows, in pixels; by default as the U-Net was trained.
             tile_overlap: of these windows, in pixels; half their size by default.
             tile_fade: whether each counts for less towards its edges, which hides them.
-            prompt_syntax: "a1111" for weights, schedules and the rest of AUTOMATIC1111's syntax in
-                prompts of any length; "plain" to take both as they stand, cut where the model ends.
-            clip_skip: which layer of CLIP's text towers is read: 1 the usual one, 2 the one before
-                it, and so on; one more than diffusers' `clip_skip`.
+            prompt_syntax: "plain" takes prompts as they stand, cut where the model ends.
+            clip_skip: the layer of CLIP's towers that is read: 1 the usual one, 2 that before it.
             rng: "cpu", or "a1111-gpu" for the noise of AUTOMATIC1111's GPU seeds.
-            subseed: -2**63 to 2**64 - 1.
-            subseed_strength: how far the first noise goes from that of the seed to that of the
-                sub-seed, 0 to 1; above 0, picture i is that of `seed` and `subseed + i`.
+            subseed, subseed_strength: a second seed, and how far noise goes to its, 0 to 1.
             on_step: called after each step of each picture.
 
         Raises:
@@ -336,26 +331,11 @@ class ImagePipeline:
         folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
         return upcast(folder, self._dtype).autoencoder
 
-    def unread(self, prompt: str, syntax: PromptSyntax = "a1111") -> str:
+    def unread(self, prompt: str, syntax: PromptSyntax = "plain") -> str:
         """The end of a plain prompt that is too long for the text tower to read; empty if it is
-        not, and for all others, which are read in chunks.
-
-        Raises `SafelightError` for a prompt that a model of classes does not know.
+        not, and for all others, which are read in chunks; errors as `TextConditioner.unread`.
         """
-        prompt, _ = without_tags(prompt)
-        if not self._text.tokenizers:
-            return ""
-        tokenizer = self._text.tokenizers[0]
-        if isinstance(tokenizer, ClassReader):
-            tokenizer.encode([prompt])  # which raises for a prompt that is no class
-            return ""
-        if syntax != "plain":
-            return ""
-        encoding = tokenizer.tokenizer.encode(prompt)
-        if len(encoding.ids) <= tokenizer.length:
-            return ""
-        start, _ = encoding.offsets[tokenizer.length - 1]
-        return prompt[start:].strip()
+        return self._text.unread(without_tags(prompt)[0]) if syntax == "plain" else ""
 
     def _named(self, prompt: str) -> tuple[str, dict[Path, float]]:
         """The prompt without the adapters that it names, and their files with their strengths."""
@@ -445,10 +425,7 @@ class ImagePipeline:
             configuration=dict(self.configuration),
             adapters=self.adapters,
             embeddings=self.embeddings,
-            given={
-                part: UsedPicture(picture.file, picture.sha256)
-                for part, picture in request.given.parts.items()
-            },
+            given=used_pictures(request.given),
             strength=settings.strength,
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,

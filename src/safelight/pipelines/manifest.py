@@ -9,6 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
+from safelight.pipelines.given import Given
 from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Windows
 
 _FORMAT = 1
@@ -139,3 +140,10 @@ class Manifest:
 def pixel_digest(image: Image.Image) -> str:
     """SHA-256 of a picture's RGB bytes, rows from the top, in hexadecimal."""
     return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
+
+
+def used_pictures(given: Given) -> dict[str, UsedPicture]:
+    """What a manifest says of the pictures that were given."""
+    return {
+        part: UsedPicture(picture.file, picture.sha256) for part, picture in given.parts.items()
+    }
