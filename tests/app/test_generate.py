@@ -145,10 +145,10 @@ def test_an_interrupt_keeps_the_pictures_that_are_done(generate, here, capsys, m
 
     write = GeneratedImage.save
 
-    def interrupted(self: GeneratedImage, path: Path) -> None:
+    def interrupted(self: GeneratedImage, path: Path, *, infotext: bool) -> None:
         if self.manifest.place == 1:
             raise KeyboardInterrupt
-        write(self, path)
+        write(self, path, infotext=infotext)
 
     monkeypatch.setattr(GeneratedImage, "save", interrupted)
     assert generate(PROMPT, "-o", "x.png", "--count", "3") == 130
