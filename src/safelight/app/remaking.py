@@ -43,11 +43,14 @@ def remake(
         vae=vae or manifest.vae or None,
         refiner=None if manifest.refiner is None else manifest.refiner.model,
         refine_at=None if manifest.refiner is None else manifest.refiner.at,
+        guide=None if manifest.guide is None else manifest.guide.model,
     )
     if not any_weights:
         check_weights(manifest.weights, pipeline)
         if manifest.refiner is not None and pipeline.refiner is not None:
             check_weights(manifest.refiner.weights, pipeline.refiner.pipeline)
+        if manifest.guide is not None and pipeline.guide is not None:
+            check_weights(manifest.guide.weights, pipeline.guide.pipeline)
     for adapter in manifest.adapters:
         pipeline.adapt(adapter.file, adapter.strength)
     for embedding in manifest.embeddings:
@@ -111,7 +114,7 @@ def request_of(manifest: Manifest) -> Request:
         manifest.prompt,
         manifest.negative,
         manifest.steps,
-        manifest.scale,
+        manifest.scale if manifest.guidance.scales is None else None,
         manifest.sampler,
         manifest.seed,
         manifest.width,
@@ -120,6 +123,7 @@ def request_of(manifest: Manifest) -> Request:
         strength=manifest.strength,
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
+        guidance=manifest.guidance,
     )
 
 

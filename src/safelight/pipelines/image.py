@@ -3,7 +3,7 @@
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,15 +21,16 @@ from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, most_probable, weight_dtype
 from safelight.models.classes import ClassReader
 from safelight.nn.lora import eject, inject
+from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import (
     Manifest,
     UsedAdapter,
     UsedEmbedding,
     UsedPicture,
-    UsedRefiner,
     pixel_digest,
 )
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
@@ -60,6 +61,7 @@ class ImagePipeline:
         embeddings: the words that `embed` has taught.
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
+        guide: what `guide_by` has set.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
@@ -68,6 +70,7 @@ class ImagePipeline:
         self.adapters: tuple[UsedAdapter, ...] = ()
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
+        self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._dtype = dtype
@@ -121,6 +124,8 @@ class ImagePipeline:
         self._text = replace(self._text, inversions=(*self._text.inversions, inversion))
         used = UsedEmbedding(str(path.absolute()), sha256_of_files([path]), inversion.token)
         self.embeddings = (*self.embeddings, used)
+        if self.guide is not None:
+            self.guide.pipeline.embed(file, inversion.token)
         return inversion.token
 
     def eject(self) -> None:
@@ -139,16 +144,17 @@ class ImagePipeline:
         Raises:
             SafelightError: the two do not go together, or `at` is out of its range.
         """
-        channels = self.folder.unet.config.out_channels
-        theirs = refiner.folder.unet.config
-        if not 0 < at < 1:
-            raise SafelightError(f"refine_at should lie between 0 and 1, got {at}.")
-        if theirs.out_channels != channels or theirs.in_channels != channels:
-            raise SafelightError(
-                f"{refiner.name} takes {theirs.in_channels} latent channels, {self.name} makes "
-                f"{channels}; a refiner goes on from the same latents."
-            )
+        check_refiner(self, refiner, at)
         self.refiner = Refiner(refiner, at)
+
+    def guide_by(self, weaker: "ImagePipeline") -> None:
+        """Guides this model away from a weaker one, such as an earlier checkpoint (autoguidance).
+
+        It reads the prompt by its own text towers. Raises `SafelightError` if its U-Net does not
+        take the same latents, and the same beside them.
+        """
+        check_guide(self, weaker)
+        self.guide = Guide(weaker)
 
     def generate(
         self,
@@ -168,6 +174,7 @@ class ImagePipeline:
         strength: float | None = None,
         image_scale: float | None = None,
         noise_level: int | None = None,
+        guidance: Guidance = PLAIN,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -198,6 +205,7 @@ class ImagePipeline:
             image_scale: of the guidance by the image, for a model that edits by instruction.
             noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
                 time of that noise schedule.
+            guidance: how it works beside its one scale.
             on_step: called after each step of each picture.
 
         Raises:
@@ -218,6 +226,7 @@ class ImagePipeline:
             strength,
             image_scale,
             noise_level,
+            guidance,
         )
         return list(self.each(request, on_step))
 
@@ -230,7 +239,14 @@ class ImagePipeline:
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
         self._named(request.prompt)  # names that are wrong are told before anything is made
-        return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
+        return settle(
+            request,
+            self.folder,
+            self.kind,
+            self.name,
+            refined=self.refiner is not None,
+            by_model=self.guide is not None,
+        )
 
     def sample(
         self,
@@ -330,7 +346,8 @@ class ImagePipeline:
 
     @property
     def _model(self) -> Model:
-        return Model(self.folder, self.kind, self._text, self._dtype, self._device)
+        guide = None if self.guide is None else self.guide.pipeline._model
+        return Model(self.folder, self.kind, self._text, self._dtype, self._device, guide)
 
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
@@ -375,22 +392,8 @@ class ImagePipeline:
             image_scale=settings.image_scale,
             noise_level=settings.noise_level,
             refiner=None if self.refiner is None else self.refiner.used,
+            guidance=settings.guidance,
+            guide=None if self.guide is None else self.guide.used,
             vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
-
-
-@dataclass(frozen=True)
-class Refiner:
-    """A second model, and the part of the noise schedule that is done before it."""
-
-    pipeline: ImagePipeline
-    at: float
-
-    @property
-    def used(self) -> UsedRefiner:
-        """What a manifest says of it."""
-        pipeline = self.pipeline
-        return UsedRefiner(
-            pipeline.name, self.at, dict(pipeline.weights), dict(pipeline.configuration)
-        )

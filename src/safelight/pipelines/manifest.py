@@ -9,6 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -51,6 +52,15 @@ class UsedRefiner:
 
 
 @dataclass(frozen=True)
+class UsedGuide:
+    """A weaker model that guidance led away from."""
+
+    model: str  # as `Manifest.model`
+    weights: dict[str, str]
+    configuration: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that makes one picture again: the request, the model and the machinery.
 
@@ -85,6 +95,8 @@ class Manifest:
     image_scale: float | None = None
     noise_level: int | None = None
     refiner: UsedRefiner | None = None
+    guidance: Guidance = PLAIN
+    guide: UsedGuide | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     format: int = _FORMAT
 

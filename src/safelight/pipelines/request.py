@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from safelight.errors import SafelightError
 from safelight.pipelines.given import NOTHING, Given
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 
@@ -29,6 +30,7 @@ class Request:
     strength: float | None = None  # how much of a given picture is made anew, 0 to 1
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    guidance: Guidance = PLAIN  # beside its scale
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -41,6 +43,9 @@ class Request:
                 _at_least_one(name, number)
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 0):
             raise SafelightError(f"scale should be a finite number from 0 up, got {self.scale}.")
+        if self.scale is not None and self.guidance.scales is not None:
+            raise SafelightError("There is one scale and there are several; give one or the other.")
+        self.guidance.check()
         if self.strength is not None and not 0 < self.strength <= 1:
             raise SafelightError(f"strength should lie above 0 and up to 1, got {self.strength}.")
         if self.image_scale is not None and not (
@@ -68,6 +73,7 @@ class Settings:
     strength: float | None = None  # how much of a given picture is made anew, if one is begun from
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
+    guidance: Guidance = PLAIN  # beside its scale; where that changes, `scale` is the highest
 
 
 def check_multiple(name: str, size: int, factor: int) -> None:

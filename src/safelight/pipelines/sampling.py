@@ -16,7 +16,7 @@ from safelight.conditioners.image import noised, prepared
 from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import cfg, cfg_image
+from safelight.diffusion.guidance import alone, guided
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.errors import SafelightError
@@ -31,6 +31,7 @@ from safelight.pipelines.beside import (
     noised_small,
 )
 from safelight.pipelines.given import Given
+from safelight.pipelines.guiding import Conditions, Denoisers, guided_denoise
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after
@@ -51,6 +52,7 @@ class Model:
     text: TextConditioner
     dtype: torch.dtype
     device: str
+    guide: "Model | None" = None  # a weaker model that guidance leads away from
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler that is asked for."""
@@ -193,26 +195,39 @@ def _guided(
     model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
 ) -> Denoise:
     """The denoiser under the prompt, and under the picture where the model has a scale for it."""
-    settings, kind = batch.settings, model.kind
-    denoiser = Denoiser(
+    settings, guide = batch.settings, model.guide
+    cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
+    null = None
+    if settings.guidance.perp_neg is not None:
+        null = replace(_conditioning(model, replace(batch, negative=""))[1], concat=concat)
+    led = None
+    if guide is not None:  # which reads the prompt by its own text towers
+        theirs = replace(_conditioning(guide, batch)[0], concat=concat)
+        denoiser = _denoiser(guide, guide.scheduler(settings))
+        led = guided(alone(denoiser, _told(guide, theirs, settings)))
+    return guided_denoise(
+        Denoisers(_denoiser(model, scheduler), model.folder.unet, led),
+        Conditions(_told(model, cond, settings), uncond, null),
+        settings,
+        model.kind,
+        scheduler.sigmas(settings.steps),
+    )
+
+
+def _told(model: Model, cond: Conditioning, settings: Settings) -> Conditioning:
+    """With the guidance scale, where the U-Net is told it."""
+    if not model.kind.guided:
+        return cond
+    return with_guidance(cond, settings.scale, model.folder.unet.config)
+
+
+def _denoiser(model: Model, scheduler: SchedulerConfig) -> Denoiser:
+    return Denoiser(
         model.folder.unet,
         scheduler.parameterization(),
         scheduler.schedule(),
         None if model.dtype == torch.float32 else model.dtype,
     )
-    cond, uncond = (replace(part, concat=concat) for part in _conditioning(model, batch))
-    if kind.guided:
-        told = with_guidance(cond, settings.scale, model.folder.unet.config)
-        return cfg(denoiser, told, told, 1.0)
-    if settings.scale <= 1:
-        return cfg(denoiser, cond, cond, 1.0)
-    if kind.beside != "image" or concat is None:
-        return cfg(denoiser, cond, uncond, settings.scale)
-    by_image = 1.0 if settings.image_scale is None else settings.image_scale
-    if by_image < 1:
-        return cfg(denoiser, cond, cond, 1.0)
-    neither = replace(uncond, concat=torch.zeros_like(concat))
-    return cfg_image(denoiser, cond, uncond, neither, settings.scale, by_image)
 
 
 def _conditioning(model: Model, batch: Batch) -> tuple[Conditioning, Conditioning]:

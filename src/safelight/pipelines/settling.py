@@ -8,14 +8,24 @@ from safelight.errors import SafelightError
 from safelight.pipelines.given import size_for
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Request, Settings, check_multiple
+from safelight.pipelines.settling_guidance import check_guidance
 
 T = TypeVar("T")
 
 _IMAGE_SCALE, _NOISE_LEVEL, _VECTOR_LEVEL = 1.5, 20, 0  # as diffusers' pipelines take them
 
 
-def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: bool) -> Settings:
-    """The settings of a request, with nothing left open; `refined` if a second model goes on.
+def settle(
+    request: Request,
+    folder: Folder,
+    kind: Kind,
+    name: str,
+    *,
+    refined: bool,
+    by_model: bool = False,
+) -> Settings:
+    """The settings of a request, with nothing left open; `refined` if a second model goes on,
+    `by_model` if a weaker one guides.
 
     Raises `SafelightError` for what this model cannot do.
     """
@@ -31,14 +41,16 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     width, height = _size(request, folder, kind)
     settings = Settings(
         steps=_first(request.steps, defaults.steps, kind.steps),
-        scale=_first(request.scale, defaults.scale, kind.scale),
+        scale=_first(_highest(request), request.scale, defaults.scale, kind.scale),
         sampler=sampler_name(request.sampler or defaults.sampler or folder.scheduler.sampler),
         width=width,
         height=height,
         strength=_strength(request, kind),
         image_scale=_image_scale(request, kind),
         noise_level=_noise_level(request, folder, kind),
+        guidance=request.guidance,
     )
+    check_guidance(request, settings, folder, kind, by_model=by_model)
     check_multiple("width", settings.width, factor)
     check_multiple("height", settings.height, factor)
     if settings.strength is not None and int(settings.steps * settings.strength) < 1:
@@ -48,6 +60,11 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         )
     folder.scheduler.with_sampler(settings.sampler).sigmas(settings.steps)
     return settings
+
+
+def _highest(request: Request) -> float | None:
+    scales = request.guidance.scales
+    return None if scales is None else max(scales.values)
 
 
 def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.errors import SafelightError
 
+PLAIN = GuidanceOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -18,7 +20,7 @@ def generate(
     output: Annotated[str | None, Parameter(name=("--output", "-o"))] = None,
     negative: Annotated[str, Parameter(show_default=False)] = "",
     steps: int | None = None,
-    scale: float | None = None,
+    scale: str | None = None,
     sampler: str | None = None,
     seed: int = 0,
     width: int | None = None,
@@ -39,6 +41,9 @@ def generate(
     noise_level: int | None = None,
     refiner: str | None = None,
     refine_at: float | None = None,
+    guiding: Annotated[
+        GuidanceOptions, Parameter(name="*", group="Guidance", show_default=False)
+    ] = PLAIN,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -64,7 +69,9 @@ def generate(
         [default: the model's]
     scale
         How strictly the prompt is followed (classifier-free
-        guidance; 1 and below are none). [default: the model's]
+        guidance; 1 and below are none). 7,7,5,3 are for equal
+        parts of the steps, 7:1 falls on a line. [default: the
+        model's]
     sampler
         The sampler, such as euler, ddim or dpmpp_2m. [default:
         the model's]
@@ -136,12 +143,13 @@ def generate(
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
+    one_scale, scales = chosen_scale(scale)
     requests = [
         Request(
             text,
             negative,
             steps,
-            scale,
+            one_scale,
             sampler,
             seed,
             width,
@@ -150,6 +158,7 @@ def generate(
             strength=strength,
             image_scale=image_scale,
             noise_level=noise_level,
+            guidance=guiding.guidance(scales),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -179,6 +188,7 @@ def generate(
         vae=vae,
         refiner=refiner,
         refine_at=refine_at,
+        guide=guiding.guide,
         offline=offline,
     )
     shown = None if preview is None else previewed(pipeline, preview, preview_vae)
