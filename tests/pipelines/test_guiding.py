@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import safelight
 from safelight.checkpoints.folder import write_folder
@@ -90,6 +91,12 @@ def test_a_weaker_model_leads_away_and_the_model_itself_does_not(guided, pipelin
     itself = safelight.load(model_folder, device="cpu", guide=model_folder)
     for request in (PLAIN, replace(PLAIN, scale=1.0)):
         assert (_pixels(itself, request) - _pixels(pipeline, request)).abs().max() < 1e-4
+
+
+def test_a_guide_knows_the_words_that_the_model_is_taught(guided, tmp_path):
+    save_file({"emb_params": torch.randn(1, 32)}, tmp_path / "snail.safetensors")
+    guided.embed(tmp_path / "snail.safetensors")
+    assert [word.token for word in guided.guide.pipeline.embeddings] == ["snail"]
 
 
 def test_a_guide_of_another_kind_is_refused(model_folder, tmp_path):

@@ -186,10 +186,10 @@ def over_steps(sigmas: Float[Tensor, " n"], scales: Sequence[float]) -> ScaleOf:
     `sigmas` (n + 1,) fall, `scales` are n. At the level that a step starts from, and between that
     and the next, where samplers of higher order look too, it is that step's.
     """
-    starts, values = sigmas[:-1] * (1 - 1e-5), torch.tensor(scales)  # levels come rounded
+    starts, values = sigmas[:-1], torch.tensor(scales)
 
     def scale(sigma: Levels) -> Levels:
-        begun = (starts.to(sigma) >= sigma[:, None] * (1 - 2e-5)).sum(1)
+        begun = (starts.to(sigma) >= sigma[:, None] * (1 - 1e-5)).sum(1)  # levels come rounded
         return values.to(sigma)[(begun - 1).clamp(min=0)]
 
     return scale

@@ -27,8 +27,15 @@ class IdentityAttention(nn.Module):
 
 
 def with_identity_attention(network: M, patterns: Sequence[str]) -> M:
-    """A network with the identity in the place of the self-attention maps whose paths one of the
-    patterns is found in; all else is shared with the first.
+    """A network with the identity in the place of chosen self-attention maps, which shares its
+    weights with the first; patterns and errors as `chosen_attentions`.
+    """
+    chosen = chosen_attentions(network, patterns)
+    return substituted(network, {path: IdentityAttention(layer) for path, layer in chosen.items()})
+
+
+def chosen_attentions(network: nn.Module, patterns: Sequence[str]) -> dict[str, Attention]:
+    """The layers of self-attention in whose paths one of the patterns is found.
 
     Paths are such as `mid_block.attentions.0.transformer_blocks.0.attn1`, patterns regular
     expressions: `mid`, `up_blocks.1`. Raises `ValueError` for a pattern that is found in none.
@@ -37,12 +44,11 @@ def with_identity_attention(network: M, patterns: Sequence[str]) -> M:
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in layers):
             raise ValueError(f"{pattern!r} is found in no path of self-attention.")
-    chosen = {
-        path: IdentityAttention(layer)
+    return {
+        path: layer
         for path, layer in layers.items()
         if any(re.search(pattern, path) for pattern in patterns)
     }
-    return substituted(network, chosen)
 
 
 def self_attentions(network: nn.Module) -> Iterator[tuple[str, Attention]]:

@@ -121,11 +121,11 @@ class ImagePipeline:
         inversion = read_inversion(path, self.folder, token)
         if any(other.token.lower() == inversion.token.lower() for other in self._text.inversions):
             raise SafelightError(f"The word {inversion.token!r} is known already; give another.")
+        if self.guide is not None:
+            self.guide.pipeline.embed(file, inversion.token)
         self._text = replace(self._text, inversions=(*self._text.inversions, inversion))
         used = UsedEmbedding(str(path.absolute()), sha256_of_files([path]), inversion.token)
         self.embeddings = (*self.embeddings, used)
-        if self.guide is not None:
-            self.guide.pipeline.embed(file, inversion.token)
         return inversion.token
 
     def eject(self) -> None:
@@ -150,8 +150,8 @@ class ImagePipeline:
     def guide_by(self, weaker: "ImagePipeline") -> None:
         """Guides this model away from a weaker one, such as an earlier checkpoint (autoguidance).
 
-        It reads the prompt by its own text towers. Raises `SafelightError` if its U-Net does not
-        take the same latents, and the same beside them.
+        It reads the prompt by its own text towers, with the words that `embed` teaches from now on
+        and without adapters. Raises `SafelightError` if it is of another kind.
         """
         check_guide(self, weaker)
         self.guide = Guide(weaker)

@@ -3,7 +3,7 @@
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet
-from safelight.nn.identity_attention import self_attentions, with_identity_attention
+from safelight.nn.identity_attention import chosen_attentions, self_attentions
 from safelight.pipelines.guidance_settings import Guidance, Projection
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Request, Settings
@@ -38,7 +38,7 @@ def check_guidance(
 def check_layers(unet: UNet, guidance: Guidance) -> None:
     """Raises `SafelightError` for a pattern that is found in no layer of self-attention."""
     try:
-        with_identity_attention(unet, guidance.pag_layers)
+        chosen_attentions(unet, guidance.pag_layers)
     except ValueError as error:
         blocks = dict.fromkeys(path.split(".attentions")[0] for path, _ in self_attentions(unet))
         raise SafelightError(
