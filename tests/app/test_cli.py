@@ -1,6 +1,5 @@
 """The command line as a process of its own, and what all commands share."""
 
-import inspect
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from option_names import option_names
 from safelight import __version__
 from safelight.app.cli import _COMMANDS, main
 
@@ -53,15 +53,13 @@ def test_help_names_every_command(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_each_of_its_options(command, capsys):
     module, _, name = _COMMANDS[command][0].partition(":")
-    parameters = inspect.signature(
-        getattr(import_module(f"safelight.app.commands.{module}"), name)
-    ).parameters
+    options = option_names(getattr(import_module(f"safelight.app.commands.{module}"), name))
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"Usage: safelight {command}" in shown
     assert "--no-" not in shown
     explained = re.findall(ROW, shown, re.MULTILINE)
-    assert len(explained) == len(parameters)
+    assert len(explained) == len(options)
     assert [option for option, words in explained if not re.match(r"[A-Za-z]", words)] == []
 
 

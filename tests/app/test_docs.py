@@ -1,11 +1,11 @@
 """The pages keep up with the code."""
 
-import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+from option_names import option_names
 from safelight.app.cli import main
 from safelight.app.commands.generate import generate
 from safelight.diffusion.samplers import SAMPLERS
@@ -23,7 +23,7 @@ def test_every_sampler_has_its_row():
 
 def test_every_option_of_generate_has_its_row():
     page = (ROOT / "docs" / "generate.md").read_text()
-    options = [name for name in inspect.signature(generate).parameters if name != "prompt"]
+    options = [name for name in option_names(generate) if name != "prompt"]
     assert [name for name in options if f"`--{name.replace('_', '-')}`" not in page] == []
 
 

@@ -9,7 +9,7 @@ from safelight.app.outputs import check_preview, plan_outputs
 from safelight.errors import SafelightError
 from safelight.pipelines.request import Request
 
-_PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at")
+_PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide")
 """What is put into a model, of the fields of `Loading`."""
 
 
@@ -23,6 +23,7 @@ class Loading:
     vae: str | None
     refiner: str | None
     refine_at: float | None
+    guide: str | None
     device: str
     precision: str
     offline: bool

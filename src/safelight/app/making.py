@@ -32,6 +32,7 @@ def loaded(loading: Loading) -> ImagePipeline:
         vae=loading.vae,
         refiner=loading.refiner,
         refine_at=loading.refine_at,
+        guide=loading.guide,
         offline=loading.offline,
     )
 

@@ -72,11 +72,14 @@ def prepared(
         vae=vae or manifest.vae or None,
         refiner=None if manifest.refiner is None else manifest.refiner.model,
         refine_at=None if manifest.refiner is None else manifest.refiner.at,
+        guide=None if manifest.guide is None else manifest.guide.model,
     )
     if not any_weights:
         check_weights(manifest.weights, pipeline)
         if manifest.refiner is not None and pipeline.refiner is not None:
             check_weights(manifest.refiner.weights, pipeline.refiner.pipeline)
+        if manifest.guide is not None and pipeline.guide is not None:
+            check_weights(manifest.guide.weights, pipeline.guide.pipeline)
     for adapter in manifest.adapters:
         pipeline.adapt(adapter.file, adapter.strength)
     for embedding in manifest.embeddings:
@@ -141,7 +144,7 @@ def request_of(manifest: Manifest) -> Request:
         manifest.prompt,
         manifest.negative,
         manifest.steps,
-        manifest.scale,
+        manifest.scale if manifest.guidance.scales is None else None,
         manifest.sampler,
         manifest.seed,
         manifest.width,
@@ -165,6 +168,7 @@ def request_of(manifest: Manifest) -> Request:
         rng=manifest.rng,
         subseed=manifest.subseed,
         subseed_strength=manifest.subseed_strength,
+        guidance=manifest.guidance,
     )
 
 

@@ -1,13 +1,32 @@
-"""Guidance: a combinator from a conditional denoiser to the callable that a sampler sees."""
+"""Guidance: combinators from a conditional denoiser to the callable that a sampler sees.
 
-from collections.abc import Sequence
+`cfg` and `cfg_image` are whole. What they are made of goes together in other ways: `both` asks a
+denoiser for its two sides, a `Steer` leads from them to the guided x0, further guidance is put upon
+it (`away_from`, `rescaled`, `where`), and `guided` gives what a sampler takes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from safelight.diffusion.denoiser import per_image
+from safelight.diffusion.parameterization import Parameterization
 from safelight.types import ConditionalDenoise, Conditioning, Denoise
+
+Latents = Float[Tensor, "b c h w"]
+Levels = Float[Tensor, " b"]
+
+Sides: TypeAlias = Callable[[Latents, Levels], tuple[Latents, Latents]]
+"""x at noise level sigma to two x0: under the prompt, and under what guidance leads away from."""
+Steer: TypeAlias = Callable[[Latents, Levels], tuple[Latents, Latents]]
+"""x at noise level sigma to two x0: the guided one, and that under the prompt alone."""
+ScaleOf: TypeAlias = Callable[[Levels], Levels]
+_ROUNDING = 1e-6  # of a level in float32
+Scale: TypeAlias = float | Levels | ScaleOf
+"""How strong guidance is: one number, one for each row of the batch (b,), or sigma to that."""
 
 
 def cfg(
@@ -23,17 +42,8 @@ def cfg(
     it with `cond` alone, scale 0 with `uncond` alone.
     """
     if isinstance(scale, (int, float)) and scale in (0, 1):
-        only = cond if scale == 1 else uncond
-        return lambda x, sigma: denoise(x, sigma, only)
-
-    both = Conditioning.cat([uncond, cond])
-
-    def guided(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        without, steered = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-        strength = per_image(scale.to(x.device), x) if isinstance(scale, Tensor) else scale
-        return without + strength * (steered - without)
-
-    return guided
+        return guided(alone(denoise, cond if scale == 1 else uncond))
+    return guided(linear(both(denoise, cond, uncond), scale))
 
 
 def cfg_image(
@@ -44,50 +54,62 @@ def cfg_image(
     scale: float,
     image_scale: float,
 ) -> Denoise:
-    """Guidance towards a prompt and a picture, each by its own scale (Brooks et al. 2023, arXiv
-    2211.09800, eq. 3): `uncond + image_scale * (image_only - uncond) + scale * (cond -
-    image_only)`.
-
-    `image_only` has the picture and not the prompt, `uncond` neither. All three go through the
-    network in one batch.
-    """
-    all_three = Conditioning.cat([cond, image_only, uncond])
-
-    def guided(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        steered, kept, without = denoise(
-            torch.cat([x] * 3), torch.cat([sigma] * 3), all_three
-        ).chunk(3)
-        return without + image_scale * (kept - without) + scale * (steered - kept)
-
-    return guided
+    """Guidance towards a prompt and a picture, each by its own scale; see `linear_image`."""
+    return guided(linear_image(denoise, cond, image_only, uncond, scale, image_scale))
 
 
-def cfg_composed(
+def guided(steer: Steer) -> Denoise:
+    """What a sampler takes."""
+    return lambda x, sigma: steer(x, sigma)[0]
+
+
+def alone(denoise: ConditionalDenoise, cond: Conditioning) -> Steer:
+    """No guidance: the prompt alone."""
+
+    def steer(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        steered = denoise(x, sigma, cond)
+        return steered, steered
+
+    return steer
+
+
+def both(denoise: ConditionalDenoise, cond: Conditioning, uncond: Conditioning) -> Sides:
+    """The two sides of classifier-free guidance, in one doubled batch."""
+    two = Conditioning.cat([uncond, cond])
+
+    def sides(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        without, steered = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), two).chunk(2)
+        return steered, without
+
+    return sides
+
+
+def composed(
     denoise: ConditionalDenoise,
     conds: Sequence[Conditioning],
     weights: Float[Tensor, "k b"],
     uncond: Conditioning,
-    scale: float,
-) -> Denoise:
-    """Guidance towards several prompts at once, each by a weight of its own for each row: `uncond +
-    sum_k weights[k] * scale * (cond_k - uncond)` (Liu et al. 2022, arXiv 2206.01714, eq. 11).
+) -> Sides:
+    """The two sides of guidance towards several prompts at once, each by a weight of its own for
+    each row, so that guidance by a scale is `uncond + sum_k weights[k] * scale * (cond_k - uncond)`
+    (Liu et al. 2022, arXiv 2206.01714, eq. 11).
 
     All go through the network in one batch.
     """
     count = len(conds)
     together = Conditioning.cat([uncond, *conds])
 
-    def guided(x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]) -> Float[Tensor, "b c h w"]:
-        without, *steered = denoise(
+    def sides(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        without, *each = denoise(
             torch.cat([x] * (count + 1)), torch.cat([sigma] * (count + 1)), together
         ).chunk(count + 1)
         directions = (
-            per_image(scale * weight.to(x.device), x) * (one - without)
-            for weight, one in zip(weights, steered, strict=True)
+            per_image(weight.to(x.device), x) * (one - without)
+            for weight, one in zip(weights, each, strict=True)
         )
-        return sum(directions, without)
+        return sum(directions, without), without
 
-    return guided
+    return sides
 
 
 def by_step(denoises: Sequence[Denoise], sigmas: Float[Tensor, " n"]) -> Denoise:
@@ -98,13 +120,131 @@ def by_step(denoises: Sequence[Denoise], sigmas: Float[Tensor, " n"]) -> Denoise
     """
     starts = [sigma.item() * (1 + _ROUNDING) for sigma in sigmas[:-1]]
 
-    def stepped(
-        x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b c h w"]:
+    def stepped(x: Latents, sigma: Levels) -> Latents:
         begun = sum(sigma[0].item() <= start for start in starts)
         return denoises[max(begun, 1) - 1](x, sigma)
 
     return stepped
 
 
-_ROUNDING = 1e-6  # of a level in float32
+def linear(sides: Sides, scale: Scale) -> Steer:
+    """Classifier-free guidance; see `cfg`."""
+
+    def steer(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        steered, without = sides(x, sigma)
+        return without + strength_of(scale, x, sigma) * (steered - without), steered
+
+    return steer
+
+
+def linear_image(
+    denoise: ConditionalDenoise,
+    cond: Conditioning,
+    image_only: Conditioning,
+    uncond: Conditioning,
+    scale: Scale,
+    image_scale: float,
+) -> Steer:
+    """Guidance towards a prompt and a picture, each by its own scale (Brooks et al. 2023, arXiv
+    2211.09800, eq. 3): `uncond + image_scale * (image_only - uncond) + scale * (cond -
+    image_only)`.
+
+    `image_only` has the picture and not the prompt, `uncond` neither. All three go through the
+    network in one batch.
+    """
+    all_three = Conditioning.cat([cond, image_only, uncond])
+
+    def steer(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        steered, kept, without = denoise(
+            torch.cat([x] * 3), torch.cat([sigma] * 3), all_three
+        ).chunk(3)
+        towards_image = without + image_scale * (kept - without)
+        return towards_image + strength_of(scale, x, sigma) * (steered - kept), steered
+
+    return steer
+
+
+def away_from(steer: Steer, worse: Denoise, weight: float) -> Steer:
+    """Guidance away from a worse prediction under the same prompt: `weight * (steered - worse)` is
+    added.
+
+    With a smaller or less trained model and a weight of `w - 1` that is autoguidance (Karras et al.
+    2024, arXiv 2406.02507); with the model's own attention perturbed, perturbed-attention guidance
+    (Ahn et al. 2024, arXiv 2403.17377). Upon classifier-free guidance the terms
+    add up.
+    """
+
+    def further(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        so_far, steered = steer(x, sigma)
+        return so_far + weight * (steered - worse(x, sigma)), steered
+
+    return further
+
+
+def rescaled(steer: Steer, parameterization: Parameterization, factor: float) -> Steer:
+    """Guidance whose network output keeps the deviation that it has under the prompt alone, by the
+    part `factor`, 0 to 1 (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
+
+    What they rescale is the network's output `(x0 - c_skip * x) / c_out`, so here it is
+    `x0 - c_skip * x`; c_out falls out of the ratio of the two deviations.
+    """
+
+    def again(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        so_far, steered = steer(x, sigma)
+        skipped = per_image(parameterization(sigma).c_skip, x) * x
+        output = so_far - skipped
+        ratio = _deviation(steered - skipped) / _deviation(output)
+        return skipped + (factor * ratio + (1 - factor)) * output, steered
+
+    return again
+
+
+def where(inside: Callable[[Levels], Bool[Tensor, " b"]], steer: Steer, otherwise: Steer) -> Steer:
+    """`steer` at the noise levels that are `inside`, `otherwise` at the others; neither is asked in
+    vain.
+    """
+
+    def chosen(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
+        rows = inside(sigma)
+        if rows.all():
+            return steer(x, sigma)
+        if not rows.any():
+            return otherwise(x, sigma)
+        pairs = zip(steer(x, sigma), otherwise(x, sigma), strict=True)
+        first, second = (torch.where(rows[:, None, None, None], a, b) for a, b in pairs)
+        return first, second
+
+    return chosen
+
+
+def between(low: float, high: float) -> Callable[[Levels], Bool[Tensor, " b"]]:
+    """Whether a noise level lies in an interval, its ends included: where guidance works, for
+    `where` (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    """
+    return lambda sigma: (low <= sigma) & (sigma <= high)
+
+
+def over_steps(sigmas: Float[Tensor, " n"], scales: Sequence[float]) -> ScaleOf:
+    """A scale for each step as a function of the noise level, which is all that guidance sees.
+
+    `sigmas` (n + 1,) fall, `scales` are n. At the level that a step starts from, and between that
+    and the next, where samplers of higher order look too, it is that step's.
+    """
+    starts, values = sigmas[:-1], torch.tensor(scales)
+
+    def scale(sigma: Levels) -> Levels:
+        begun = (starts.to(sigma) >= sigma[:, None] * (1 - 1e-5)).sum(1)  # levels come rounded
+        return values.to(sigma)[(begun - 1).clamp(min=0)]
+
+    return scale
+
+
+def strength_of(scale: Scale, x: Latents, sigma: Levels) -> float | Float[Tensor, "b 1 1 1"]:
+    """A scale as a factor of x."""
+    if isinstance(scale, (int, float)):
+        return scale
+    return per_image((scale if isinstance(scale, Tensor) else scale(sigma)).to(x.device), x)
+
+
+def _deviation(x: Latents) -> Float[Tensor, "b 1 1 1"]:
+    return x.std(dim=(1, 2, 3), keepdim=True)

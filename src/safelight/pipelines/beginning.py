@@ -40,6 +40,7 @@ class Model:
     text: TextConditioner
     dtype: torch.dtype
     device: str
+    guide: "Model | None" = None  # a weaker model that guidance leads away from
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler, or as is asked for."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,14 +23,15 @@ from safelight.nn.lora import eject, inject
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
 from safelight.pipelines.coding import decoded, encoded_surely
+from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import (
     Manifest,
     UsedAdapter,
     UsedEmbedding,
-    UsedRefiner,
     pixel_digest,
     used_pictures,
 )
@@ -67,6 +68,7 @@ class ImagePipeline:
         embeddings: the words that `embed` has taught.
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
+        guide: what `guide_by` has set.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
@@ -75,6 +77,7 @@ class ImagePipeline:
         self.adapters: tuple[UsedAdapter, ...] = ()
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
+        self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._dtype = dtype
@@ -125,6 +128,8 @@ class ImagePipeline:
         inversion = read_inversion(path, self.folder, token)
         if any(other.token.lower() == inversion.token.lower() for other in self._text.inversions):
             raise SafelightError(f"The word {inversion.token!r} is known already; give another.")
+        if self.guide is not None:
+            self.guide.pipeline.embed(file, inversion.token)
         self._text = replace(self._text, inversions=(*self._text.inversions, inversion))
         used = UsedEmbedding(str(path.absolute()), sha256_of_files([path]), inversion.token)
         self.embeddings = (*self.embeddings, used)
@@ -146,16 +151,17 @@ class ImagePipeline:
         Raises:
             SafelightError: the two do not go together, or `at` is out of its range.
         """
-        channels = self.folder.unet.config.out_channels
-        theirs = refiner.folder.unet.config
-        if not 0 < at < 1:
-            raise SafelightError(f"refine_at should lie between 0 and 1, got {at}.")
-        if theirs.out_channels != channels or theirs.in_channels != channels:
-            raise SafelightError(
-                f"{refiner.name} takes {theirs.in_channels} latent channels, {self.name} makes "
-                f"{channels}; a refiner goes on from the same latents."
-            )
+        check_refiner(self, refiner, at)
         self.refiner = Refiner(refiner, at)
+
+    def guide_by(self, weaker: "ImagePipeline") -> None:
+        """Guides this model away from a weaker one, such as an earlier checkpoint (autoguidance).
+
+        It reads the prompt by its own text towers, with the words that `embed` teaches from now on
+        and without adapters. Raises `SafelightError` if it is of another kind.
+        """
+        check_guide(self, weaker)
+        self.guide = Guide(weaker)
 
     def generate(
         self,
@@ -190,6 +196,7 @@ class ImagePipeline:
         rng: RngName = "cpu",
         subseed: int = 0,
         subseed_strength: float = 0.0,
+        guidance: Guidance = PLAIN,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -237,6 +244,7 @@ class ImagePipeline:
             clip_skip: the layer of CLIP's towers that is read: 1 the usual one, 2 that before it.
             rng: "cpu", or "a1111-gpu" for the noise of AUTOMATIC1111's GPU seeds.
             subseed, subseed_strength: a second seed, and how far noise goes to its, 0 to 1.
+            guidance: how it works beside its one scale.
             on_step: called after each step of each picture.
 
         Raises:
@@ -272,6 +280,7 @@ class ImagePipeline:
             rng=rng,
             subseed=subseed,
             subseed_strength=subseed_strength,
+            guidance=guidance,
         )
         return list(self.each(request, on_step))
 
@@ -284,7 +293,14 @@ class ImagePipeline:
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
         self._named(request.prompt)  # names that are wrong are told before anything is made
-        return settle(request, self.folder, self.kind, self.name, refined=self.refiner is not None)
+        return settle(
+            request,
+            self.folder,
+            self.kind,
+            self.name,
+            refined=self.refiner is not None,
+            by_model=self.guide is not None,
+        )
 
     def sample(
         self,
@@ -382,7 +398,8 @@ class ImagePipeline:
 
     @property
     def _model(self) -> Model:
-        return Model(self.folder, self.kind, self._text, self._dtype, self._device)
+        guide = None if self.guide is None else self.guide.pipeline._model
+        return Model(self.folder, self.kind, self._text, self._dtype, self._device, guide)
 
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
@@ -442,22 +459,8 @@ class ImagePipeline:
             subseed=settings.subseed,
             subseed_strength=settings.subseed_strength,
             refiner=None if self.refiner is None else self.refiner.used,
+            guidance=settings.guidance,
+            guide=None if self.guide is None else self.guide.used,
             vae=str(self.folder.swapped or ""),
         )
         return GeneratedImage(image, manifest)
-
-
-@dataclass(frozen=True)
-class Refiner:
-    """A second model, and the part of the noise schedule that is done before it."""
-
-    pipeline: ImagePipeline
-    at: float
-
-    @property
-    def used(self) -> UsedRefiner:
-        """What a manifest says of it."""
-        pipeline = self.pipeline
-        return UsedRefiner(
-            pipeline.name, self.at, dict(pipeline.weights), dict(pipeline.configuration)
-        )

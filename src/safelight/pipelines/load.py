@@ -31,6 +31,7 @@ def load(
     embeddings: Mapping[str | Path, str | None] | None = None,
     refiner: str | Path | None = None,
     refine_at: float | None = None,
+    guide: str | Path | None = None,
     vae: str | Path | None = None,
     offline: bool = False,
 ) -> ImagePipeline:
@@ -50,6 +51,7 @@ def load(
             file's own, as by `ImagePipeline.embed`.
         refiner: a second model that does the last steps, as by `ImagePipeline.refine_by`.
         refine_at: the part of the noise schedule that is done before it; 0.8 by default.
+        guide: a weaker model that guidance leads away from, as by `ImagePipeline.guide_by`.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
         offline: nothing is fetched; nor is it where HF_HUB_OFFLINE is in the environment.
@@ -61,6 +63,8 @@ def load(
     """
     device = choose_device(device)
     pipeline = _read(path_or_name, vae, dtype, device, offline)
+    if guide is not None:
+        pipeline.guide_by(_read(guide, None, dtype, device, offline))
     for file, strength in (adapters or {}).items():
         pipeline.adapt(find_part(file, offline=offline), strength)
     for file, token in (embeddings or {}).items():

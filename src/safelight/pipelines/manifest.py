@@ -10,6 +10,7 @@ from PIL import Image
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.pipelines.given import Given
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Windows
 
 _FORMAT = 1
@@ -48,6 +49,15 @@ class UsedRefiner:
 
     model: str  # as `Manifest.model`
     at: float  # the part of the noise schedule that was done before it
+    weights: dict[str, str]
+    configuration: dict[str, str]
+
+
+@dataclass(frozen=True)
+class UsedGuide:
+    """A weaker model that guidance led away from."""
+
+    model: str  # as `Manifest.model`
     weights: dict[str, str]
     configuration: dict[str, str]
 
@@ -98,6 +108,8 @@ class Manifest:
     rng: RngName = "cpu"
     subseed: int = 0  # this picture's own
     subseed_strength: float = 0.0
+    guidance: Guidance = PLAIN
+    guide: UsedGuide | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net

@@ -6,6 +6,7 @@ from typing import Literal
 
 from safelight.errors import SafelightError
 from safelight.pipelines.given import NOTHING, Given
+from safelight.pipelines.guidance_settings import PLAIN, Guidance
 
 Upscaler = Literal["latent", "lanczos"]
 
@@ -116,6 +117,7 @@ class Request:
     rng: RngName = "cpu"
     subseed: int = 0
     subseed_strength: float = 0.0  # how far the noise goes from that of `seed` to its, 0 to 1
+    guidance: Guidance = PLAIN  # beside its scale
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -128,6 +130,9 @@ class Request:
                 _at_least_one(name, number)
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 0):
             raise SafelightError(f"scale should be a finite number from 0 up, got {self.scale}.")
+        if self.scale is not None and self.guidance.scales is not None:
+            raise SafelightError("There is one scale and there are several; give one or the other.")
+        self.guidance.check()
         if self.strength is not None and not 0 < self.strength <= 1:
             raise SafelightError(f"strength should lie above 0 and up to 1, got {self.strength}.")
         if self.image_scale is not None and not (
@@ -205,6 +210,7 @@ class Settings:
     rng: RngName = "cpu"
     subseed: int = 0
     subseed_strength: float = 0.0
+    guidance: Guidance = PLAIN  # beside its scale; where that changes, `scale` is the highest
 
     @property
     def total_steps(self) -> int:

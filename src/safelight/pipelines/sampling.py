@@ -16,20 +16,23 @@ from safelight.conditioners.image import noised, prepared
 from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import by_step, cfg, cfg_composed, cfg_image
+from safelight.diffusion.guidance import by_step, guided
 from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
+from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin, first_noise, seeded
 from safelight.pipelines.enlarging import enlarged
+from safelight.pipelines.guiding import Conditions, Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Hires, Settings, first_step
-from safelight.pipelines.saying import Texts, encoded_texts, sayings
+from safelight.pipelines.saying import Saying, Texts, encoded_texts, sayings
+from safelight.pipelines.settling_guidance import check_layers
 from safelight.rng import after
-from safelight.types import ConditionalDenoise, Conditioning, Denoise, OnStep
+from safelight.types import ConditionalDenoise, Conditioning, Denoise, Network, OnStep
 
 _AESTHETIC, _UNAESTHETIC = 6.0, 2.5
 """The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
@@ -134,78 +137,95 @@ def _run(
 def _guided(
     model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
 ) -> Denoise:
-    """The denoiser under what the prompts say in each step."""
-    settings = batch.settings
-    denoiser: ConditionalDenoise = Denoiser(
-        model.folder.unet,
-        scheduler.parameterization(),
-        scheduler.schedule(),
-        None if model.dtype == torch.float32 else model.dtype,
-    )
-    if settings.windows is not None:
-        factor, windows = model.folder.autoencoder.factor, settings.windows
-        size, overlap = windows.size // factor, windows.overlap // factor
-        denoiser = windowed(denoiser, size, overlap, fade=windows.fade)
+    """The denoiser under what the prompts say in each step, guided as the settings say."""
+    settings, guide, sigmas = batch.settings, model.guide, scheduler.sigmas(batch.settings.steps)
     said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
     different = list(dict.fromkeys(said))
-    text = replace(model.text, skip=settings.clip_skip - 1)
-    texts = encoded_texts(text, different, settings.prompt_syntax)
+    own = Denoisers(
+        _denoiser(model, model.folder.unet, settings),
+        scheduler.parameterization(),
+        _perturbed(model, settings),
+    )
+    denoises = [own] * len(different)
+    if guide is not None:  # which reads the prompts by its own text towers
+        weaker = _denoiser(guide, guide.folder.unet, settings)
+        denoises = [
+            replace(own, guide=guided(unguided(weaker, conditions)))
+            for conditions in _conditions(guide, batch, different, concat)
+        ]
     steered = {
-        saying: _steered(model, batch, denoiser, concat, parts, saying.weights)
-        for saying, parts in zip(different, texts, strict=True)
+        saying: guided_denoise(denoisers, conditions, settings, model.kind, sigmas)
+        for saying, denoisers, conditions in zip(
+            different, denoises, _conditions(model, batch, different, concat), strict=True
+        )
     }
     if len(different) == 1:
         return steered[different[0]]
-    return by_step([steered[saying] for saying in said], scheduler.sigmas(settings.steps))
+    return by_step([steered[saying] for saying in said], sigmas)
 
 
-def _steered(
-    model: Model,
-    batch: Batch,
-    denoiser: ConditionalDenoise,
-    concat: Tensor | None,
-    texts: Sequence[Texts],
-    weights: Sequence[Sequence[float]],
-) -> Denoise:
-    """The denoiser under one prompt or several, and under the picture where the model has a scale
-    for it.
-    """
-    settings, kind = batch.settings, model.kind
-    pairs = [
-        [replace(side, concat=concat) for side in _conditioning(model, batch, pair)]
-        for pair in texts
-    ]
-    cond, uncond = pairs[0]
-    if len(pairs) > 1:
-        return _composed(model, settings, denoiser, pairs, weights)
-    if kind.guided:
-        told = with_guidance(cond, settings.scale, model.folder.unet.config)
-        return cfg(denoiser, told, told, 1.0)
-    if settings.scale <= 1:
-        return cfg(denoiser, cond, cond, 1.0)
-    if kind.beside != "image" or concat is None:
-        return cfg(denoiser, cond, uncond, settings.scale)
-    by_image = 1.0 if settings.image_scale is None else settings.image_scale
-    if by_image < 1:
-        return cfg(denoiser, cond, cond, 1.0)
-    neither = replace(uncond, concat=torch.zeros_like(concat))
-    return cfg_image(denoiser, cond, uncond, neither, settings.scale, by_image)
+def _denoiser(model: Model, unet: Network, settings: Settings) -> ConditionalDenoise:
+    """A network as a model has it, in windows where these are asked for."""
+    scheduler = model.scheduler(settings)
+    half = None if model.dtype == torch.float32 else model.dtype
+    denoiser = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), half)
+    if settings.windows is None:
+        return denoiser
+    factor, windows = model.folder.autoencoder.factor, settings.windows
+    size, overlap = windows.size // factor, windows.overlap // factor
+    return windowed(denoiser, size, overlap, fade=windows.fade)
 
 
-def _composed(
-    model: Model,
-    settings: Settings,
-    denoiser: ConditionalDenoise,
-    pairs: Sequence[Sequence[Conditioning]],
-    weights: Sequence[Sequence[float]],
-) -> Denoise:
-    """The denoiser under several prompts, by classifier-free guidance even at a scale of 1."""
-    unet, scale = model.folder.unet.config, max(settings.scale, 1.0)
-    conds, uncond = [cond for cond, _ in pairs], pairs[0][1]
-    if model.kind.guided:
-        *conds, uncond = (with_guidance(side, settings.scale, unet) for side in (*conds, uncond))
-        scale = 1.0
-    return cfg_composed(denoiser, conds, torch.tensor(weights), uncond, scale)
+def _perturbed(model: Model, settings: Settings) -> ConditionalDenoise | None:
+    """The model with the identity for the attention maps of chosen layers, where that guides."""
+    unet, guidance = model.folder.unet, settings.guidance
+    if not guidance.pag_scale:
+        return None
+    check_layers(unet, guidance)
+    return _denoiser(model, with_identity_attention(unet, guidance.pag_layers), settings)
+
+
+def _conditions(
+    model: Model, batch: Batch, said: Sequence[Saying], concat: Tensor | None
+) -> list[Conditions]:
+    """What a model is told, for each of the sayings."""
+    settings, count = batch.settings, len(batch.prompts)
+    text = replace(model.text, skip=settings.clip_skip - 1)
+    told: list[Conditions] = []
+
+    def side(conditioning: Conditioning) -> Conditioning:
+        return replace(_told(model, conditioning, settings), concat=concat)
+
+    for saying, parts in zip(said, encoded_texts(text, said, settings.prompt_syntax), strict=True):
+        pairs = [_conditioning(model, batch, texts) for texts in parts]
+        null = None
+        if settings.guidance.perp_neg is not None:
+            null = _nothing(text, parts[0][1], count)
+            null = side(_conditioning(model, batch, (null, null))[1])
+        told.append(
+            Conditions(
+                tuple(side(cond) for cond, _ in pairs),
+                side(pairs[0][1]),
+                torch.tensor(saying.weights) if len(pairs) > 1 else None,
+                null,
+            )
+        )
+    return told
+
+
+def _nothing(text: TextConditioner, like: Conditioning, count: int) -> Conditioning:
+    """The null, in as many chunks as a text was read in."""
+    empty = text.null(count)
+    if empty.context is None or like.context is None:
+        return empty
+    return text.null(count, like.context.shape[1] // empty.context.shape[1])
+
+
+def _told(model: Model, cond: Conditioning, settings: Settings) -> Conditioning:
+    """With the guidance scale, where the U-Net is told it."""
+    if not model.kind.guided:
+        return cond
+    return with_guidance(cond, settings.scale, model.folder.unet.config)
 
 
 def _conditioning(model: Model, batch: Batch, texts: Texts) -> Texts:

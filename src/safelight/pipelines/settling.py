@@ -21,6 +21,7 @@ from safelight.pipelines.request import (
     Windows,
     check_multiple,
 )
+from safelight.pipelines.settling_guidance import check_guidance
 
 _BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 
@@ -30,8 +31,17 @@ _AUTOMATIC = "automatic"  # AUTOMATIC1111's word for the model's own schedule
 _IMAGE_SCALE, _NOISE_LEVEL, _VECTOR_LEVEL = 1.5, 20, 0  # as diffusers' pipelines take them
 
 
-def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: bool) -> Settings:
-    """The settings of a request, with nothing left open; `refined` if a second model goes on.
+def settle(
+    request: Request,
+    folder: Folder,
+    kind: Kind,
+    name: str,
+    *,
+    refined: bool,
+    by_model: bool = False,
+) -> Settings:
+    """The settings of a request, with nothing left open; `refined` if a second model goes on,
+    `by_model` if a weaker one guides.
 
     Raises `SafelightError` for what this model cannot do.
     """
@@ -52,7 +62,7 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
     sampler = request.sampler or defaults.sampler or folder.scheduler.sampler
     settings = Settings(
         steps=_first(_steps(request), defaults.steps, kind.steps),
-        scale=_first(request.scale, defaults.scale, kind.scale),
+        scale=_first(_highest(request), request.scale, defaults.scale, kind.scale),
         sampler=sampler_name(sampler),
         width=width,
         height=height,
@@ -70,7 +80,9 @@ def settle(request: Request, folder: Folder, kind: Kind, name: str, *, refined: 
         rng=request.rng,
         subseed=request.subseed,
         subseed_strength=request.subseed_strength,
+        guidance=request.guidance,
     )
+    check_guidance(request, settings, folder, kind, by_model=by_model)
     if given.mask is None:  # beside a mask the picture is continued to a multiple
         check_multiple("width", settings.width, factor)
         check_multiple("height", settings.height, factor)
@@ -113,6 +125,11 @@ def _schedule(request: Request, sampler: str, kind: Kind) -> str | None:
                 "leave one of them out."
             )
     return "ays_sdxl" if name == "ays" and kind.numbers != "none" else name
+
+
+def _highest(request: Request) -> float | None:
+    scales = request.guidance.scales
+    return None if scales is None else max(scales.values)
 
 
 def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
@@ -212,15 +229,14 @@ def _syntax(request: Request, folder: Folder, kind: Kind) -> PromptSyntax:
     """How prompts are read; names of classes are plain."""
     if any(isinstance(tokenizer, ClassReader) for tokenizer in folder.tokenizers):
         return "plain"
-    if (
-        request.prompt_syntax == "a1111"
-        and kind.beside == "image"
-        and len(parse(request.prompt)) > 1
-    ):
+    several = request.prompt_syntax == "a1111" and len(parse(request.prompt)) > 1
+    if several and kind.beside == "image":
         raise SafelightError(
             "AND does not go with a model that edits a picture by instruction; ask for one thing, "
             "or for a plain prompt."
         )
+    if several and request.guidance.perp_neg is not None:
+        raise SafelightError("AND does not go with perp_neg; leave one of them out.")
     return request.prompt_syntax
 
 

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
 
+PLAIN = GuidanceOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 RngName = Literal["cpu", "a1111-gpu"]
 
@@ -19,7 +21,7 @@ def planned(
     output: Annotated[str | None, Parameter(name=("--output", "-o"))] = None,
     negative: Annotated[str, Parameter(show_default=False)] = "",
     steps: int | None = None,
-    scale: float | None = None,
+    scale: str | None = None,
     sampler: str | None = None,
     schedule: str | None = None,
     sigmas: str | None = None,
@@ -58,6 +60,9 @@ def planned(
     subseed_strength: float = 0.0,
     refiner: str | None = None,
     refine_at: float | None = None,
+    guiding: Annotated[
+        GuidanceOptions, Parameter(name="*", group="Guidance", show_default=False)
+    ] = PLAIN,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -84,7 +89,9 @@ def planned(
         [default: the model's]
     scale
         How strictly the prompt is followed (classifier-free
-        guidance; 1 and below are none). [default: the model's]
+        guidance; 1 and below are none). 7,7,5,3 are for equal
+        parts of the steps, 7:1 falls on a line. [default: the
+        model's]
     sampler
         The sampler, such as euler, dpmpp_2m or "DPM++ 2M
         Karras". [default: the model's]
@@ -214,12 +221,13 @@ def planned(
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
+    one_scale, scales = chosen_scale(scale)
     requests = [
         Request(
             text,
             negative,
             steps,
-            scale,
+            one_scale,
             sampler,
             seed,
             width,
@@ -243,6 +251,7 @@ def planned(
             rng=rng,
             subseed=subseed,
             subseed_strength=subseed_strength,
+            guidance=guiding.guidance(scales),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -251,7 +260,16 @@ def planned(
     return Job(
         requests=requests,
         loading=Loading(
-            model, lora, embedding, vae, refiner, refine_at, device, precision, offline
+            model,
+            lora,
+            embedding,
+            vae,
+            refiner,
+            refine_at,
+            guiding.guide,
+            device,
+            precision,
+            offline,
         ),
         image=image,
         mask=mask,
