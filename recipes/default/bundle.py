@@ -1,6 +1,6 @@
 """Puts a trained model into the package, in bfloat16, as `safelight.load()` finds it.
 
-`python bundle.py` takes `work/unet_longer/model`; the folder is replaced whole or not at all.
+`python bundle.py` takes `work/unet_scenes/model`; the folder is replaced whole or not at all.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def bundle(model: Path, target: Path) -> int:
 def main() -> int:
     """Bundles the model named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=HERE / "work" / "unet_longer" / "model")
+    parser.add_argument("--model", type=Path, default=HERE / "work" / "unet_scenes" / "model")
     parser.add_argument("--target", type=Path, default=BUNDLE)
     arguments = parser.parse_args()
     try:

@@ -11,6 +11,7 @@ PANELS = {
     "autoencoder": (("loss", "loss", "log"), ("psnr", "PSNR of held-out emoji, dB", "linear")),
     "unet": (("loss", "loss of v", "linear"),),
     "unet_longer": (("loss", "loss of v", "linear"),),
+    "unet_scenes": (("loss", "loss of v", "linear"),),
 }
 """By training: the measure in the log, the panel's title and its scale."""
 

@@ -67,7 +67,13 @@ def make(house: Path, target: str, *, stopped: bool = False) -> list[str]:
 def test_everything_is_made_once(house: Path):
     first = make(house, "all")
     trained = [name for name in first if name.endswith(".toml")]
-    assert trained == ["autoencoder.toml", "unet.toml", "unet_longer.toml", "evaluation.toml"]
+    assert trained == [
+        "autoencoder.toml",
+        "unet.toml",
+        "unet_longer.toml",
+        "unet_scenes.toml",
+        "evaluation.toml",
+    ]
     assert {"judge_scenes.py", "rank_captions.py", "bundle.py", "samples.py"} <= set(first)
     assert make(house, "all") == []
 
@@ -77,16 +83,25 @@ def test_everything_is_made_once(house: Path):
     [
         (
             "autoencoder.toml",
-            ["autoencoder.toml", "unet.toml", "unet_longer.toml"],
-            ["autoencoder", "unet", "unet_longer"],
+            ["autoencoder.toml", "unet.toml", "unet_longer.toml", "unet_scenes.toml"],
+            ["autoencoder", "unet", "unet_longer", "unet_scenes"],
         ),
         (
             "learn_vocabulary.py",
-            ["learn_vocabulary.py", "unet.toml", "unet_longer.toml"],
-            ["unet", "unet_longer"],
+            ["learn_vocabulary.py", "unet.toml", "unet_longer.toml", "unet_scenes.toml"],
+            ["unet", "unet_longer", "unet_scenes"],
         ),
-        ("unet.toml", ["unet.toml", "unet_longer.toml"], ["unet", "unet_longer"]),
-        ("unet_longer.toml", ["unet_longer.toml"], ["unet_longer"]),
+        (
+            "unet.toml",
+            ["unet.toml", "unet_longer.toml", "unet_scenes.toml"],
+            ["unet", "unet_longer", "unet_scenes"],
+        ),
+        (
+            "unet_longer.toml",
+            ["unet_longer.toml", "unet_scenes.toml"],
+            ["unet_longer", "unet_scenes"],
+        ),
+        ("unet_scenes.toml", ["unet_scenes.toml"], ["unet_scenes"]),
     ],
 )
 def test_a_finished_training_on_what_was_remade_begins_anew(
@@ -96,7 +111,7 @@ def test_a_finished_training_on_what_was_remade_begins_anew(
     age(house, 60)
     (house / remade).touch()
     assert make(house, "unet") == again
-    for name in ("autoencoder", "unet", "unet_longer"):
+    for name in ("autoencoder", "unet", "unet_longer", "unet_scenes"):
         assert (house / "work" / f"{name}.old").exists() == (name in anew)
         assert (house / "work" / name / "log.jsonl").read_text() == "trained\n"
     assert make(house, "unet") == []
@@ -110,7 +125,7 @@ def test_a_stopped_training_goes_on(house: Path):
     assert (house / "work/unet.old").exists()
     (house / "work/unet").mkdir()
     (house / "work/unet/checkpoint").touch()
-    assert make(house, "unet") == ["unet.toml", "unet_longer.toml"]
+    assert make(house, "unet") == ["unet.toml", "unet_longer.toml", "unet_scenes.toml"]
     assert (house / "work/unet/checkpoint").exists()
 
 
