@@ -6,11 +6,8 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from safelight.checkpoints.components import (
-    read_controlnet,
-    read_unet,
-    write_controlnet,
-)
+from safelight.checkpoints.components import read_unet
+from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
 from safelight.models.controlnet import (
     Controlled,
     ControlNetConfig,

@@ -32,12 +32,6 @@ from safelight.checkpoints.tables.clip import (
     clip_config_from_transformers,
     clip_config_to_transformers,
 )
-from safelight.checkpoints.tables.controlnet import CLASS as CONTROLNET_CLASS
-from safelight.checkpoints.tables.controlnet import (
-    CONTROLNET,
-    controlnet_config_from_diffusers,
-    controlnet_config_to_diffusers,
-)
 from safelight.checkpoints.tables.tiny import (
     TINY,
     tiny_config_from_diffusers,
@@ -59,7 +53,6 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
-from safelight.models.controlnet import ControlNet
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
 from safelight.models.unet import UNet, UNetConfig
@@ -99,10 +92,10 @@ def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     if values.get("_class_name") == "UNet2DModel":
         plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
         return read_part(
-            folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, _layers(plain)
+            folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, layers_of(plain)
         )
     config = unet_config_from_diffusers(values, str(folder / "config.json"))
-    return read_part(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, _layers(config))
+    return read_part(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, layers_of(config))
 
 
 def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
@@ -151,16 +144,6 @@ def read_text_tower(
         CLIP_TEXT,
         reading,
         (config.num_hidden_layers,),
-    )
-
-
-def read_controlnet(folder: Path, reading: Reading = Reading()) -> ControlNet:
-    """The ControlNet in `folder`."""
-    values = part_config(folder, CONTROLNET_CLASS)
-    config = controlnet_config_from_diffusers(values, str(folder / "config.json"))
-    layers = (*_layers(config.unet), len(config.hint_block_channels))
-    return read_part(
-        folder, DIFFUSERS_STEM, lambda: ControlNet(config), CONTROLNET, reading, layers
     )
 
 
@@ -271,12 +254,6 @@ def write_autoencoder(
     write_part(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
 
 
-def write_controlnet(folder: Path, control: ControlNet, writing: Writing = Writing()) -> None:
-    """Writes a ControlNet as diffusers' `ControlNetModel`."""
-    values = controlnet_config_to_diffusers(control.shape)
-    write_part(folder, DIFFUSERS_STEM, control, values, CONTROLNET, writing)
-
-
 def write_text_tower(
     folder: Path, tower: ClipText | BertText, writing: Writing = Writing()
 ) -> None:
@@ -307,7 +284,8 @@ def check_layers(counts: Sequence[int], state: Mapping[str, Tensor], source: str
         )
 
 
-def _layers(config: UNetConfig) -> tuple[int, ...]:
+def layers_of(config: UNetConfig) -> tuple[int, ...]:
+    """How many layers of each kind and level a U-Net has."""
     return (*config.layers_per_block, *config.transformer_layers)
 
 

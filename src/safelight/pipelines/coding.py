@@ -18,6 +18,21 @@ Latents = Float[Tensor, "b z h w"]
 Pixels = Float[Tensor, "b c H W"]
 
 
+def check_finite(z: Latents, name: str, dtype: torch.dtype) -> None:
+    """Raises `SafelightError` for latents that are no numbers, which no decoder mends; `name` and
+    `dtype` are of the model whose U-Net made them.
+    """
+    if not z.isfinite().all():
+        remedy = (
+            "its weights are damaged, or the scale is far too high."
+            if dtype == torch.float32
+            else f"it needs more precision than {dtype}; take float32."
+        )
+        raise SafelightError(
+            f"The latents came out as not-a-number by the U-Net of {name}: {remedy}"
+        )
+
+
 def encoded(
     autoencoder: AnyAutoencoder, pixels: Pixels, noise: Latents, *, tiled: bool = False
 ) -> Latents:

@@ -1,6 +1,5 @@
 """Pictures from prompts."""
 
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -12,31 +11,26 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from safelight.checkpoints.adapters import adapter_files, fused_networks, networks, read_adapter
+from safelight.checkpoints.adapters import fused_networks
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.nn.lora import eject, inject
+from safelight.pipelines.adapting import put_in, take_out
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
-from safelight.pipelines.coding import decoded, encoded_surely
+from safelight.pipelines.coding import check_finite, decoded, encoded_surely
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.kind import kind_of
-from safelight.pipelines.manifest import (
-    Manifest,
-    UsedAdapter,
-    UsedEmbedding,
-    pixel_digest,
-    used_pictures,
-)
+from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
 from safelight.pipelines.prompt_tags import find_adapter, without_tags
-from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
+from safelight.pipelines.provenance import configuration_hashes
+from safelight.pipelines.recording import record
 from safelight.pipelines.request import (
     Hires,
     Margins,
@@ -55,8 +49,6 @@ from safelight.pipelines.sampling import (
 from safelight.pipelines.settling import settle
 from safelight.types import OnStep
 
-_KEY = "adapter-"  # a module's name should not begin with a digit
-
 
 class ImagePipeline:
     """A model that makes pictures from prompts; `safelight.load` gives one.
@@ -69,6 +61,8 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
         guide: what `guide_by` has set.
+        dtype: of its weights.
+        device: where they are.
     """
 
     def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
@@ -80,8 +74,8 @@ class ImagePipeline:
         self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
-        self._dtype = dtype
-        self._device = device
+        self.dtype = dtype
+        self.device = device
 
     @property
     def weights(self) -> dict[str, str]:
@@ -103,16 +97,7 @@ class ImagePipeline:
         Raises:
             SafelightError: the file is broken, made for another model, or in already.
         """
-        path = Path(file)
-        if not math.isfinite(strength):
-            raise SafelightError(f"An adapter's strength should be a finite number: {strength}.")
-        adapter = read_adapter(path, self.folder)
-        used = UsedAdapter(str(path.absolute()), sha256_of_files(adapter_files(path)), strength)
-        if any(used.sha256 == other.sha256 for other in self.adapters):
-            raise SafelightError(f"{path} is in the model already; eject it first.")
-        for network, module in networks(self.folder).items():
-            inject(module, _KEY + used.sha256, adapter.deltas.get(network, {}), strength)
-        self.adapters = (*self.adapters, used)
+        self.adapters = (*self.adapters, put_in(self.folder, self.adapters, Path(file), strength))
 
     def embed(self, file: str | Path, token: str | None = None) -> str:
         """Teaches the prompt a word by a file of textual inversion, and gives the word.
@@ -137,8 +122,7 @@ class ImagePipeline:
 
     def eject(self) -> None:
         """Takes every adapter out; the model is then what it was, to the bit."""
-        for module in networks(self.folder).values():
-            eject(module)
+        take_out(self.folder, self.adapters)
         self.adapters = ()
 
     def refine_by(self, refiner: "ImagePipeline", at: float) -> None:
@@ -325,7 +309,7 @@ class ImagePipeline:
                 z = sample_latents(model, batch, on_step)
             else:
                 z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
-            self._check_finite(z)
+            check_finite(z, self.name, self.dtype)
             autoencoder = self.folder.autoencoder
             z = autoencoder.unscale(z)
             pixels = decoded(autoencoder, z, tiled=settings.tiled_decode).clamp(-1, 1)
@@ -337,15 +321,15 @@ class ImagePipeline:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
         autoencoder = self.folder.autoencoder
         with torch.inference_mode():
-            z = encoded_surely(autoencoder, pixels.to(self._device))
+            z = encoded_surely(autoencoder, pixels.to(self.device))
             return decoded(autoencoder, z).clamp(-1, 1).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:
         """Another autoencoder for this model's latents, such as a tiny one for previews; errors as
         `with_autoencoder`.
         """
-        folder = with_autoencoder(self.folder, path, dtype=self._dtype, device=self._device)
-        return upcast(folder, self._dtype).autoencoder
+        folder = with_autoencoder(self.folder, path, dtype=self.dtype, device=self.device)
+        return upcast(folder, self.dtype).autoencoder
 
     def unread(self, prompt: str, syntax: PromptSyntax = "plain") -> str:
         """The end of a plain prompt that is too long for the text tower to read; empty if it is
@@ -373,9 +357,7 @@ class ImagePipeline:
             for place in range(request.count):
                 yield self._make(request, place, settings, on_step)
         finally:
-            for used in self.adapters[len(before) :]:
-                for module in networks(self.folder).values():
-                    eject(module, _KEY + used.sha256)
+            take_out(self.folder, self.adapters[len(before) :])
             self.adapters = before
 
     @contextmanager
@@ -384,22 +366,10 @@ class ImagePipeline:
         with torch.no_grad(), fused_networks(self.folder) if self.adapters else nullcontext():
             yield
 
-    def _check_finite(self, z: Tensor) -> None:
-        """Raises `SafelightError` for latents that are no numbers, which no decoder mends."""
-        if not z.isfinite().all():
-            remedy = (
-                "its weights are damaged, or the scale is far too high."
-                if self._dtype == torch.float32
-                else f"it needs more precision than {self._dtype}; take float32."
-            )
-            raise SafelightError(
-                f"The latents came out as not-a-number by the U-Net of {self.name}: {remedy}"
-            )
-
     @property
     def _model(self) -> Model:
         guide = None if self.guide is None else self.guide.pipeline._model
-        return Model(self.folder, self.kind, self._text, self._dtype, self._device, guide)
+        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)
 
     def _make(
         self, request: Request, place: int, settings: Settings, on_step: OnStep | None
@@ -420,47 +390,4 @@ class ImagePipeline:
         image = to_image(pixels[0])
         if given.image is not None and given.mask is not None and settings.mask_blur is not None:
             image = pasted(image, given.image, given.mask, settings.mask_blur)
-        manifest = Manifest(
-            prompt=request.prompt,
-            negative=request.negative,
-            seed=seed,
-            steps=settings.steps,
-            scale=settings.scale,
-            sampler=settings.sampler,
-            width=settings.width,
-            height=settings.height,
-            model=self.name,
-            weights=dict(self.weights),
-            precision=str(self._dtype).removeprefix("torch."),
-            device=self._device,
-            machine=machine_of(self._device),
-            threads=torch.get_num_threads(),
-            pixels=pixel_digest(image),
-            place=place,
-            count=request.count,
-            versions=library_versions(),
-            configuration=dict(self.configuration),
-            adapters=self.adapters,
-            embeddings=self.embeddings,
-            given=used_pictures(request.given),
-            strength=settings.strength,
-            image_scale=settings.image_scale,
-            noise_level=settings.noise_level,
-            mask_blur=settings.mask_blur,
-            outpaint=request.outpaint,
-            hires=settings.hires,
-            tiled_decode=settings.tiled_decode,
-            schedule=settings.schedule,
-            sigmas=settings.sigmas,
-            windows=settings.windows,
-            prompt_syntax=settings.prompt_syntax,
-            clip_skip=settings.clip_skip,
-            rng=settings.rng,
-            subseed=settings.subseed,
-            subseed_strength=settings.subseed_strength,
-            refiner=None if self.refiner is None else self.refiner.used,
-            guidance=settings.guidance,
-            guide=None if self.guide is None else self.guide.used,
-            vae=str(self.folder.swapped or ""),
-        )
-        return GeneratedImage(image, manifest)
+        return GeneratedImage(image, record(self, request, place, settings, image))

@@ -1,0 +1,36 @@
+"""ControlNets in diffusers' layout: each a folder with `config.json` and weights."""
+
+from pathlib import Path
+
+from safelight.checkpoints.components import (
+    DIFFUSERS_STEM,
+    Reading,
+    Writing,
+    layers_of,
+    part_config,
+    read_part,
+    write_part,
+)
+from safelight.checkpoints.tables.controlnet import (
+    CLASS,
+    CONTROLNET,
+    controlnet_config_from_diffusers,
+    controlnet_config_to_diffusers,
+)
+from safelight.models.controlnet import ControlNet
+
+
+def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:
+    """The ControlNet in `folder`."""
+    values = part_config(folder, CLASS)
+    config = controlnet_config_from_diffusers(values, str(folder / "config.json"))
+    layers = (*layers_of(config.unet), len(config.hint_block_channels))
+    return read_part(
+        folder, DIFFUSERS_STEM, lambda: ControlNet(config), CONTROLNET, reading or Reading(), layers
+    )
+
+
+def write_controlnet(folder: Path, control: ControlNet, writing: Writing | None = None) -> None:
+    """Writes a ControlNet as diffusers' `ControlNetModel`."""
+    values = controlnet_config_to_diffusers(control.shape)
+    write_part(folder, DIFFUSERS_STEM, control, values, CONTROLNET, writing or Writing())
