@@ -8,6 +8,7 @@ from PIL import Image, ImageChops
 
 from safelight.app.axes import Axis, axis_of, replaced
 from safelight.app.cli import main
+from safelight.app.grid_planning import axis_named, planned_cells
 from safelight.errors import SafelightError
 from safelight.pipelines.grid_manifest import GridManifest
 from safelight.pipelines.grid_picture import grid_picture
@@ -135,3 +136,13 @@ def test_labels_meet_nothing(side):
     assert red == side * side * len(labels) ** 2
     edges = [grid.crop((0, 0, grid.width, 2)), grid.crop((0, 0, 2, grid.height))]
     assert all(edge.getextrema() == ((255, 255),) * 3 for edge in edges)
+
+
+def test_guidance_varies_beside_guidance_that_is_given_for_all():
+    axis = axis_named("guidance-rescale=0.2,0.7")
+    options = ("a cube", "--pag-scale", "3", "--pag-layers", "up", "--scale", "5")
+    jobs = planned_cells(options, axis, axis_named("scale=1-9[3]"))
+    told = [(request.scale, request.guidance) for job in jobs for request in job.requests]
+    assert [scale for scale, _ in told] == [1.0, 1.0, 5.0, 5.0, 9.0, 9.0]
+    assert [guidance.rescale for _, guidance in told] == [0.2, 0.7] * 3
+    assert {(guidance.pag_scale, guidance.pag_layers) for _, guidance in told} == {(3.0, ("up",))}

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from typing import Any, cast, get_args
 
 from cyclopts import App
@@ -9,24 +10,33 @@ from cyclopts import App
 from safelight.app.adapters import chosen_adapters
 from safelight.app.axes import WORDS, Axis, axis_of, replaced
 from safelight.app.commands.generate import planned
+from safelight.app.guidance_options import GuidanceOptions
 from safelight.app.job import Job
 from safelight.errors import SafelightError
 
 _STRENGTH = "lora-strength"
+_SCALE = "scale"  # a text, which may name several numbers; an axis gives one
+_GUIDING = "guiding"  # the argument that holds all of guidance
 _NOT_HERE = {"output", "count", "prompts", "preview", "preview_vae", "infotext"}
 _NO_AXES = {*_NOT_HERE, "offline"}
 
 
 def axis_named(text: str) -> Axis:
     """Reads an axis, which varies an option of `safelight generate`; errors as `axis_of`."""
-    parameters = inspect.signature(planned).parameters
-    known = {name: _spelled(name) for name in parameters if name not in _NO_AXES}
+    kinds = {name: kind for name, kind in _options().items() if name not in _NO_AXES}
     numbers = [
-        known[name]
-        for name in known
-        if {int, float} & {parameters[name].annotation, *get_args(parameters[name].annotation)}
+        _spelled(name)
+        for name, kind in kinds.items()
+        if name == _SCALE or {int, float} & {kind, *get_args(kind)}
     ]
-    return axis_of(text, [*known.values(), WORDS, _STRENGTH], [*numbers, _STRENGTH])
+    return axis_of(text, [*map(_spelled, kinds), WORDS, _STRENGTH], [*numbers, _STRENGTH])
+
+
+def _options() -> dict[str, Any]:
+    """The options of `safelight generate` and their types."""
+    parameters = inspect.signature(planned).parameters
+    own = {name: part.annotation for name, part in parameters.items() if name != _GUIDING}
+    return own | {option.name: option.type for option in fields(GuidanceOptions)}
 
 
 def planned_cells(options: Sequence[str], columns: Axis, rows: Axis | None) -> list[Job]:
@@ -56,7 +66,7 @@ def _job(options: Sequence[str], varied: Sequence[tuple[Axis, str]]) -> Job:
         elif axis.name == "prompt":
             given["prompt"] = value
         elif axis.name != WORDS:
-            given |= _arguments([f"--{axis.name}={value}"])
+            given = _merged(given, _arguments([f"--{axis.name}={value}"]))
     for axis, value in varied:
         if axis.name == WORDS:
             prompts = (given.get("prompt", ""), given.get("negative", ""))
@@ -71,6 +81,19 @@ def _arguments(tokens: Sequence[str]) -> dict[str, Any]:
     reader.default(planned)
     _, bound, _ = reader.parse_args(list(tokens), print_error=False, exit_on_error=False)
     return dict(bound.arguments)
+
+
+def _merged(given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with others put upon them; of guidance, which is one argument, option by option."""
+    merged = given | more
+    if _GUIDING in given and _GUIDING in more:
+        changed = {
+            option.name: getattr(more[_GUIDING], option.name)
+            for option in fields(GuidanceOptions)
+            if getattr(more[_GUIDING], option.name) != option.default
+        }
+        merged[_GUIDING] = replace(given[_GUIDING], **changed)
+    return merged
 
 
 def _weighed(files: Sequence[str], strength: str) -> tuple[str, ...]:
