@@ -57,7 +57,7 @@ def test_every_command_explains_each_of_its_options(command, capsys):
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"Usage: safelight {command}" in shown
-    assert "--no-" not in shown
+    assert "--no-" not in shown.replace("--no-tiled-decode", "")  # which has a third state
     explained = re.findall(ROW, shown, re.MULTILINE)
     assert len(explained) == len(options)
     assert [option for option, words in explained if not re.match(r"[A-Za-z]", words)] == []

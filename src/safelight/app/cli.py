@@ -39,6 +39,13 @@ Takes what safelight generate takes, and what varies: --x steps=5,10,20 --y
 scale=1,5,9. The picture carries what made each of its cells; safelight rerun
 makes it again.""",
     ),
+    "interpolate": (
+        "interpolate:interpolate",
+        """Make pictures on the way from one prompt to another.
+
+Takes what safelight generate takes, and --frames and --to-seed. The pictures
+are numbered in their order; each carries what made it.""",
+    ),
     "rerun": (
         "rerun:rerun",
         """Make a picture again, with the same pixels.

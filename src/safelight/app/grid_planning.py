@@ -47,6 +47,20 @@ def planned_cells(options: Sequence[str], columns: Axis, rows: Axis | None) -> l
     return [_job(options, varied) for varied in _cells(columns, rows)]
 
 
+def planned_alone(prompt: str, options: Sequence[str], *, command: str) -> Job:
+    """The job of one prompt under options of `safelight generate`.
+
+    Raises `SafelightError`, or cyclopts' error, for options that do not go with the command.
+    """
+    given = _arguments(options, command)
+    for name in ("prompt", "prompts", "count"):
+        if name in given:
+            raise SafelightError(
+                f"{command} takes no {_spelled(name)} beside its own; leave it out."
+            )
+    return cast(Job, planned(prompt, **given))
+
+
 def _cells(columns: Axis, rows: Axis | None) -> Iterator[list[tuple[Axis, str]]]:
     """What is varied in each cell, row by row."""
     for value in (None,) if rows is None else rows.values:
@@ -75,9 +89,9 @@ def _job(options: Sequence[str], varied: Sequence[tuple[Axis, str]]) -> Job:
     return cast(Job, planned(prompt, **given))
 
 
-def _arguments(tokens: Sequence[str]) -> dict[str, Any]:
+def _arguments(tokens: Sequence[str], command: str = "safelight grid") -> dict[str, Any]:
     """What a command line gives to `safelight generate`."""
-    reader = App(name="safelight grid", help_flags=(), version_flags=())
+    reader = App(name=command, help_flags=(), version_flags=())
     reader.default(planned)
     _, bound, _ = reader.parse_args(list(tokens), print_error=False, exit_on_error=False)
     return dict(bound.arguments)

@@ -169,6 +169,7 @@ def request_of(manifest: Manifest) -> Request:
         subseed=manifest.subseed,
         subseed_strength=manifest.subseed_strength,
         guidance=manifest.guidance,
+        toward=manifest.toward,
     )
 
 

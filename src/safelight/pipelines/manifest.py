@@ -11,7 +11,7 @@ from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
-from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Windows
+from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Toward, Windows
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -111,6 +111,7 @@ class Manifest:
     guidance: Guidance = PLAIN
     guide: UsedGuide | None = None
     vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
+    toward: Toward | None = None
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net
     format: int = _FORMAT

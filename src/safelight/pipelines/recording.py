@@ -57,6 +57,7 @@ def record(
         subseed_strength=settings.subseed_strength,
         refiner=None if pipeline.refiner is None else pipeline.refiner.used,
         guidance=settings.guidance,
+        toward=settings.toward,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae=str(pipeline.folder.swapped or ""),
     )

@@ -41,6 +41,22 @@ class Margins:
 
 
 @dataclass(frozen=True)
+class Toward:
+    """A second prompt, and how far what is said goes to it: 0 not at all, 1 all the way."""
+
+    prompt: str
+    part: float
+
+    def check(self) -> None:
+        """Raises `SafelightError` for a part that is none."""
+        if not 0 <= self.part <= 1:
+            raise SafelightError(
+                f"The part of the way to a second prompt should lie between 0 and 1, got "
+                f"{self.part}."
+            )
+
+
+@dataclass(frozen=True)
 class Hires:
     """A second pass over an enlarged picture, known as hires fix in AUTOMATIC1111's web UI.
 
@@ -118,10 +134,13 @@ class Request:
     subseed: int = 0
     subseed_strength: float = 0.0  # how far the noise goes from that of `seed` to its, 0 to 1
     guidance: Guidance = PLAIN  # beside its scale
+    toward: Toward | None = None  # a second prompt to go to
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
-        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
+        second = "" if self.toward is None else self.toward.prompt
+        texts = {"prompt": self.prompt, "negative prompt": self.negative, "second prompt": second}
+        for name, text in texts.items():
             if not _is_unicode(text):
                 raise SafelightError(f"The {name} is not valid Unicode; give it in UTF-8.")
         _at_least_one("count", self.count)
@@ -145,6 +164,8 @@ class Request:
             raise SafelightError(
                 f"mask_blur should lie between 0 and {_MOST_BLUR} pixels, got {self.mask_blur}."
             )
+        if self.toward is not None:
+            self.toward.check()
         if self.outpaint is not None:
             self.outpaint.check()
         if self.hires is not None:
@@ -211,6 +232,7 @@ class Settings:
     subseed: int = 0
     subseed_strength: float = 0.0
     guidance: Guidance = PLAIN  # beside its scale; where that changes, `scale` is the highest
+    toward: Toward | None = None
 
     @property
     def total_steps(self) -> int:

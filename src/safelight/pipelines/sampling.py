@@ -29,7 +29,7 @@ from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.guiding import Conditions, Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Hires, Settings, first_step
-from safelight.pipelines.saying import Saying, Texts, encoded_texts, sayings
+from safelight.pipelines.saying import Saying, Texts, encoded_texts, on_the_way, sayings
 from safelight.pipelines.settling_guidance import check_layers
 from safelight.rng import after
 from safelight.types import ConditionalDenoise, Conditioning, Denoise, Network, OnStep
@@ -140,6 +140,10 @@ def _guided(
     """The denoiser under what the prompts say in each step, guided as the settings say."""
     settings, guide, sigmas = batch.settings, model.guide, scheduler.sigmas(batch.settings.steps)
     said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
+    if settings.toward is not None:
+        ends = [settings.toward.prompt] * len(batch.prompts)
+        other = sayings(ends, batch.negative, settings.steps, settings.prompt_syntax)
+        said = on_the_way(said, other, settings.toward.part)
     different = list(dict.fromkeys(said))
     own = Denoisers(
         _denoiser(model, model.folder.unet, settings),

@@ -1,7 +1,10 @@
 """What the prompts of a batch say, step by step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from safelight.conditioners.prompt_grammar import Part, parse, parse_one, plain
 from safelight.conditioners.prompt_reading import Reading, at_step
@@ -21,16 +24,21 @@ class Saying:
         parts: the prompts that AND joins, each with a row for each picture.
         weights: how strongly each part guides, likewise; 0 where a picture has fewer parts.
         negative: what guidance leads away from, of every picture.
+        toward: what is said at the other end of a way between two prompts.
+        part: how far it goes there.
     """
 
     parts: tuple[tuple[Reading, ...], ...]
     weights: tuple[tuple[float, ...], ...]
     negative: Reading
+    toward: "Saying | None" = None
+    part: float = 0.0
 
     @property
     def readings(self) -> tuple[Reading, ...]:
         """All that is read."""
-        return (*(reading for part in self.parts for reading in part), self.negative)
+        other = () if self.toward is None else self.toward.readings
+        return (*(reading for part in self.parts for reading in part), self.negative, *other)
 
 
 def sayings(
@@ -52,6 +60,13 @@ def sayings(
     ]
 
 
+def on_the_way(said: Sequence[Saying], other: Sequence[Saying], part: float) -> list[Saying]:
+    """What is said in each step part of the way from one to another."""
+    return [
+        replace(first, toward=second, part=part) for first, second in zip(said, other, strict=True)
+    ]
+
+
 def encoded_texts(
     text: TextConditioner, said: Sequence[Saying], syntax: PromptSyntax
 ) -> list[list[Texts]]:
@@ -65,6 +80,12 @@ def encoded_texts(
 
 
 def _read_texts(text: TextConditioner, saying: Saying, chunks: int) -> list[Texts]:
+    if saying.toward is not None:
+        ends = (
+            _read_texts(text, replace(saying, toward=None), chunks),
+            _read_texts(text, saying.toward, chunks),
+        )
+        return _between(*ends, saying.part)
     count = len(saying.parts[0])
     silent = not any(saying.negative)
     avoided = text.null(count, chunks) if silent else text.read([saying.negative] * count, chunks)
@@ -72,9 +93,31 @@ def _read_texts(text: TextConditioner, saying: Saying, chunks: int) -> list[Text
 
 
 def _plain_texts(text: TextConditioner, saying: Saying) -> list[Texts]:
+    if saying.toward is not None:
+        first = _plain_texts(text, replace(saying, toward=None))
+        return _between(first, _plain_texts(text, saying.toward), saying.part)
     prompts, negative = [_plain(reading) for reading in saying.parts[0]], _plain(saying.negative)
     avoided = text([negative] * len(prompts)) if negative else text.null(len(prompts))
     return [(text(prompts), avoided)]
+
+
+def _between(first: Sequence[Texts], second: Sequence[Texts], part: float) -> list[Texts]:
+    """Texts on a straight line from one to another; what guidance leads away from is the same."""
+
+    def lerp(start: Tensor | None, end: Tensor | None) -> Tensor | None:
+        return None if start is None or end is None else torch.lerp(start, end, part)
+
+    return [
+        (
+            replace(
+                start,
+                context=lerp(start.context, end.context),
+                vector=lerp(start.vector, end.vector),
+            ),
+            avoided,
+        )
+        for (start, avoided), (end, _) in zip(first, second, strict=True)
+    ]
 
 
 def _plain(reading: Reading) -> str:

@@ -18,6 +18,7 @@ from safelight.pipelines.request import (
     PromptSyntax,
     Request,
     Settings,
+    Toward,
     Windows,
     check_multiple,
 )
@@ -81,6 +82,7 @@ def settle(
         subseed=request.subseed,
         subseed_strength=request.subseed_strength,
         guidance=request.guidance,
+        toward=_toward(request, folder),
     )
     check_guidance(request, settings, folder, kind, by_model=by_model)
     if given.mask is None:  # beside a mask the picture is continued to a multiple
@@ -238,6 +240,18 @@ def _syntax(request: Request, folder: Folder, kind: Kind) -> PromptSyntax:
     if several and request.guidance.perp_neg is not None:
         raise SafelightError("AND does not go with perp_neg; leave one of them out.")
     return request.prompt_syntax
+
+
+def _toward(request: Request, folder: Folder) -> Toward | None:
+    """The second prompt; between two sets of prompts that AND joins, or two classes, is no way."""
+    if request.toward is None:
+        return None
+    if any(isinstance(tokenizer, ClassReader) for tokenizer in folder.tokenizers):
+        raise SafelightError("There is no way from one class to another; leave the second out.")
+    prompts = (request.prompt, request.toward.prompt)
+    if request.prompt_syntax == "a1111" and any(len(parse(prompt)) > 1 for prompt in prompts):
+        raise SafelightError("AND does not go with a second prompt; leave one of them out.")
+    return request.toward
 
 
 def _clip_skip(request: Request, folder: Folder) -> int:
