@@ -96,6 +96,14 @@ PEFT = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
             "a DoRA of rank 4 in peft's layout, for a Stable Diffusion 2.x U-Net",
         ),
         ({f"{KOHYA}.hada_w1_a": (320, 8)}, "a LoHa in kohya's layout"),
+        (
+            {
+                f"{KOHYA}.hada_w1_a": (320, 8),
+                f"{KOHYA}.hada_w1_b": (8, 768),
+                f"{KOHYA}.dora_scale": (320, 1),
+            },
+            "a LoHa with DoRA of rank 8 in kohya's layout, for a Stable Diffusion 1.x U-Net",
+        ),
         ({f"lycoris_{PEFT}.lokr_w1": (4, 4)}, "a LoKr in LyCORIS' layout"),
     ],
 )

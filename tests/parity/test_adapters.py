@@ -217,7 +217,22 @@ def test_two_adapters_add_up(pair, tmp_path):
         ({"NAME.lora_up.weight": None}, "broken"),
         ({"NAME.lora_up.weight": torch.ones(64, 5)}, "broken"),
         ({"NAME.lora_up.weight": torch.ones(32, 3)}, "made for a context of width 5"),
-        ({"NAME.dora_scale": torch.ones(1)}, "DoRA"),
+        ({"NAME.dora_scale": torch.ones(63, 1)}, "magnitude is \\(63, 1\\), and the layer has 64"),
+        ({"NAME.lora_magnitude_vector": torch.ones(1)}, "magnitude is \\(1,\\)"),
+        ({"NAME.dora_scale": torch.full((64, 1), float("inf"))}, "dora_scale is not finite"),
+        ({"NAME.lora_down.weight": torch.full((3, 64), float("nan"))}, "down is not finite"),
+        (
+            {
+                "NAME.lora_down.weight": None,
+                "NAME.lora_up.weight": None,
+                "NAME.lora_magnitude_vector": torch.ones(64),
+            },
+            "a magnitude without its matrices",
+        ),
+        (
+            {"NAME.dora_scale": ONES, "NAME.lora_magnitude_vector": torch.ones(64)},
+            "of no one kind: dora_scale",
+        ),
         ({"NAME.lora_up.weight": torch.ones(())}, "broken"),
         ({"NAME.lora_up.weight": torch.ones(32, 3, 2, 1)}, "broken"),
         ({"NAME.alpha": torch.tensor(float("nan"))}, "alpha is nan"),

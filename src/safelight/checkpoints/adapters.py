@@ -1,4 +1,4 @@
-"""LoRA, LoHa and LoKr files, in the layouts of kohya, diffusers and peft, for a model that is read.
+"""LoRA, DoRA, LoHa and LoKr files, in the layouts of kohya, diffusers and peft, for a given model.
 
 A file's names are matched with those of the model's own layers, each spelled in every layout; so a
 file of another family is told by the first layer that the model has not.
@@ -6,7 +6,7 @@ file of another family is told by the first layer that the model has not.
 
 import json
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +15,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from safelight.checkpoints.adapter_names import Place, spellings
 from safelight.checkpoints.files import State
 from safelight.checkpoints.folder import Folder, text_names
-from safelight.checkpoints.rules import their_name
-from safelight.checkpoints.tables.clip import CLIP_TEXT
-from safelight.checkpoints.tables.compvis import unet_table
-from safelight.checkpoints.tables.unet import UNET
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.config import read_json
 from safelight.errors import SafelightError, first_line
-from safelight.nn.lora import (
-    Hadamard,
-    Kronecker,
-    LowRank,
-    adaptable,
-    eject,
-    fused,
-    inject,
-    rows_and_columns,
-)
+from safelight.nn.deltas import Addition, Decomposed, Hadamard, Kronecker, LowRank
+from safelight.nn.lora import eject, fused, inject
 
 _PARTS = {
     ".lora_down.weight": "down",
@@ -50,6 +39,11 @@ _PARTS = {
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
     ".alpha": "alpha",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".lora_magnitude_vector.default": "magnitude",
+    ".lora_magnitude_vector.default.weight": "magnitude",
+    ".dora_scale": "dora_scale",
     **{f".{name}": name for name in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")},
     **{f".{name}": name for name in ("hada_t1", "hada_t2", "lokr_t2", "lokr_w1", "lokr_w2")},
     **{f".lokr_{name}": f"lokr_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")},
@@ -61,7 +55,9 @@ _KINDS = (
     ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
 )
 """The parts that belong together."""
-_UNSUPPORTED = {".dora_scale": "DoRA", ".diff": "whole differences", ".diff_b": "biases"}
+_UNSUPPORTED = {".diff": "whole differences", ".diff_b": "biases"}
+_UNDERSCORED = ("lora_unet_", "lora_te")
+"""How names without dots begin."""
 _METADATA = "lora_adapter_metadata"
 """The text entry in which diffusers keeps peft's configuration."""
 _PEFT_FILE, _PEFT_CONFIG = "adapter_model", "adapter_config.json"
@@ -69,21 +65,11 @@ _PEFT_ALPHA = 8  # peft's, where the configuration does not say
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A layer of a model: its network in diffusers' words, its path in ours and in theirs."""
-
-    network: str
-    path: str
-    theirs: str
-    shape: tuple[int, int]  # of its weight, as a matrix
-
-
-@dataclass(frozen=True)
 class Adapter:
     """What a file adds to each layer of a model's networks, by network and path."""
 
     deltas: Mapping[str, Mapping[str, nn.Module]]
-    layout: str  # "LoRA", "LoHa" or "LoKr"
+    layout: str  # such as "LoRA", "LoKr" or "DoRA"
 
     @property
     def layers(self) -> int:
@@ -98,19 +84,20 @@ def read_adapter(path: Path, model: Folder) -> Adapter:
     known, or changes layers that the model has not.
     """
     opened = read_weights_file(path)
-    spellings = _spellings(model)
-    alphas = _alphas_beside(path, networks(model)) or _alphas(opened.metadata, str(path))
+    known = networks(model)
+    places = spellings(known, model.unet.config)
+    told = _told_beside(path, known) or _told_in(opened.metadata, str(path))
     deltas: dict[str, dict[str, nn.Module]] = {}
     kinds: set[str] = set()
     for name, parts in _grouped(opened.state, str(path)).items():
-        place = spellings.get(name)
+        place = places.get(name)
         if place is None:
             raise SafelightError(
                 f"{path} changes {name!r}, which the model has not; it is made for "
                 f"{_made_for(opened.state)}."
             )
         try:
-            kind, delta = _delta(parts, alphas.of(place), stabilised=alphas.stabilised(place))
+            kind, delta = _delta(parts, place, told)
             shape = delta.shape
         except (LookupError, ValueError, ArithmeticError, RuntimeError) as error:
             raise SafelightError(
@@ -178,65 +165,80 @@ def _grouped(state: State, source: str) -> dict[str, dict[str, Tensor]]:
         ending = next((ending for ending in _PARTS if key.endswith(ending)), None)
         if ending is None:
             raise SafelightError(f"{source} holds {key!r}, which is no part of an adapter.")
-        parts = grouped.setdefault(key.removesuffix(ending), {})
+        name = key.removesuffix(ending)
+        if name.startswith(_UNDERSCORED):  # diffusers' conversion to kohya's leaves a dot in some
+            name = name.replace(".", "_")
+        parts = grouped.setdefault(name, {})
         if _PARTS[ending] in parts:
             raise SafelightError(f"{source} holds {key!r} under another name as well.")
         parts[_PARTS[ending]] = tensor
     return grouped
 
 
-def _spellings(model: Folder) -> dict[str, _Place]:
-    """Every layer that can be changed, under each name that a file may have for it."""
-    found: dict[str, _Place] = {}
-    compvis = unet_table(model.unet.config)
-    for network, module in networks(model).items():
-        table = UNET if network == "unet" else CLIP_TEXT
-        for path, layer in adaptable(module):
-            theirs = _bare(their_name(table, f"{path}.weight"))
-            place = _Place(network, path, theirs, rows_and_columns(layer))
-            names = (
-                _unet_names(theirs, _bare(their_name(compvis, f"{theirs}.weight")))
-                if network == "unet"
-                else _text_names(theirs, path, network, alone=len(model.text_towers) == 1)
-            )
-            both = (f"{network}.{theirs}", theirs, f"base_model.model.{theirs}")
-            found |= dict.fromkeys((*both, *names), place)
-    return found
-
-
-def _bare(name: str) -> str:
-    return name.removesuffix(".weight")
-
-
-def _unet_names(theirs: str, compvis: str) -> Iterator[str]:
-    for name in (theirs, compvis):
-        yield f"lora_unet_{name.replace('.', '_')}"
-        yield f"lycoris_{name.replace('.', '_')}"
-    block, attention, layer = theirs.partition(".attn1.")
-    if not attention:
-        block, attention, layer = theirs.partition(".attn2.")
-    if attention:  # the attention processors of diffusers before 0.17
-        old = f"{block}{attention}processor.{layer.removesuffix('.0')}"
-        yield from (old, f"unet.{old}")
-
-
-def _text_names(theirs: str, path: str, network: str, *, alone: bool) -> Iterator[str]:
-    yield f"{network}.{path}"  # transformers 5 has no prefix
-    if ".self_attn." in theirs:  # diffusers' older names, beside attention processors
-        block, _, layer = theirs.rpartition(".")
-        yield f"{network}.{block}.to_{layer.removesuffix('_proj')}"
-    numbered = "lora_te2" if network == "text_encoder_2" else "lora_te1"
-    for start in (numbered, "lora_te") if alone else (numbered,):
-        yield f"{start}_{theirs.replace('.', '_')}"
-
-
 def _delta(
-    parts: Mapping[str, Tensor], alpha_of_all: float | None, *, stabilised: bool
-) -> tuple[str, LowRank | Hadamard | Kronecker]:
-    """One layer's addition; `KeyError` for a part that is missing, `ValueError` if they misfit."""
+    parts: Mapping[str, Tensor], place: Place, told: "_Configuration"
+) -> tuple[str, Addition | Decomposed]:
+    """What one layer's tensors make of its weight, and what that is called.
+
+    Raises `KeyError` for a part that is missing, `ValueError` if they misfit.
+    """
     known = {name: tensor.float() for name, tensor in parts.items()}
+    for name, tensor in known.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"its {name} is {tensor.item() if tensor.ndim == 0 else 'not finite'}")
+    magnitude = _magnitude(known, place.weight)
+    if not known.keys() - {"alpha"} and magnitude is not None:
+        raise ValueError("it is a magnitude without its matrices")
+    if told.decomposed(place) not in (None, magnitude is not None):
+        raise ValueError(
+            f"its configuration has use_dora {told.decomposed(place)}, and it has "
+            f"{'no' if magnitude is None else 'a'} magnitude"
+        )
+    kind, addition = _addition(known, place, told)
+    if magnitude is None:
+        return kind, addition
+    values, of_inputs = magnitude
+    return (
+        "DoRA" if kind == "LoRA" else f"{kind} with DoRA",
+        Decomposed(addition, values, of_inputs=of_inputs),
+    )
+
+
+def _magnitude(known: dict[str, Tensor], weight: torch.Size) -> tuple[Tensor, bool] | None:
+    """Takes DoRA's magnitudes from a layer's parts: a vector, and whether it is of its inputs.
+
+    peft's is of the outputs, (out,), or (1, out, 1, 1) for a kernel. LyCORIS' says by its shape of
+    which it is: (out, 1, ...), or (1, in, ...), its only one before version 3.1.1.
+    """
+    name = next((name for name in ("magnitude", "dora_scale") if name in known), None)
+    if name is None:
+        return None
+    values = known.pop(name)
+    shape = _without_ones(values.shape)
+    of_outputs = [_without_ones(weight[:1])]
+    if name == "magnitude":
+        of_outputs.append(_without_ones((1, weight[0])))
+    if shape in of_outputs:
+        return values.flatten(), False
+    if name == "dora_scale" and shape == _without_ones((1, weight[1])):
+        return values.flatten(), True
+    raise ValueError(
+        f"its magnitude is {tuple(values.shape)}, and the layer has {weight[0]:,} outputs and "
+        f"{weight[1]:,} inputs"
+    )
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without the ones at its end."""
+    length = max((place for place, size in enumerate(shape, start=1) if size != 1), default=0)
+    return tuple(shape[:length])
+
+
+def _addition(
+    known: dict[str, Tensor], place: Place, told: "_Configuration"
+) -> tuple[str, Addition]:
     given = known.pop("alpha", None)
-    alpha = alpha_of_all if given is None else given.item()
+    alpha = told.alpha(place) if given is None else given.item()
     if alpha is not None and not math.isfinite(alpha):
         raise ValueError(f"its alpha is {alpha}")
     if not any(set(names) >= known.keys() > set() for names in _KINDS):
@@ -244,7 +246,8 @@ def _delta(
     if "down" in known or "up" in known:
         down, up = known["down"], known["up"]
         rank = down.shape[0]
-        scale = 1.0 if alpha is None else alpha / (math.sqrt(rank) if stabilised else rank)
+        divisor = math.sqrt(rank) if told.stabilised(place) else rank
+        scale = 1.0 if alpha is None else alpha / divisor
         return "LoRA", LowRank(down, up, scale, known.get("mid"))
     if "hada_w1_a" in known:
         cores = None
@@ -279,14 +282,14 @@ def _kronecker(known: Mapping[str, Tensor], alpha: float | None) -> Kronecker:
 
 
 @dataclass(frozen=True)
-class _Alphas:
-    """The alphas in peft's configuration, each key after its network's name, as diffusers writes
-    them into the header.
+class _Configuration:
+    """What peft's configuration says, each key after its network's name, as diffusers writes them
+    into the header.
     """
 
     values: Mapping[str, object]
 
-    def of(self, place: _Place) -> float | None:
+    def alpha(self, place: Place) -> float | None:
         """The alpha of a layer; None if it is the rank."""
         pattern = self.values.get(f"{place.network}.alpha_pattern")
         if isinstance(pattern, dict):
@@ -297,15 +300,20 @@ class _Alphas:
         whole = self.values.get(f"{place.network}.lora_alpha")
         return float(whole) if isinstance(whole, (int, float)) else None
 
-    def stabilised(self, place: _Place) -> bool:
+    def stabilised(self, place: Place) -> bool:
         """Whether alpha is divided by the rank's root (rsLoRA, Kalajdzievski 2023, arXiv
         2312.03732, theorem 3.2) instead of the rank.
         """
         return self.values.get(f"{place.network}.use_rslora") is True
 
+    def decomposed(self, place: Place) -> bool | None:
+        """Whether its layers have DoRA's magnitudes; None where it does not say."""
+        told = self.values.get(f"{place.network}.use_dora")
+        return told if isinstance(told, bool) else None
 
-def _alphas_beside(path: Path, known: Mapping[str, nn.Module]) -> _Alphas | None:
-    """The alphas in peft's own configuration, where it lies beside the file."""
+
+def _told_beside(path: Path, known: Mapping[str, nn.Module]) -> _Configuration | None:
+    """What peft's own configuration says, where it lies beside the file."""
     files = adapter_files(path)
     if len(files) == 1:
         return None
@@ -316,19 +324,19 @@ def _alphas_beside(path: Path, known: Mapping[str, nn.Module]) -> _Alphas | None
             "only 'LORA' is read."
         )
     told = {"lora_alpha": _PEFT_ALPHA, **config}
-    return _Alphas({f"{name}.{key}": value for name in known for key, value in told.items()})
+    return _Configuration({f"{name}.{key}": value for name in known for key, value in told.items()})
 
 
-def _alphas(metadata: Mapping[str, str], source: str) -> _Alphas:
+def _told_in(metadata: Mapping[str, str], source: str) -> _Configuration:
     if _METADATA not in metadata:
-        return _Alphas({})
+        return _Configuration({})
     try:
         values = json.loads(metadata[_METADATA])
     except (ValueError, RecursionError) as error:
         raise SafelightError(f"{source}: {_METADATA} in its header is not valid JSON.") from error
     if not isinstance(values, dict):
         raise SafelightError(f"{source}: {_METADATA} in its header is no table.")
-    return _Alphas(cast(dict[str, object], values))
+    return _Configuration(cast(dict[str, object], values))
 
 
 def _times(shape: tuple[int, int]) -> str:

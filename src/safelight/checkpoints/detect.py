@@ -26,12 +26,13 @@ _MARKS = (
     (("_conv_stem.",), "an EfficientNet"),
 )
 _ADAPTERS = (
-    (("dora_scale", "lora_magnitude_vector"), "a DoRA"),
     (("hada_w1_a", "hada_w2_a"), "a LoHa"),
     (("lokr_w1", "lokr_w2"), "a LoKr"),
     (("lora_down.", "lora_A.", "lora.down.", "_lora.down.", "lora_linear_layer.down."), "a LoRA"),
 )
 """Kinds of adapters, by the names of their parts; the first that fits."""
+_MAGNITUDES = ("dora_scale", "lora_magnitude_vector")
+"""What DoRA has beside them."""
 _LAYOUTS = (
     (("lora_unet_", "lora_te"), "kohya's"),
     (("lycoris_",), "LyCORIS'"),
@@ -39,7 +40,10 @@ _LAYOUTS = (
     (("unet.", "text_encoder"), "diffusers'"),
 )
 """Layouts of adapters, by how their names begin; the first that fits."""
-_RANK_PARTS = ("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight")
+_RANK_PARTS = (
+    *("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight"),
+    *("lora_linear_layer.down.weight", "hada_w1_b"),
+)
 _CONTEXT_WIDTHS = {
     768: "a Stable Diffusion 1.x U-Net",
     1024: "a Stable Diffusion 2.x U-Net",
@@ -66,7 +70,7 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     """What a file's tensors are, such as "an SDXL U-Net", by their names and shapes."""
     if not state:
         return "empty"
-    kind = _first_mark(state, _ADAPTERS)
+    kind = _adapter_kind(state)
     if kind is not None:
         return _describe_adapter(state, kind)
     for marks, description in _MARKS:
@@ -115,6 +119,13 @@ def _first_mark(
         if any(mark in key for key in state for mark in marks):
             return description
     return None
+
+
+def _adapter_kind(state: Mapping[str, Tensor]) -> str | None:
+    kind = _first_mark(state, _ADAPTERS)
+    if not any(mark in key for key in state for mark in _MAGNITUDES):
+        return kind
+    return "a DoRA" if kind in (None, "a LoRA") else f"{kind} with DoRA"
 
 
 def _describe_adapter(state: Mapping[str, Tensor], kind: str) -> str:

@@ -84,7 +84,7 @@ def generate(
         from safelight models, or owner/name of the Hugging Face
         hub (owner/name@revision), fetched where it is not there.
     lora
-        A LoRA, LoHa or LoKr file, and after a colon its
+        A LoRA, DoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
         for several.
     embedding
