@@ -10,7 +10,7 @@ from PIL import Image
 import safelight
 from safelight.app.adapters import chosen_adapters
 from safelight.app.cli import main
-from safelight.checkpoints.files import write_state
+from safelight.checkpoints.files import read_state, write_state
 from safelight.errors import SafelightError
 
 NAME = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -97,8 +97,19 @@ def test_files_and_strengths_are_told_apart(tmp_path, monkeypatch):
             chosen_adapters(texts)
 
 
-@pytest.mark.parametrize("target", ["merged", "merged.safetensors"])
-def test_a_merged_lora_gives_the_picture_of_one_put_in(model_folder, lora, target, tmp_path):
+@pytest.mark.parametrize(
+    ("target", "magnitudes"),
+    [("merged", {}), ("merged.safetensors", {f"{NAME}.dora_scale": 2, f"{TEXT}.dora_scale": 0.5})],
+)
+def test_a_merged_lora_gives_the_picture_of_one_put_in(
+    model_folder, lora, target, magnitudes, tmp_path, capsys
+):
+    rows = {f"{NAME}.dora_scale": 32, f"{TEXT}.dora_scale": 64}
+    made = {key: torch.full((rows[key], 1), float(size)) for key, size in magnitudes.items()}
+    write_state(lora, read_state(lora) | made)
+    assert main(["inspect", str(lora)]) == 0
+    kind = "DoRA" if magnitudes else "LoRA"
+    assert f"a {kind} of rank 2 in kohya's layout" in capsys.readouterr().out
     plain = _make(model_folder, tmp_path / "plain.png")
     styled = _make(model_folder, tmp_path / "styled.png", "--lora", f"{lora}:0.8")
     into = tmp_path / target

@@ -56,6 +56,7 @@ def samples(tmp_path_factory) -> dict[str, Sample]:
     torch.save(nested, top / "zip.ckpt")
     torch.save(nested, top / "legacy.ckpt", _use_new_zipfile_serialization=False)
     lora = {f"{LORA}.lora_down.weight": torch.ones(2, 32), f"{LORA}.alpha": torch.tensor(2.0)}
+    lora |= {f"{LORA}.dora_scale": torch.ones(32, 1)}
     write_state(top / "lora.safetensors", lora | {f"{LORA}.lora_up.weight": torch.ones(32, 2)})
     word = {"string_to_param": {"*": torch.ones(2, 32)}, "name": "<cat>"}
     torch.save(word, top / "word.pt")

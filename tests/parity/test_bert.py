@@ -137,7 +137,14 @@ def _agree(path, pipeline):
     wanted = _picture(pipeline)
     assert wanted.std() > 0.05
     made = safelight.load(path, device="cpu").generate(
-        PROMPT, steps=STEPS, scale=4.0, seed=SEED, width=SIZE, height=SIZE, sampler="ddim"
+        PROMPT,
+        steps=STEPS,
+        scale=4.0,
+        seed=SEED,
+        width=SIZE,
+        height=SIZE,
+        sampler="ddim",
+        prompt_syntax="plain",  # in which [MASK] is a token
     )[0]
     assert np.abs(np.asarray(made.image, dtype=np.float32) - wanted * 255).max() <= 1
 

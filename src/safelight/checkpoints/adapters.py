@@ -1,4 +1,4 @@
-"""LoRA, LoHa, LoKr and DoRA files, in the layouts of kohya, diffusers and peft, for a model read.
+"""LoRA, DoRA, LoHa and LoKr files, in the layouts of kohya, diffusers and peft, for a given model.
 
 A file's names are matched with those of the model's own layers, each spelled in every layout; so a
 file of another family is told by the first layer that the model has not.

@@ -27,7 +27,7 @@ from safelight.checkpoints.components import (
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.families import BERT
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.scheduler_files import read_scheduler, write_scheduler
+from safelight.checkpoints.scheduler_files import read_noising, read_scheduler, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.shift import without_shift
 from safelight.checkpoints.tables.clip import clip_class_name
@@ -176,7 +176,7 @@ def read_folder(
         if pipeline_class == BERT
         else Defaults(),
         settings=_settings(index),
-        low_resolution=read_scheduler(path / _LOW_RESOLUTION)
+        low_resolution=read_noising(path / _LOW_RESOLUTION)
         if _LOW_RESOLUTION in components
         else LOW_RESOLUTION,
         vision=read_vision(path, pipeline_class, reading),

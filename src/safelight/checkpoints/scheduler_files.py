@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from safelight.checkpoints.atomic import write_text
@@ -27,6 +27,13 @@ def read_scheduler(folder: Path, *, amended: bool = False) -> SchedulerConfig:
     values = read_json(path)
     amendments: dict[str, Value] = {"steps_offset": 1, "clip_sample": False}
     return scheduler_from_diffusers(values | amendments if amended else values, str(path))
+
+
+def read_noising(folder: Path) -> SchedulerConfig:
+    """The scheduler in `folder`, for its noise levels alone: what it says of sampling is left out;
+    errors as `read_scheduler`.
+    """
+    return replace(read_scheduler(folder), unsupported=())
 
 
 def scheduler_from_diffusers(

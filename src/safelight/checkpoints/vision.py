@@ -15,7 +15,7 @@ from safelight.checkpoints.components import (
     read_part,
     write_part,
 )
-from safelight.checkpoints.scheduler_files import read_scheduler, write_scheduler
+from safelight.checkpoints.scheduler_files import read_noising, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.tables.clip_vision import (
     CLIP_VISION,
@@ -85,7 +85,7 @@ def read_vision(path: Path, pipeline_class: str, reading: Reading) -> Vision | N
     noising = None
     if pipeline_class == UNCLIP:
         noising = Noising(
-            _read_normalizer(path / NORMALIZER, reading), read_scheduler(path / NOISING)
+            _read_normalizer(path / NORMALIZER, reading), read_noising(path / NOISING)
         )
     return fitting(Vision(tower, preparation, noising), str(path))
 

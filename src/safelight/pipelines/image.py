@@ -88,7 +88,7 @@ class ImagePipeline:
         return configuration_hashes(self.folder)
 
     def adapt(self, file: str | Path, strength: float = 1.0) -> None:
-        """Puts a LoRA, LoHa or LoKr file into the model; several add up.
+        """Puts a LoRA, DoRA, LoHa or LoKr file into the model, on top of those that are there.
 
         Args:
             file: in the layout of kohya, diffusers or peft.

@@ -26,8 +26,8 @@ def convert(
     precision
         Of the written weights: float32, bfloat16 or float16; by default that of the source.
     lora
-        A LoRA, LoHa or LoKr file to merge into the weights, and after a colon its strength, as for
-        generate. Give it several times for several.
+        A LoRA, DoRA, LoHa or LoKr file to merge into the weights, and after a colon its strength,
+        as for generate. Give it several times for several.
     force
         Replace what is at the target.
     """

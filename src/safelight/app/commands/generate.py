@@ -122,7 +122,7 @@ def planned(
         also owner/name/file.safetensors, as for --lora,
         --embedding and --vae.
     lora
-        A LoRA, LoHa or LoKr file, and after a colon its
+        A LoRA, DoRA, LoHa or LoKr file, and after a colon its
         strength: style.safetensors:0.8. Give it several times
         for several.
     embedding
