@@ -157,6 +157,7 @@ _DROPPED = (
     *("v_pred", "ztsnr", "cond_stage_model.logit_scale", "conditioner.embedders.0.logit_scale"),
 )
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""
+_TWO_PICTURES = 6  # channels
 _VELOCITY_BIAS = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _VELOCITY_SPREAD = 0.09
 _LATENT_SIZE_OF_768_V = 96
@@ -180,6 +181,15 @@ def in_channels_of(state: Mapping[str, Tensor]) -> int:
     """How many channels the U-Net of a file takes; 4 where it does not show."""
     first = state.get(f"{UNET}input_blocks.0.0.weight")
     return 4 if first is None or first.ndim < 2 else first.shape[1]
+
+
+def is_super_resolution(state: Mapping[str, Tensor]) -> bool:
+    """Whether a file is CompVis' super-resolution: three channels of latents beside three of a
+    picture, and attention without context.
+    """
+    attends = any(key.startswith(UNET) and key.endswith(".qkv.weight") for key in state)
+    coded = any(key.startswith(VAE) for key in state)
+    return attends and coded and in_channels_of(state) == _TWO_PICTURES
 
 
 def split(state: Mapping[str, Tensor], family: Family, source: str) -> dict[str, State]:

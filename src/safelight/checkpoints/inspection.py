@@ -8,7 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from safelight.checkpoints.detect import PURPOSES, describe_folder, describe_state
-from safelight.checkpoints.families import UNET, UPSCALER, VAE, family_of, in_channels_of
+from safelight.checkpoints.families import (
+    UNET,
+    UPSCALER,
+    VAE,
+    family_of,
+    in_channels_of,
+    is_super_resolution,
+)
 from safelight.checkpoints.files import State, read_shapes
 from safelight.checkpoints.folder import INDEX
 from safelight.checkpoints.weights_file import is_safetensors, read_weights_file
@@ -44,7 +51,7 @@ def inspect(path: Path) -> Inspection:
     """
     if path.is_dir():
         return _inspect_folder(path)
-    state, layout, metadata = _names_of(path)
+    state, layout, metadata = names_of(path)
     kind, parts = _whole(state, str(path))
     return Inspection(
         kind or describe_state(state),
@@ -57,7 +64,10 @@ def inspect(path: Path) -> Inspection:
     )
 
 
-def _names_of(path: Path) -> tuple[State, str, Mapping[str, str]]:
+def names_of(path: Path) -> tuple[State, str, Mapping[str, str]]:
+    """The names and shapes in a file of weights, without their values; its layout; its text
+    entries.
+    """
     if path.is_file() and is_safetensors(path):
         state, metadata = read_shapes(path)
         return state, "safetensors", metadata
@@ -69,7 +79,8 @@ def _whole(state: Mapping[str, Tensor], source: str) -> tuple[str | None, dict[s
     try:
         family = family_of(state, source)
     except SafelightError:
-        return None, {}
+        known = "CompVis' super-resolution, a whole model" if is_super_resolution(state) else None
+        return known, {}
     channels = in_channels_of(state)
     prefixes = {"U-Net": UNET, "autoencoder": VAE}
     prefixes |= {f"text tower {i}": part.prefix for i, part in enumerate(family.text, start=1)}

@@ -1,4 +1,4 @@
-"""CompVis' super-resolution model in diffusers' layout: a `LDMSuperResolutionPipeline` folder."""
+"""CompVis' super-resolution model: a `LDMSuperResolutionPipeline` folder, or one file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,10 @@ from safelight.checkpoints.components import (
 )
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX
+from safelight.checkpoints.folder import INDEX, SINGLE
 from safelight.checkpoints.scheduler_files import read_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.checkpoints.upscaler_file import PUBLISHED, is_upscaler_file, read_upscaler_file
 from safelight.config import read_json
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
@@ -45,7 +46,9 @@ class Upscaler:
 
 
 def is_upscaler(path: Path) -> bool:
-    """Whether a folder says that it is such a model."""
+    """Whether a folder says that it is such a model, or a file is one."""
+    if path.is_file():
+        return is_upscaler_file(path)
     return (path / INDEX).is_file() and read_json(path / INDEX).get("_class_name") == CLASS
 
 
@@ -55,6 +58,9 @@ def read_upscaler(
     """Reads such a model; `SafelightError`, one line, if it is of another kind or broken."""
     if not is_upscaler(path):
         raise SafelightError(f"{path} is {describe_folder(path)}; expected a {CLASS} folder.")
+    if path.is_file():
+        unet, autoencoder = read_upscaler_file(path, dtype=dtype, device=device)
+        return _fitting(Upscaler(unet, autoencoder, PUBLISHED, {SINGLE: (path,)}), path)
     reading = Reading(dtype, device)
     upscaler = Upscaler(
         unet=read_unet(path / "unet", reading),
@@ -62,6 +68,10 @@ def read_upscaler(
         scheduler=read_scheduler(path / "scheduler"),
         files={name: weights_files(path / name) for name in ("unet", "vqvae")},
     )
+    return _fitting(upscaler, path)
+
+
+def _fitting(upscaler: Upscaler, path: Path) -> Upscaler:
     config, latents = upscaler.unet.config, latent_channels(upscaler.autoencoder)
     if config.out_channels != latents or config.in_channels != latents + _COLOURS:
         raise SafelightError(

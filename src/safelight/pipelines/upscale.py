@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
+from safelight.checkpoints.folder import SINGLE
 from safelight.checkpoints.upscaler import CLASS, Upscaler, is_upscaler, read_upscaler
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
@@ -57,6 +58,7 @@ class Enlarger:
             yield GeneratedImage(made, self._manifest(request.given, made, steps, seed))
 
     def _manifest(self, given: Given, made: Image.Image, steps: int, seed: int) -> Manifest:
+        files = self.upscaler.files
         return Manifest(
             prompt="",
             negative="",
@@ -74,7 +76,7 @@ class Enlarger:
             threads=torch.get_num_threads(),
             pixels=pixel_digest(made),
             versions=library_versions(),
-            configuration=hashes_beside(self.upscaler.files),
+            configuration={} if SINGLE in files else hashes_beside(files),
             given={part: UsedPicture(p.file, p.sha256) for part, p in given.parts.items()},
         )
 

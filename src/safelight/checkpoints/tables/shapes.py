@@ -100,8 +100,8 @@ def _depth(state: Mapping[str, Tensor], block: str) -> int:
 
 
 def _self_context(state: Mapping[str, Tensor], block: str) -> bool:
-    keys = state[f"{block}.transformer_blocks.0.attn1.to_k.weight"]
-    return keys.shape[1] != keys.shape[0]
+    keys = state.get(f"{block}.transformer_blocks.0.attn1.to_k.weight")
+    return keys is not None and keys.shape[1] != keys.shape[0]
 
 
 def _labels(state: Mapping[str, Tensor], context: int) -> tuple[ClassKind, int | None, int | None]:
