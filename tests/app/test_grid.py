@@ -146,3 +146,8 @@ def test_guidance_varies_beside_guidance_that_is_given_for_all():
     assert [scale for scale, _ in told] == [1.0, 1.0, 5.0, 5.0, 9.0, 9.0]
     assert [guidance.rescale for _, guidance in told] == [0.2, 0.7] * 3
     assert {(guidance.pag_scale, guidance.pag_layers) for _, guidance in told} == {(3.0, ("up",))}
+
+
+def test_an_axis_may_take_guidance_back_to_none():
+    jobs = planned_cells(("a", "--pag-scale", "3"), axis_named("pag-scale=0,3"), None)
+    assert [job.requests[0].guidance.pag_scale for job in jobs] == [0.0, 3.0]

@@ -19,7 +19,7 @@ from safelight.diffusion.guidance import (
     where,
 )
 from safelight.diffusion.parameterization import edm, eps, flow, v, x0
-from safelight.diffusion.projection import perpendicular, projected
+from safelight.diffusion.projection import Momentum, perpendicular, projected
 from safelight.types import Conditioning
 
 X = torch.arange(24.0).reshape(2, 3, 2, 2)
@@ -202,3 +202,15 @@ def test_scales_over_steps_hold_from_their_level_down_to_the_next():
     scale = over_steps(sigmas, [7.0, 5.0, 1.0])
     asked = torch.tensor([12.0, 10.0, 6.0, 3.3, 2.0, 1.1, 0.5])
     assert scale(asked).tolist() == [7, 7, 7, 5, 5, 1, 1]
+
+
+def test_momentum_is_that_of_the_run_where_its_prompt_changes():
+    def sides(x, sigma):
+        return 3 * x, x
+
+    options = {"eta": 0.5, "momentum": -0.5}
+    whole = guided(projected(sides, 4.0, **options))
+    memory = Momentum()
+    halves = [guided(projected(sides, 4.0, memory=memory, **options)) for _ in range(2)]
+    assert torch.equal(halves[0](X, SIGMA), whole(X, SIGMA))
+    assert torch.equal(halves[1](2 * X, SIGMA), whole(2 * X, SIGMA))

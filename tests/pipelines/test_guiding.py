@@ -218,6 +218,6 @@ def test_a_manifest_keeps_guidance_and_the_guide(guided):
     [made] = guided.each(replace(PLAIN, guidance=guidance))
     manifest = Manifest.from_json(made.manifest.to_json(), "x")
     assert manifest == made.manifest
-    assert (manifest.guidance, manifest.scale) == (guidance, 3.0)
+    assert (manifest.guidance, manifest.scale) == (replace(guidance, guide_scale=2.0), 3.0)
     assert manifest.guide is not None
     assert manifest.guide.weights == dict(guided.guide.pipeline.weights) != manifest.weights

@@ -46,3 +46,20 @@ def test_a_size_off_the_grid_names_its_neighbours(size, nearest):
 
 def test_a_size_on_the_grid_is_fine():
     check_multiple("width", 64, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"rng": "gpu"}, "rng should be"), ({"prompt_syntax": "A1111"}, "plain")]
+)
+def test_what_is_no_choice_is_refused(options, said):
+    request = Request("a")
+    for name, value in options.items():
+        object.__setattr__(request, name, value)  # past the tests' own checks of types
+    with pytest.raises(SafelightError, match=said):
+        request.check()
+
+
+def test_only_the_sub_seed_counts_up_where_it_has_a_strength():
+    Request("a", seed=2**64 - 1, count=2, subseed_strength=0.5).check()
+    with pytest.raises(SafelightError, match="seed should lie"):
+        Request("a", seed=2**64 - 1, count=2).check()

@@ -105,7 +105,7 @@ def _same_machinery(one: Manifest, other: Manifest) -> bool:
     """Whether two pictures were made by one pipeline."""
 
     def machinery(manifest: Manifest) -> list[object]:
-        model = [manifest.model, manifest.vae, manifest.weights, manifest.refiner]
+        model = [manifest.model, manifest.vae, manifest.weights, manifest.refiner, manifest.guide]
         put_in = [manifest.adapters, manifest.embeddings]
         return [*model, *put_in, manifest.precision, manifest.device]
 

@@ -80,7 +80,7 @@ def _job(options: Sequence[str], varied: Sequence[tuple[Axis, str]]) -> Job:
         elif axis.name == "prompt":
             given["prompt"] = value
         elif axis.name != WORDS:
-            given = _merged(given, _arguments([f"--{axis.name}={value}"]))
+            given = _merged(given, _arguments([f"--{axis.name}={value}"]), axis.name)
     for axis, value in varied:
         if axis.name == WORDS:
             prompts = (given.get("prompt", ""), given.get("negative", ""))
@@ -97,16 +97,13 @@ def _arguments(tokens: Sequence[str], command: str = "safelight grid") -> dict[s
     return dict(bound.arguments)
 
 
-def _merged(given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with others put upon them; of guidance, which is one argument, option by option."""
-    merged = given | more
+def _merged(given: dict[str, Any], more: dict[str, Any], axis: str) -> dict[str, Any]:
+    """Arguments with an axis' own put upon them; guidance is one argument, of which an axis varies
+    one option.
+    """
+    merged, option = given | more, axis.replace("-", "_")
     if _GUIDING in given and _GUIDING in more:
-        changed = {
-            option.name: getattr(more[_GUIDING], option.name)
-            for option in fields(GuidanceOptions)
-            if getattr(more[_GUIDING], option.name) != option.default
-        }
-        merged[_GUIDING] = replace(given[_GUIDING], **changed)
+        merged[_GUIDING] = replace(given[_GUIDING], **{option: getattr(more[_GUIDING], option)})
     return merged
 
 

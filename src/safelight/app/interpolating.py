@@ -22,6 +22,8 @@ def planned_frames(
         raise SafelightError(f"frames should lie between 2 and {_MOST}, got {frames}.")
     job = planned_alone(first, options, command="safelight interpolate")
     [request] = job.requests
+    if job.infotext:
+        raise SafelightError("An infotext has no word for a second prompt; leave --infotext out.")
     if to_seed is not None and request.subseed_strength > 0:
         raise SafelightError(
             "--to-seed goes from seed to seed as --subseed does; give one of them."

@@ -82,7 +82,9 @@ class Job:
         }
         options |= {name: getattr(loading, name) for name in _PUT_IN}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
-        check_options(options | {"preview_vae": self.preview_vae})
+        check_options(
+            options | {"preview_vae": self.preview_vae, "infotext": self.infotext or None}
+        )
         enlarge(
             self.image,
             plain,

@@ -106,7 +106,10 @@ def _each(*callbacks: OnStep) -> OnStep:
 
 def warn_of_cut(pipeline: ImagePipeline, request: Request, settings: Settings) -> None:
     """Says on standard error which end of a too long prompt the model does not see."""
-    for name, text in (("prompt", request.prompt), ("negative prompt", request.negative)):
+    texts = {"prompt": request.prompt, "negative prompt": request.negative}
+    if request.toward is not None:
+        texts["second prompt"] = request.toward.prompt
+    for name, text in texts.items():
         rest = pipeline.unread(text, settings.prompt_syntax)
         if rest:
             print(

@@ -1,5 +1,7 @@
 """Guidance by the part of a difference that stands at right angles to another prediction."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +12,13 @@ from safelight.types import ConditionalDenoise, Conditioning
 _TINY = 1e-12  # a squared length below which a direction is none
 
 
+@dataclass
+class Momentum:
+    """What projected guidance remembers of a run: the last average of its differences."""
+
+    average: Tensor | None = None
+
+
 def projected(
     sides: Sides,
     scale: Scale,
@@ -17,6 +26,7 @@ def projected(
     eta: float = 1.0,
     norm_threshold: float = 0.0,
     momentum: float = 0.0,
+    memory: Momentum | None = None,
 ) -> Steer:
     """Adaptive projected guidance (Sadat et al. 2024, arXiv 2410.02416): `cond +
     (scale - 1) * (orthogonal + eta * parallel)`, where the two add up to `cond - uncond` and the
@@ -24,18 +34,18 @@ def projected(
 
     The difference is first averaged with those of earlier calls, `momentum` (negative in the paper)
     times the last average being added to it, and then shortened to a length of `norm_threshold` at
-    most; 0 leaves its length as it is. Eta 1 without the two is classifier-free guidance. It
-    remembers its calls: make a new one for each run of a sampler.
+    most; 0 leaves its length as it is. Eta 1 without the two is classifier-free guidance. Its
+    calls are remembered in `memory`, its own by default: take a new one for each run of a sampler.
     """
-    average: Tensor | None = None
+    kept = memory or Momentum()
 
     def steer(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
-        nonlocal average
         steered, without = sides(x, sigma)
         difference = steered - without
         if momentum:
-            difference = difference if average is None else difference + momentum * average
-            average = difference
+            if kept.average is not None:
+                difference = difference + momentum * kept.average
+            kept.average = difference
         if norm_threshold:
             length = difference.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
             difference = difference * (norm_threshold / length).clamp(max=1)

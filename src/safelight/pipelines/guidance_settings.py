@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from safelight.errors import SafelightError
 
+GUIDE_SCALE = 2.0  # of a weaker model, where nobody says
 _SCALE_FORMS = "a number, one for each part of the steps (7,7,5,3) or a line over them (7:1)"
 
 

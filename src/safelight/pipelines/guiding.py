@@ -25,13 +25,11 @@ from safelight.diffusion.guidance import (
     where,
 )
 from safelight.diffusion.parameterization import Parameterization
-from safelight.diffusion.projection import perpendicular, projected
-from safelight.pipelines.guidance_settings import Projection
+from safelight.diffusion.projection import Momentum, perpendicular, projected
+from safelight.pipelines.guidance_settings import GUIDE_SCALE, Projection
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
 from safelight.types import ConditionalDenoise, Conditioning, Denoise
-
-_GUIDE_SCALE = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,20 @@ def guided_denoise(
     settings: Settings,
     kind: Kind,
     sigmas: Float[Tensor, " n"],
+    memory: Momentum,
 ) -> Denoise:
     """The denoiser under the prompt, guided as the settings say; for one run of a sampler.
 
-    `sigmas` are the noise levels of all steps.
+    `sigmas` are the noise levels of all steps; `memory` is what projected guidance remembers, one
+    for a run even where its prompt changes.
     """
     own, guidance = denoisers.own, settings.guidance
-    steer = _classifier_free(own, conditions, settings, kind, sigmas)
+    steer = _classifier_free(own, conditions, settings, kind, sigmas, memory)
     if denoisers.perturbed is not None:
         worse = guided(unguided(denoisers.perturbed, conditions))
         steer = away_from(steer, worse, guidance.pag_scale)
     if denoisers.guide is not None:
-        weight = (_GUIDE_SCALE if guidance.guide_scale is None else guidance.guide_scale) - 1
+        weight = (GUIDE_SCALE if guidance.guide_scale is None else guidance.guide_scale) - 1
         steer = away_from(steer, denoisers.guide, weight)
     if guidance.rescale:
         steer = rescaled(steer, denoisers.parameterization, guidance.rescale)
@@ -95,15 +95,16 @@ def _classifier_free(
     settings: Settings,
     kind: Kind,
     sigmas: Float[Tensor, " n"],
+    memory: Momentum,
 ) -> Steer:
     """Guidance by the scale, in one of its forms; none where that is 1 or less."""
     plain = unguided(own, conditions)
     if kind.guided or settings.scale <= 1:
         return plain
     if settings.guidance.scales is None:
-        return _by_scale(own, conditions, settings, kind, settings.scale) or plain
+        return _by_scale(own, conditions, settings, kind, settings.scale, memory) or plain
     scale = over_steps(sigmas, settings.guidance.scales.over(settings.steps))
-    steer = _by_scale(own, conditions, settings, kind, scale) or plain
+    steer = _by_scale(own, conditions, settings, kind, scale, memory) or plain
     return where(lambda sigma: scale(sigma) > 1, steer, plain)
 
 
@@ -113,6 +114,7 @@ def _by_scale(
     settings: Settings,
     kind: Kind,
     scale: Scale,
+    memory: Momentum,
 ) -> Steer | None:
     """None where the scale of an image rules guidance out."""
     cond, uncond, guidance = conditions.conds[0], conditions.uncond, settings.guidance
@@ -133,6 +135,7 @@ def _by_scale(
         eta=apg.eta,
         norm_threshold=apg.norm_threshold,
         momentum=apg.momentum,
+        memory=memory,
     )
 
 

@@ -46,7 +46,7 @@ from safelight.pipelines.sampling import (
     text_conditioner,
     upcast,
 )
-from safelight.pipelines.settling import settle
+from safelight.pipelines.settling import clip_skip_for, settle
 from safelight.types import OnStep
 
 
@@ -206,7 +206,7 @@ class ImagePipeline:
             image: a picture to begin from, to inpaint, to edit or to enlarge, as the model does;
                 its size is that of the picture made where none is asked for, cut to a multiple
                 of the autoencoder's factor.
-            mask: white where the image is made anew, for an inpainting model.
+            mask: white where the image is made anew; the rest stays as it is.
             depth: a map, brighter where nearer, for a depth model.
             strength: how much of the image is made anew, above 0 and up to 1.
             image_scale: of the guidance by the image, for a model that edits by instruction.
@@ -277,6 +277,11 @@ class ImagePipeline:
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
         self._named(request.prompt)  # names that are wrong are told before anything is made
+        if request.toward is not None and without_tags(request.toward.prompt)[1]:
+            raise SafelightError("A second prompt names no adapters; put them into the first.")
+        for other in (self.refiner, self.guide):
+            if other is not None:
+                clip_skip_for(request, other.pipeline.folder)
         return settle(
             request,
             self.folder,

@@ -139,7 +139,7 @@ def _schedule(told: _Told, sampler: str | None, *, ours: bool) -> str | None:
     if sampler is None or schedule_in(sampler) is not None or (ours and named is None):
         return None
     name = sampler_name(sampler)
-    if name in BY_TIMES:
+    if name in BY_TIMES and not ours:
         return AUTOMATIC[name]
     if named in (None, "Automatic"):
         return "normal" if named is None else AUTOMATIC.get(name, "normal")

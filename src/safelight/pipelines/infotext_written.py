@@ -31,12 +31,16 @@ def infotext_of(manifest: Manifest) -> Infotext:
     return Infotext(" ".join([prompt, *tags]), negative, parameters)
 
 
+def _schedule(name: str | None) -> str | None:
+    return None if name is None else SCHEDULES.get(name, name)
+
+
 def _parameters(manifest: Manifest) -> Iterator[tuple[str, str | None]]:
     """The parameters in the web UI's order, None for those that the picture has not."""
     digest, hires = manifest.weights.get(SINGLE), manifest.hires
     yield "Steps", str(manifest.steps)
     yield "Sampler", SAMPLERS.get(manifest.sampler, manifest.sampler)
-    yield "Schedule type", SCHEDULES.get(manifest.schedule or "")
+    yield "Schedule type", _schedule(manifest.schedule)
     yield "CFG scale", _number(manifest.scale)
     yield "Image CFG scale", _number(manifest.image_scale)
     yield "Seed", str(manifest.seed)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from safelight.errors import SafelightError
 from safelight.pipelines.given import NOTHING, Given
@@ -171,11 +171,12 @@ class Request:
         if self.hires is not None:
             self.hires.check()
         self._check_windows()
-        for seed in (self.seed, self.seed + self.count - 1):
-            if seed not in _SEEDS:
-                raise SafelightError(
-                    f"seed should lie between {_SEEDS.start} and {_SEEDS.stop - 1}, got {seed}."
-                )
+        for name, value, known in (
+            ("rng", self.rng, get_args(RngName)),
+            ("prompt_syntax", self.prompt_syntax, get_args(PromptSyntax)),
+        ):
+            if value not in known:
+                raise SafelightError(f"{name} should be {' or '.join(known)}, got {value!r}.")
         if not 0 <= self.subseed_strength <= 1:
             raise SafelightError(
                 f"subseed_strength should lie between 0 and 1, got {self.subseed_strength}."

@@ -19,6 +19,8 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import by_step, guided
 from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
+from safelight.diffusion.projection import Momentum
+from safelight.diffusion.samplers import DRAWS_A_STEP
 from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
@@ -103,7 +105,8 @@ def sample_in_two(
         )
     first = begin(base, batch, ours, 0)
     x = _run(base, batch, ours, slice(0, end), first, on_step)
-    second = Start(x, after(first.noise, end + 1))  # with fresh draws
+    draws = end * DRAWS_A_STEP.get(batch.settings.sampler, 1)
+    second = Start(x, after(first.noise, draws + 1))  # with fresh draws
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
@@ -157,8 +160,9 @@ def _guided(
             replace(own, guide=guided(unguided(weaker, conditions)))
             for conditions in _conditions(guide, batch, different, concat)
         ]
+    memory = Momentum()  # one for the run, whatever the prompts say in its steps
     steered = {
-        saying: guided_denoise(denoisers, conditions, settings, model.kind, sigmas)
+        saying: guided_denoise(denoisers, conditions, settings, model.kind, sigmas, memory)
         for saying, denoisers, conditions in zip(
             different, denoises, _conditions(model, batch, different, concat), strict=True
         )

@@ -13,6 +13,7 @@ from safelight.models.clip import ClipText
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
 from safelight.pipelines.given import size_for
+from safelight.pipelines.guidance_settings import GUIDE_SCALE, Guidance
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import (
     PromptSyntax,
@@ -77,11 +78,11 @@ def settle(
         sigmas=request.sigmas,
         windows=_windows(request, folder),
         prompt_syntax=_syntax(request, folder, kind),
-        clip_skip=_clip_skip(request, folder),
+        clip_skip=clip_skip_for(request, folder),
         rng=request.rng,
         subseed=request.subseed,
         subseed_strength=request.subseed_strength,
-        guidance=request.guidance,
+        guidance=_guidance(request, by_model=by_model),
         toward=_toward(request, folder),
     )
     check_guidance(request, settings, folder, kind, by_model=by_model)
@@ -99,7 +100,12 @@ def settle(
             raise SafelightError("hires_steps does not go with sigmas; leave one of them out.")
         _check_strength(settings.hires.steps or settings.steps, settings.hires.strength)
     scheduler = folder.scheduler.with_sampler(settings.sampler)
-    scheduler.with_levels(settings.schedule, settings.sigmas).sigmas(settings.steps)
+    levels = scheduler.with_levels(settings.schedule, settings.sigmas)
+    levels.sigmas(settings.steps)
+    if settings.hires is not None and settings.hires.steps is not None:
+        levels.sigmas(settings.hires.steps)
+        if settings.guidance.scales is not None:
+            settings.guidance.scales.check(settings.hires.steps)
     return settings
 
 
@@ -254,7 +260,14 @@ def _toward(request: Request, folder: Folder) -> Toward | None:
     return request.toward
 
 
-def _clip_skip(request: Request, folder: Folder) -> int:
+def _guidance(request: Request, *, by_model: bool) -> Guidance:
+    guidance = request.guidance
+    if not by_model or guidance.guide_scale is not None:
+        return guidance
+    return replace(guidance, guide_scale=GUIDE_SCALE)
+
+
+def clip_skip_for(request: Request, folder: Folder) -> int:
     """The layer of the text towers that is read, counted from the one that the model was trained
     with, which is 1.
     """
