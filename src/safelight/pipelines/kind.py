@@ -79,6 +79,8 @@ class Kind:
         takes = {*needs, "image"}
         if self.beside == "nothing" and self.sees == "nothing" and given.image is not None:
             takes.add("mask")
+        if given.image is None and "mask" in given.parts and self.beside == "nothing":
+            raise SafelightError("A mask says what of an image is made anew; give the image too.")
         useless = [part for part in given.parts if part not in takes]
         if useless:
             raise SafelightError(

@@ -18,6 +18,7 @@ what is too long for the model is cut, as in diffusers.
 RngName = Literal["cpu", "a1111-gpu"]
 """Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""
 
+_MOST_SIDE = 32768  # pixels
 _MOST_BLUR = 256
 _SEEDS = range(-(2**63), 2**64)  # what torch.Generator.manual_seed accepts
 
@@ -147,6 +148,10 @@ class Request:
         for name, number in (("steps", self.steps), ("width", self.width), ("height", self.height)):
             if number is not None:
                 _at_least_one(name, number)
+                if name != "steps" and number > _MOST_SIDE:
+                    raise SafelightError(
+                        f"{name} should be {_MOST_SIDE} pixels at most, got {number}."
+                    )
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale >= 0):
             raise SafelightError(f"scale should be a finite number from 0 up, got {self.scale}.")
         if self.scale is not None and self.guidance.scales is not None:

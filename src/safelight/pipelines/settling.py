@@ -93,8 +93,8 @@ def settle(
     if settings.hires is not None:
         if kind.beside != "nothing" or given.mask is not None:
             raise SafelightError(
-                f"hires goes with a prompt, or an image to begin from; {name} is given more. Leave "
-                "it out."
+                f"hires goes with a prompt, or an image to begin from, and no mask, depth or other "
+                f"channels; {name} is given more. Leave hires out."
             )
         if request.sigmas is not None and settings.hires.steps not in (None, settings.steps):
             raise SafelightError("hires_steps does not go with sigmas; leave one of them out.")
