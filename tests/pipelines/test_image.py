@@ -175,8 +175,13 @@ def test_mistakes_are_told_before_anything_is_made(pipeline, change, message):
 
 
 def test_running_out_of_memory_is_one_line(pipeline):
-    with pytest.raises(SafelightError, match="Not enough memory for 4000000 x 4000000 pixels"):
+    with pytest.raises(SafelightError, match="width should be 32768 pixels at most, got 4000000"):
         pipeline.generate(PROMPT, width=4_000_000, height=4_000_000)
+    settings = dataclasses.replace(
+        pipeline.settle(Request(PROMPT)), width=4_000_000, height=4_000_000
+    )
+    with pytest.raises(SafelightError, match="Not enough memory for 4000000 x 4000000 pixels"):
+        pipeline.sample([PROMPT], [0], settings)
 
 
 def test_what_a_long_prompt_loses(pipeline):
