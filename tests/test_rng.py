@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safelight.rng import SeededNoise, generator_for
+from safelight.rng import Counted, SeededNoise, generator_for
 
 seeds = st.integers(-(2**63), 2**64 - 1)
 
@@ -88,3 +88,12 @@ def test_the_mixing_is_splitmix64():
     gamma, state = 0x9E37_79B9_7F4A_7C15, 1234567
     outputs = [_splitmix64((state + i * gamma) & (2**64 - 1)) for i in range(3)]
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_noise_that_is_counted_is_the_same_and_tells_what_was_taken():
+    noise = SeededNoise([3, 5])
+    counted = Counted(noise)
+    assert counted.taken == 1  # the initial x's
+    for index in (1, 2, 4):
+        assert torch.equal(counted((2, 1, 4, 4), index), noise((2, 1, 4, 4), index))
+    assert counted.taken == 5

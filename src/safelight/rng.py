@@ -72,7 +72,7 @@ class SeededNoise:
         return torch.cat([draw(one) for draw in self._streams])
 
 
-def between(
+def spherical(
     noise: Float[Tensor, "b c h w"], other: Float[Tensor, "b c h w"], strength: float
 ) -> Float[Tensor, "b c h w"]:
     """Noise on the way from one to another, `strength` from 0 to 1: a spherical interpolation
@@ -89,6 +89,19 @@ def between(
     ) / torch.sin(angle)
     alike = cosine.mean(dim=(1, 2, 3), keepdim=True) > 0.9995
     return torch.where(alike, torch.lerp(noise, other, strength), round_about)
+
+
+class Counted:
+    """Noise that knows how many draws of it have been taken, the initial x's among them."""
+
+    def __init__(self, noise: Noise):
+        self._noise = noise
+        self.taken = 1
+
+    def __call__(self, shape: Sequence[int], index: int) -> Tensor:
+        """The draw number `index` of the noise itself."""
+        self.taken = max(self.taken, index + 1)
+        return self._noise(shape, index)
 
 
 def after(noise: Noise, draws: int) -> Noise:

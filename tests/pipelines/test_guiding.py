@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import safelight
+from safelight.app.remaking import differences
 from safelight.checkpoints.folder import write_folder
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet
@@ -15,6 +16,7 @@ from safelight.pipelines.given import Given, give
 from safelight.pipelines.guidance_settings import Guidance, Projection, Scales
 from safelight.pipelines.manifest import Manifest
 from safelight.pipelines.request import Request
+from safelight.rng import SeededNoise
 from tiny_model import tiny_folder, write_tiny_model
 
 PROMPT, NEGATIVE = "a red cube", "a blue ball"
@@ -221,3 +223,32 @@ def test_a_manifest_keeps_guidance_and_the_guide(guided):
     assert (manifest.guidance, manifest.scale) == (replace(guidance, guide_scale=2.0), 3.0)
     assert manifest.guide is not None
     assert manifest.guide.weights == dict(guided.guide.pipeline.weights) != manifest.weights
+
+
+def test_a_guide_beside_a_refiner_is_refused(model_folder, guided):
+    guided.refine_by(safelight.load(model_folder, device="cpu"), 0.5)
+    with pytest.raises(SafelightError, match="take one of the two"):
+        guided.settle(PLAIN)
+
+
+def test_another_guide_is_among_the_causes_of_other_pixels(guided):
+    [made] = guided.each(PLAIN)
+    guide = replace(made.manifest.guide, weights={"unet": "0" * 64})
+    told = differences(replace(made.manifest, guide=guide), made.manifest)
+    assert any(cause.startswith("the guide's weights of unet 000000000000 -> ") for cause in told)
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_sde", "euler_a"])
+def test_a_refiner_draws_on_from_where_the_base_stopped(model_folder, monkeypatch, sampler):
+    pipeline = safelight.load(model_folder, device="cpu")
+    pipeline.refine_by(safelight.load(model_folder, device="cpu"), 0.5)
+    drawn = []
+    draw = SeededNoise.__call__
+
+    def noted(self, shape, index):
+        drawn.append(index)
+        return draw(self, shape, index)
+
+    monkeypatch.setattr(SeededNoise, "__call__", noted)
+    _pixels(pipeline, replace(PLAIN, steps=8, sampler=sampler))
+    assert len(drawn) == len(set(drawn)) > 8 - (sampler == "euler_a")

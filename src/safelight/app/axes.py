@@ -16,7 +16,10 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _RANGE = re.compile(
     rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*(?:\(\s*({_NUMBER})\s*\)|\[\s*(\d+)\s*\])?\s*"
 )
-_FILES = ("model", "lora", "vae", "refiner", "embedding")  # of which a label is the name alone
+_FILES = (  # of which a label is the name alone
+    *("model", "lora", "vae", "refiner", "guide", "embedding"),
+    *("image", "mask", "depth"),
+)
 _MOST = 1000  # values of an axis
 
 

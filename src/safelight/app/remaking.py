@@ -12,7 +12,7 @@ from safelight.pipelines.given import PARTS, Given, GivenPicture, Part, give
 from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
 from safelight.pipelines.load import has_device, load, precision_named
-from safelight.pipelines.manifest import Manifest, UsedPicture
+from safelight.pipelines.manifest import Manifest, UsedGuide, UsedPicture, UsedRefiner
 from safelight.pipelines.request import Request
 from safelight.pipelines.upscale import Enlarger, load_enlarger
 
@@ -92,10 +92,12 @@ def prepared(
 def again(pipeline: ImagePipeline | Enlarger, manifest: Manifest) -> GeneratedImage:
     """The manifest's picture by its pipeline, with its number of threads."""
     request = request_of(manifest)
+    alone = isinstance(pipeline, Enlarger)
+    steps = manifest.steps if alone else pipeline.settle(request).total_steps
     threads = torch.get_num_threads()
     torch.set_num_threads(manifest.threads)
     try:
-        with counting_steps(manifest.steps) as on_step:
+        with counting_steps(steps) as on_step:
             [picture] = pipeline.each(request, on_step)
     finally:
         torch.set_num_threads(threads)
@@ -190,16 +192,30 @@ def _given_again(part: Part, used: UsedPicture | None) -> GivenPicture | None:
     return given
 
 
+_Used = Manifest | UsedRefiner | UsedGuide
+"""What weights and configurations are told of."""
+
+
 def differences(then: Manifest, now: Manifest) -> list[str]:
     """What may have changed the pixels, each as "torch 2.12 -> 2.13", of what `then` tells."""
+    models: list[tuple[str, _Used, _Used]] = [("", then, now)]
+    if then.refiner is not None and now.refiner is not None:
+        models.append(("the refiner's ", then.refiner, now.refiner))
+    if then.guide is not None and now.guide is not None:
+        models.append(("the guide's ", then.guide, now.guide))
     pairs = {
         **{
-            f"weights of {name}": (_short(then.weights.get(name)), _short(now.weights.get(name)))
-            for name in sorted(then.weights.keys() | now.weights.keys())
+            f"{whose}weights of {name}": (
+                _short(old.weights.get(name)),
+                _short(new.weights.get(name)),
+            )
+            for whose, old, new in models
+            for name in sorted(old.weights.keys() | new.weights.keys())
         },
         **{
-            name: (_short(then.configuration[name]), _short(now.configuration.get(name)))
-            for name in sorted(then.configuration)
+            f"{whose}{name}": (_short(old.configuration[name]), _short(new.configuration.get(name)))
+            for whose, old, new in models
+            for name in sorted(old.configuration)
         },
         **{
             name: (then.versions[name], now.versions.get(name, "none"))

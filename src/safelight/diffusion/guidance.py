@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from safelight.diffusion.denoiser import per_image
@@ -24,7 +24,7 @@ Sides: TypeAlias = Callable[[Latents, Levels], tuple[Latents, Latents]]
 Steer: TypeAlias = Callable[[Latents, Levels], tuple[Latents, Latents]]
 """x at noise level sigma to two x0: the guided one, and that under the prompt alone."""
 ScaleOf: TypeAlias = Callable[[Levels], Levels]
-_ROUNDING = 1e-6  # of a level in float32
+_ROUNDING = 1e-5  # of a level in float32
 Scale: TypeAlias = float | Levels | ScaleOf
 """How strong guidance is: one number, one for each row of the batch (b,), or sigma to that."""
 
@@ -118,11 +118,9 @@ def by_step(denoises: Sequence[Denoise], sigmas: Float[Tensor, " n"]) -> Denoise
     A pure function of sigma; so a sampler that looks ahead to where its step goes, as Heun's, sees
     the next step's denoiser there.
     """
-    starts = [sigma.item() * (1 + _ROUNDING) for sigma in sigmas[:-1]]
 
     def stepped(x: Latents, sigma: Levels) -> Latents:
-        begun = sum(sigma[0].item() <= start for start in starts)
-        return denoises[max(begun, 1) - 1](x, sigma)
+        return denoises[int(_step_at(sigmas, sigma)[0])](x, sigma)
 
     return stepped
 
@@ -230,13 +228,14 @@ def over_steps(sigmas: Float[Tensor, " n"], scales: Sequence[float]) -> ScaleOf:
     `sigmas` (n + 1,) fall, `scales` are n. At the level that a step starts from, and between that
     and the next, where samplers of higher order look too, it is that step's.
     """
-    starts, values = sigmas[:-1], torch.tensor(scales)
+    values = torch.tensor(scales)
+    return lambda sigma: values.to(sigma)[_step_at(sigmas, sigma)]
 
-    def scale(sigma: Levels) -> Levels:
-        begun = (starts.to(sigma) >= sigma[:, None] * (1 - 1e-5)).sum(1)  # levels come rounded
-        return values.to(sigma)[(begun - 1).clamp(min=0)]
 
-    return scale
+def _step_at(sigmas: Float[Tensor, " n"], sigma: Levels) -> Int64[Tensor, " b"]:
+    """The step in which a sampler asks at each noise level: the last to start from it or above."""
+    starts = sigmas[:-1].to(sigma)
+    return ((starts >= sigma[:, None] * (1 - _ROUNDING)).sum(1) - 1).clamp(min=0)
 
 
 def strength_of(scale: Scale, x: Latents, sigma: Levels) -> float | Float[Tensor, "b 1 1 1"]:

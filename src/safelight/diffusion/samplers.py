@@ -73,8 +73,6 @@ SAMPLERS: dict[str, Sampler] = {
     "tcd": sample_tcd,
     "restart": sample_restart,
 }
-DRAWS_A_STEP = {"dpmpp_sde": 2}
-"""How often a sampler draws in each step, where that is not once at most."""
 
 
 def sampler_by_name(name: str) -> Sampler:

@@ -25,7 +25,7 @@ from safelight.pipelines.coding import encoded
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
-from safelight.rng import SeededNoise, after, between, torch_draws
+from safelight.rng import SeededNoise, after, spherical, torch_draws
 from safelight.types import Noise
 
 Latents = Float[Tensor, "b c h w"]
@@ -141,7 +141,7 @@ def first_noise(batch: Batch, noise: Latents) -> Latents:
         return noise
     others = replace(batch, seeds=[settings.subseed] * len(batch.seeds))
     other = seeded(others, str(noise.device))(tuple(noise.shape), 0)
-    return between(noise, other, settings.subseed_strength)
+    return spherical(noise, other, settings.subseed_strength)
 
 
 def _padded(pixels: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Float[Tensor, "1 c H W"]:

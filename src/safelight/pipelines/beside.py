@@ -10,7 +10,7 @@ from torch import Tensor
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.pipelines.coding import encoded, encoded_surely
-from safelight.pipelines.given import GivenPicture
+from safelight.pipelines.given import GivenPicture, resized
 
 Latents = Float[Tensor, "b c h w"]
 
@@ -67,22 +67,16 @@ def noised_small(
 
 def image_tensor(image: Image.Image, width: int, height: int) -> Float[Tensor, "1 3 h w"]:
     """An RGB picture in [-1, 1], resized by Lanczos as diffusers does."""
-    levels = np.asarray(_resized(image, width, height), dtype=np.float32) / 255
+    levels = np.asarray(resized(image, (width, height)), dtype=np.float32) / 255
     return torch.from_numpy(levels).permute(2, 0, 1)[None] * 2 - 1
 
 
 def mask_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 1 h w"]:
     """A mask of ones, which are made anew, and zeros."""
-    levels = np.asarray(_resized(given.picture, width, height), dtype=np.float32) / 255
+    levels = np.asarray(resized(given.picture, (width, height)), dtype=np.float32) / 255
     return (torch.from_numpy(levels)[None, None] >= 0.5).float()
 
 
 def depth_tensor(given: GivenPicture) -> Float[Tensor, "1 1 h w"]:
     """A depth map in its own values and size."""
     return torch.from_numpy(np.array(given.picture, dtype=np.float32))[None, None]
-
-
-def _resized(picture: Image.Image, width: int, height: int) -> Image.Image:
-    if picture.size == (width, height):
-        return picture
-    return picture.resize((width, height), Image.Resampling.LANCZOS)

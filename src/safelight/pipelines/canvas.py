@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from safelight.errors import SafelightError
-from safelight.pipelines.given import Given, GivenPicture, give
+from safelight.pipelines.beside import mask_tensor
+from safelight.pipelines.given import Given, GivenPicture, give, resized
 from safelight.pipelines.request import Margins
-
-_HALF = 128  # of a mask's levels; from there on it is made anew
 
 
 def extended(given: Given, margins: Margins) -> Given:
@@ -24,7 +23,7 @@ def extended(given: Given, margins: Margins) -> Given:
     mask = Image.new("L", image.size, 255)
     inside = Image.new("L", given.image.picture.size, 0)
     if given.mask is not None:
-        inside = given.mask.picture.resize(inside.size, Image.Resampling.LANCZOS)
+        inside = resized(given.mask.picture, inside.size)
     mask.paste(inside, (margins.left, margins.top))
     return replace(given, image=give("image", image), mask=give("mask", mask))
 
@@ -34,9 +33,9 @@ def pasted(made: Image.Image, image: GivenPicture, mask: GivenPicture, blur: int
 
     `blur` is the width in pixels over which the new one fades in from the mask's edge inwards.
     """
-    before = _sized(image.picture, made.size)
-    levels = np.asarray(_sized(mask.picture, made.size))
-    inside = Image.fromarray(np.where(levels >= _HALF, 255, 0).astype(np.uint8))
+    before = resized(image.picture, made.size)
+    anew = mask_tensor(mask, *made.size)[0, 0].numpy()  # ones and zeros
+    inside = Image.fromarray((255 * anew).astype(np.uint8))
     weights = np.asarray(inside, dtype=np.float32)
     for _ in range(blur):
         inside = inside.filter(ImageFilter.MinFilter(3))  # one pixel further from the edge
@@ -48,7 +47,3 @@ def pasted(made: Image.Image, image: GivenPicture, mask: GivenPicture, blur: int
 def _continued(image: Image.Image, margins: Margins) -> Image.Image:
     pad = ((margins.top, margins.bottom), (margins.left, margins.right), (0, 0))
     return Image.fromarray(np.pad(np.asarray(image), pad, mode="edge"))
-
-
-def _sized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)

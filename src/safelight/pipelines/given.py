@@ -86,6 +86,11 @@ def _plain(part: Part, picture: Image.Image) -> Image.Image:
     return picture.convert("L").convert("F")
 
 
+def resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A picture of that width and height, by Lanczos as in diffusers; itself if it is."""
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def size_for(given: GivenPicture, factor: int) -> tuple[int, int]:
     """Its width and height, each cut to a multiple of `factor`.
 

@@ -1,26 +1,21 @@
 """From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
 
 import copy
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
-from safelight.checkpoints.vision import Vision
-from safelight.conditioners.image import noised, prepared
-from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import by_step, guided
 from safelight.diffusion.inpainting import keeping
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.projection import Momentum
-from safelight.diffusion.samplers import DRAWS_A_STEP
 from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
@@ -28,16 +23,14 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin, first_noise, seeded
 from safelight.pipelines.enlarging import enlarged
-from safelight.pipelines.guiding import Conditions, Denoisers, guided_denoise, unguided
+from safelight.pipelines.guiding import Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Hires, Settings, first_step
-from safelight.pipelines.saying import Saying, Texts, encoded_texts, on_the_way, sayings
+from safelight.pipelines.saying import on_the_way, sayings
 from safelight.pipelines.settling_guidance import check_layers
-from safelight.rng import after
-from safelight.types import ConditionalDenoise, Conditioning, Denoise, Network, OnStep
-
-_AESTHETIC, _UNAESTHETIC = 6.0, 2.5
-"""The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
+from safelight.pipelines.telling import conditions_of
+from safelight.rng import Counted, after
+from safelight.types import ConditionalDenoise, Denoise, Network, OnStep
 
 
 def upcast(folder: Folder, dtype: torch.dtype) -> Folder:
@@ -104,9 +97,9 @@ def sample_in_two(
             f"{steps - start} of them; each should do one or more."
         )
     first = begin(base, batch, ours, 0)
-    x = _run(base, batch, ours, slice(0, end), first, on_step)
-    draws = end * DRAWS_A_STEP.get(batch.settings.sampler, 1)
-    second = Start(x, after(first.noise, draws + 1))  # with fresh draws
+    noise = Counted(first.noise)
+    x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
+    second = Start(x, after(first.noise, noise.taken))  # with fresh draws
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
@@ -158,13 +151,13 @@ def _guided(
         weaker = _denoiser(guide, guide.folder.unet, settings)
         denoises = [
             replace(own, guide=guided(unguided(weaker, conditions)))
-            for conditions in _conditions(guide, batch, different, concat)
+            for conditions in conditions_of(guide, batch, different, concat)
         ]
     memory = Momentum()  # one for the run, whatever the prompts say in its steps
     steered = {
         saying: guided_denoise(denoisers, conditions, settings, model.kind, sigmas, memory)
         for saying, denoisers, conditions in zip(
-            different, denoises, _conditions(model, batch, different, concat), strict=True
+            different, denoises, conditions_of(model, batch, different, concat), strict=True
         )
     }
     if len(different) == 1:
@@ -191,88 +184,6 @@ def _perturbed(model: Model, settings: Settings) -> ConditionalDenoise | None:
         return None
     check_layers(unet, guidance)
     return _denoiser(model, with_identity_attention(unet, guidance.pag_layers), settings)
-
-
-def _conditions(
-    model: Model, batch: Batch, said: Sequence[Saying], concat: Tensor | None
-) -> list[Conditions]:
-    """What a model is told, for each of the sayings."""
-    settings, count = batch.settings, len(batch.prompts)
-    text = replace(model.text, skip=settings.clip_skip - 1)
-    told: list[Conditions] = []
-
-    def side(conditioning: Conditioning) -> Conditioning:
-        return replace(_told(model, conditioning, settings), concat=concat)
-
-    for saying, parts in zip(said, encoded_texts(text, said, settings.prompt_syntax), strict=True):
-        pairs = [_conditioning(model, batch, texts) for texts in parts]
-        null = None
-        if settings.guidance.perp_neg is not None:
-            null = _nothing(text, parts[0][1], count)
-            null = side(_conditioning(model, batch, (null, null))[1])
-        told.append(
-            Conditions(
-                tuple(side(cond) for cond, _ in pairs),
-                side(pairs[0][1]),
-                torch.tensor(saying.weights) if len(pairs) > 1 else None,
-                null,
-            )
-        )
-    return told
-
-
-def _nothing(text: TextConditioner, like: Conditioning, count: int) -> Conditioning:
-    """The null, in as many chunks as a text was read in."""
-    empty = text.null(count)
-    if empty.context is None or like.context is None:
-        return empty
-    return text.null(count, like.context.shape[1] // empty.context.shape[1])
-
-
-def _told(model: Model, cond: Conditioning, settings: Settings) -> Conditioning:
-    """With the guidance scale, where the U-Net is told it."""
-    if not model.kind.guided:
-        return cond
-    return with_guidance(cond, settings.scale, model.folder.unet.config)
-
-
-def _conditioning(model: Model, batch: Batch, texts: Texts) -> Texts:
-    """What the prompts ask for, and what guidance steers away from."""
-    count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
-    if model.folder.vision is not None:
-        return _seeing(model, batch, model.folder.vision, texts)
-    cond, uncond = texts
-    if model.kind.beside == "low resolution":
-        level = settings.noise_level or 0
-        return with_class(cond, level, unet), with_class(uncond, level, unet)
-    if model.kind.numbers == "none":
-        return cond, uncond
-    size = [float(settings.height), float(settings.width)]  # as of a whole picture of this size
-    aesthetics = model.kind.numbers == "aesthetics"
-    wanted = [*size, 0.0, 0.0, *([_AESTHETIC] if aesthetics else size)]
-    avoided = [*size, 0.0, 0.0, *([_UNAESTHETIC] if aesthetics else size)]
-
-    def rows(numbers: list[float]) -> Float[Tensor, "b k"]:
-        return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
-
-    return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
-
-
-def _seeing(model: Model, batch: Batch, vision: Vision, texts: Texts) -> Texts:
-    """The same for a model that is told the vector of a picture; guidance leads away from none."""
-    image, count = batch.given.image, len(batch.seeds)
-    assert image is not None  # which `Kind.check` sees to
-    pixels = prepared(image.picture, vision.preparation)
-    vector = vision.tower(pixels.to(model.device, model.dtype)).float()
-    if vision.noising is None:
-        context = vector[:, None].expand(count, -1, -1)  # one token
-        return Conditioning(context=context), Conditioning(context=torch.zeros_like(context))
-    level = batch.settings.noise_level or 0
-    sigma = vision.noising.scheduler.schedule().t_to_sigma(torch.tensor(float(level))).item()
-    noise = seeded(batch, model.device)(tuple(vector.expand(count, -1).shape), 0)
-    rows = noised(vector.expand(count, -1), vision.noising.normalizer, sigma, level, noise).float()
-    cond, uncond = texts
-    return with_vector(cond, rows), with_vector(uncond, torch.zeros_like(rows))
 
 
 @contextmanager

@@ -58,6 +58,8 @@ def settle(
         raise SafelightError(
             "A refiner goes with pictures from a prompt alone; leave image and hires out."
         )
+    if refined and by_model:
+        raise SafelightError("A guide is not of the refiner's kind; take one of the two.")
     defaults, factor = folder.defaults, folder.autoencoder.factor
     request = replace(request, given=given)
     width, height = _size(request, folder, kind)

@@ -1,13 +1,12 @@
 """transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`: keys and `config.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from safelight.checkpoints.rules import Rule, Table
-from safelight.checkpoints.tables.configs import without_nulls
-from safelight.config import Value, from_dict, to_dict
-from safelight.errors import SafelightError
+from safelight.checkpoints.tables.configs import check_heads, read_known
+from safelight.config import Value, to_dict
 from safelight.models.clip import ClipTextConfig
 
 CLIP_TEXT = Table(
@@ -60,14 +59,8 @@ def clip_config_from_transformers(
 
     Raises `SafelightError` if it is of another kind.
     """
-    known = {field.name for field in fields(_Transformers)}
-    taken = {key: value for key, value in values.items() if key in known}
-    theirs = from_dict(_Transformers, without_nulls(_Transformers, taken), source)
-    if theirs.num_attention_heads < 1 or theirs.hidden_size % theirs.num_attention_heads:
-        raise SafelightError(
-            f"{source}: {theirs.hidden_size} channels do not split into "
-            f"{theirs.num_attention_heads} heads."
-        )
+    theirs = read_known(_Transformers, values, source)
+    check_heads(theirs.hidden_size, theirs.num_attention_heads, source)
     legacy = theirs.eos_token_id in (None, _LEGACY_EOS)
     return ClipTextConfig(
         vocab_size=theirs.vocab_size,

@@ -32,6 +32,21 @@ _AVERAGING = frozenset(
 """What diffusers' moving averages leave in the configuration of the model that they averaged."""
 
 
+def read_known(cls: type[C], values: Mapping[str, Value], source: str) -> C:
+    """Builds `cls` from those values that it knows; others do not concern the network, and one that
+    is null has its default, as transformers has it. Errors as `from_dict`.
+    """
+    known = {field.name for field in dataclasses.fields(cast(Any, cls))}
+    taken = {key: value for key, value in values.items() if key in known}
+    return from_dict(cls, without_nulls(cls, taken), source)
+
+
+def check_heads(channels: int, heads: int, source: str) -> None:
+    """Raises `SafelightError` if channels do not split into that many heads."""
+    if heads < 1 or channels % heads:
+        raise SafelightError(f"{source}: {channels} channels do not split into {heads} heads.")
+
+
 def read_config(cls: type[C], values: Mapping[str, Value], neutral: Neutral, source: str) -> C:
     """Builds `cls`, whose fields are named as the keys, from a configuration file's values.
 

@@ -1,0 +1,106 @@
+"""What a model is told of prompts and pictures, as the conditions of its guidance."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.checkpoints.vision import Vision
+from safelight.conditioners.image import noised, prepared
+from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
+from safelight.conditioners.text import TextConditioner
+from safelight.pipelines.beginning import Batch, Model, seeded
+from safelight.pipelines.guiding import Conditions
+from safelight.pipelines.request import Settings
+from safelight.pipelines.saying import Saying, Texts, encoded_texts
+from safelight.types import Conditioning
+
+_AESTHETIC, _UNAESTHETIC = 6.0, 2.5
+"""The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
+
+
+def conditions_of(
+    model: Model, batch: Batch, said: Sequence[Saying], concat: Tensor | None
+) -> list[Conditions]:
+    """What a model is told, for each of the sayings."""
+    settings, count = batch.settings, len(batch.prompts)
+    text = replace(model.text, skip=settings.clip_skip - 1)
+    seen = None if model.folder.vision is None else _seen(model, batch, model.folder.vision)
+    told: list[Conditions] = []
+
+    def side(conditioning: Conditioning) -> Conditioning:
+        return replace(_told(model, conditioning, settings), concat=concat)
+
+    for saying, parts in zip(said, encoded_texts(text, said, settings.prompt_syntax), strict=True):
+        pairs = [_sides(model, batch, texts, seen) for texts in parts]
+        null = None
+        if settings.guidance.perp_neg is not None:
+            null = _nothing(text, parts[0][1], count)
+            null = side(_sides(model, batch, (null, null), seen)[1])
+        told.append(
+            Conditions(
+                tuple(side(cond) for cond, _ in pairs),
+                side(pairs[0][1]),
+                torch.tensor(saying.weights) if len(pairs) > 1 else None,
+                null,
+            )
+        )
+    return told
+
+
+def _nothing(text: TextConditioner, like: Conditioning, count: int) -> Conditioning:
+    """The null, in as many chunks as a text was read in."""
+    empty = text.null(count)
+    if empty.context is None or like.context is None:
+        return empty
+    return text.null(count, like.context.shape[1] // empty.context.shape[1])
+
+
+def _told(model: Model, cond: Conditioning, settings: Settings) -> Conditioning:
+    """With the guidance scale, where the U-Net is told it."""
+    if not model.kind.guided:
+        return cond
+    return with_guidance(cond, settings.scale, model.folder.unet.config)
+
+
+def _sides(model: Model, batch: Batch, texts: Texts, seen: Float[Tensor, "b v"] | None) -> Texts:
+    """What the prompts ask for, and what guidance steers away from, with all that stands beside
+    them: the vector of a picture that is `seen`, a noise level, or sizes.
+    """
+    count, unet, settings = len(batch.prompts), model.folder.unet.config, batch.settings
+    cond, uncond = texts
+    if seen is not None and model.kind.sees == "alone":
+        context = seen[:, None]  # one token
+        return Conditioning(context=context), Conditioning(context=torch.zeros_like(context))
+    if seen is not None:
+        return with_vector(cond, seen), with_vector(uncond, torch.zeros_like(seen))
+    if model.kind.beside == "low resolution":
+        level = settings.noise_level or 0
+        return with_class(cond, level, unet), with_class(uncond, level, unet)
+    if model.kind.numbers == "none":
+        return cond, uncond
+    size = [float(settings.height), float(settings.width)]  # as of a whole picture of this size
+    aesthetics = model.kind.numbers == "aesthetics"
+    wanted = [*size, 0.0, 0.0, *([_AESTHETIC] if aesthetics else size)]
+    avoided = [*size, 0.0, 0.0, *([_UNAESTHETIC] if aesthetics else size)]
+
+    def rows(numbers: list[float]) -> Float[Tensor, "b k"]:
+        return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
+
+    return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
+
+
+def _seen(model: Model, batch: Batch, vision: Vision) -> Float[Tensor, "b v"]:
+    """The vector of the given picture, once for each picture to be made; noised for unCLIP."""
+    image, count = batch.given.image, len(batch.seeds)
+    assert image is not None  # which `Kind.check` sees to
+    pixels = prepared(image.picture, vision.preparation)
+    vector = vision.tower(pixels.to(model.device, model.dtype)).float().expand(count, -1)
+    if vision.noising is None:
+        return vector
+    level = batch.settings.noise_level or 0
+    sigma = vision.noising.scheduler.schedule().t_to_sigma(torch.tensor(float(level))).item()
+    noise = seeded(batch, model.device)(tuple(vector.shape), 0)
+    return noised(vector, vision.noising.normalizer, sigma, level, noise).float()
