@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safelight.philox import GpuDraws, philox
-from safelight.rng import SeededNoise, between
+from safelight.rng import SeededNoise, spherical
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_a_gpus_seed_is_taken_modulo_two_to_the_64th():
     assert torch.equal(GpuDraws(-1)((8,)), GpuDraws(2**64 - 1)((8,)))
 
 
-def test_between_is_a_spherical_interpolation_of_columns():
+def test_spherical_interpolates_columns():
     noise = SeededNoise([3, 4])
     one, other = noise((2, 2, 16, 3), 0), noise((2, 2, 16, 3), 1)
-    assert torch.equal(between(one, one, 0.5), one)
-    torch.testing.assert_close(between(one, other, 0.0), one)
-    torch.testing.assert_close(between(one, other, 1.0), other, atol=1e-5, rtol=1e-5)
-    half = between(one, other, 0.5)
+    assert torch.equal(spherical(one, one, 0.5), one)
+    torch.testing.assert_close(spherical(one, other, 0.0), one)
+    torch.testing.assert_close(spherical(one, other, 1.0), other, atol=1e-5, rtol=1e-5)
+    half = spherical(one, other, 0.5)
     for i in range(2):  # the formula, written for one column
         low, high = one[i, 1, :, 2].double(), other[i, 1, :, 2].double()
         angle = torch.acos(low @ high / low.norm() / high.norm())
         wanted = torch.sin(angle / 2) / torch.sin(angle) * (low + high)
         torch.testing.assert_close(half[i, 1, :, 2].double(), wanted, atol=1e-5, rtol=1e-5)
-    assert torch.equal(between(one[:1], other[:1], 0.3), between(one, other, 0.3)[:1])
+    assert torch.equal(spherical(one[:1], other[:1], 0.3), spherical(one, other, 0.3)[:1])

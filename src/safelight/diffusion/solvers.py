@@ -80,14 +80,22 @@ def sample_heun(
     which holds because both slopes pass through the same predicted x.
     """
     for i, (sigma, target) in enumerate(steps(sigmas)):
-        denoised = denoise(x, level(x, sigma))
-        x = toward(denoised, x, target / sigma)
-        if target > 0 and sigma < PURE_NOISE:
-            corrected = denoise(x, level(x, target))
-            x = x + (target - sigma) / (2 * target) * (denoised - corrected)
+        x, denoised = heun_step(denoise, x, sigma, target)
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x
+
+
+def heun_step(
+    denoise: Denoise, x: Float[Tensor, "b c h w"], sigma: float, target: float
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+    """One of its steps: x at `target`, and x0 at `sigma`."""
+    denoised = denoise(x, level(x, sigma))
+    x = toward(denoised, x, target / sigma)
+    if target > 0 and sigma < PURE_NOISE:
+        corrected = denoise(x, level(x, target))
+        x = x + (target - sigma) / (2 * target) * (denoised - corrected)
+    return x, denoised
 
 
 def sample_dpm2(

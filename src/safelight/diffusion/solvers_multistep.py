@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.solvers import level, steps, toward
+from safelight.diffusion.solvers_sde import sample_dpmpp_2m_sde
 from safelight.types import Denoise, Noise, OnStep
 
 _ADAMS_BASHFORTH = (
@@ -32,23 +33,18 @@ def sample_dpmpp_2m(
     `lambda` is -ln(sigma).
 
     The first step is of order 1, and so is the last if it reaches 0, or if there are fewer than 15
-    and `lower_order_final`, as in diffusers' `DPMSolverMultistepScheduler`.
+    and `lower_order_final`, as in diffusers' `DPMSolverMultistepScheduler`. The same as its SDE
+    without noise, as Euler is DDIM.
     """
-    former: tuple[Tensor, float] | None = None  # the last x0, and the last step in lambda
-    last = len(sigmas) - 2
-    for i, (sigma, target) in enumerate(steps(sigmas)):
-        denoised = denoise(x, level(x, sigma))
-        h = math.log(sigma / target) if target > 0 else math.inf
-        settle = i == last and (target == 0 or (lower_order_final and last < 14))
-        ahead = denoised  # x0 in the middle of the step
-        if former is not None and not settle:
-            former_denoised, former_h = former
-            ahead = denoised + h / (2 * former_h) * (denoised - former_denoised)
-        x = toward(ahead, x, target / sigma)
-        former = denoised, h
-        if on_step is not None:
-            on_step(i, sigma, x, denoised)
-    return x
+    return sample_dpmpp_2m_sde(
+        denoise,
+        x,
+        sigmas,
+        noise=noise,
+        on_step=on_step,
+        eta=0.0,
+        lower_order_final=lower_order_final,
+    )
 
 
 def sample_plms(

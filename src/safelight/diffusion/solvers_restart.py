@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.sigmas import karras_sigmas
-from safelight.diffusion.solvers import PURE_NOISE, level, steps, toward
+from safelight.diffusion.solvers import heun_step, steps
 from safelight.types import Denoise, Noise, OnStep
 
 _LOW, _HIGH = 0.1, 2.0
@@ -35,11 +35,7 @@ def sample_restart(
         if sigma > reached:
             drawn += 1
             x = x + math.sqrt(sigma**2 - reached**2) * noise(x.shape, drawn)
-        denoised = denoise(x, level(x, sigma))
-        x = toward(denoised, x, target / sigma)
-        if target > 0 and sigma < PURE_NOISE:
-            corrected = denoise(x, level(x, target))
-            x = x + (target - sigma) / (2 * target) * (denoised - corrected)
+        x, denoised = heun_step(denoise, x, sigma, target)
         reached = target
         if on_step is not None:
             on_step(i, sigma, x, denoised)
