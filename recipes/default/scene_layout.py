@@ -35,15 +35,21 @@ class Scene:
 
 
 def draw_scene(
-    rng: random.Random, held_out: Collection[Pair], only_held_out: bool = False
+    rng: random.Random,
+    held_out: Collection[Pair],
+    only_held_out: bool = False,
+    only_people: bool = False,
 ) -> Scene:
     """Draws a scene whose solids avoid the held-out colour x shape pairs.
 
-    With `only_held_out`, the first solid is a held-out pair and there is no person.
+    With `only_held_out`, the first solid is a held-out pair and there is no person; with
+    `only_people` there is always one.
     """
     kinds = {"single": 0.5, "pair": 0.22, "alike": 0.1, "row": 0.055, "person": 0.125}
     if only_held_out:
         kinds.pop("person")
+    if only_people:
+        kinds = {"person": 1.0}
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     look = Look(
         floor=rng.choice(sorted(FLOORS)),

@@ -2,7 +2,8 @@
 
 `python scenes.py` writes 128 px pictures and `metadata.jsonl` to
 `work/pictures/scenes/{train,held_out_pairs,held_out_pictures}/`, and beside them `truth/` with
-depth, segmentation and key points by split.
+depth, segmentation and key points by split. The splits `people`, `held_out_people` and
+`judge_people` show people alone, for what learns or judges poses.
 
 Pictures are drawn in chunks. A chunk that these same sources drew is not drawn again, so that an
 interrupted run goes on and a larger count adds to what is there.
@@ -30,6 +31,7 @@ from stage import FAR, Render, Stage
 SEED = 0
 CHUNK = 250
 COUNTS = {"train": 8500, "held_out_pairs": 500, "held_out_pictures": 500}
+PEOPLE = {"people": 3000, "held_out_people": 200, "judge_people": 3000}
 DEPTH_SCALE = FAR / 65535
 """Metres per step of the 16-bit depth pictures."""
 
@@ -66,7 +68,7 @@ def draw(stage: Stage, split: str, number: int, held_out: Collection[tuple[str, 
     """
     rng = random.Random(f"{SEED}:{split}:{number}")
     while True:
-        scene = draw_scene(rng, held_out, only_held_out=split == "held_out_pairs")
+        scene = draw_scene(rng, held_out, split == "held_out_pairs", split in PEOPLE)
         points, keypoints = stage.place(list(scene.solids), scene.person, scene.look)
         view = scene.view
         camera = fit(points, view.elevation, view.fovy, view.fill, view.shift)
@@ -215,7 +217,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=COUNTS["train"], help="training pictures")
     arguments = parser.parse_args()
     folder = arguments.work / "pictures" / "scenes"
-    counts = COUNTS | {"train": arguments.train}
+    counts = COUNTS | {"train": arguments.train} | PEOPLE
     for split in counts:
         (folder / split).mkdir(parents=True, exist_ok=True)
         for truth in ("depth", "segmentation", "keypoints"):

@@ -15,6 +15,7 @@ from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.clip import ClipTextConfig
+from safelight.models.control_plan import ControlPlan
 from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
 from safelight.train.autoencoder_task import AutoencoderLossConfig
@@ -125,11 +126,7 @@ class LatentRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        if self.data.crop != "center" or self.data.zoom != 1:
-            raise SafelightError(
-                "data.crop and data.zoom do not go with kind = 'latent', whose pictures are "
-                "encoded once, cut at the centre; leave them out."
-            )
+        _check_encoded_once(self.data, self.kind)
         own = dataclasses.replace(self.text, trained=TextConfig.trained)
         if self.base is not None and own != TextConfig():
             raise SafelightError(
@@ -138,13 +135,72 @@ class LatentRecipe:
             )
 
 
-Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe
-R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe)
+@dataclass(frozen=True)
+class HintConfig:
+    """The picture by which a ControlNet steers: what `annotator` makes of each picture, or the file
+    that the picture's row in the metadata names in `column`.
+    """
+
+    annotator: str | None = None
+    column: str | None = None
+
+    def __post_init__(self):
+        if (self.annotator is None) == (self.column is None):
+            raise SafelightError(
+                "[hint] should name an annotator (such as canny) or a column of the metadata "
+                "(such as conditioning_image), and not both."
+            )
+
+
+@dataclass(frozen=True)
+class ControlRecipe:
+    """Trains a ControlNet that steers the model in the folder `base`, which stays as it is.
+
+    `control` says what it is made of: the first half of the base's U-Net copied, or one of fewer
+    channels from scratch. Latents are kept in the folder `latents`, by default in the output; the
+    ControlNet is written to `model` there.
+    """
+
+    output: Path
+    data: DataConfig
+    base: Path
+    hint: HintConfig
+    kind: Literal["control"] = "control"
+    control: ControlPlan = field(default_factory=ControlPlan)
+    latents: Path | None = None
+    objective: ObjectiveConfig = field(
+        default_factory=lambda: ObjectiveConfig(caption_dropout=0.5)
+    )
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    device: str = "auto"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self):
+        _check_encoded_once(self.data, self.kind)
+        if self.preview.prompts:
+            raise SafelightError(
+                "preview.prompts do not go with kind = 'control', whose previews are of pictures "
+                "of the data, with their own captions; leave them out."
+            )
+
+
+Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe
+R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe, ControlRecipe)
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
     "latent": LatentRecipe,
+    "control": ControlRecipe,
 }
+
+
+def _check_encoded_once(data: DataConfig, kind: str) -> None:
+    if data.crop != "center" or data.zoom != 1:
+        raise SafelightError(
+            f"data.crop and data.zoom do not go with kind = {kind!r}, whose pictures are encoded "
+            "once, cut at the centre; leave them out."
+        )
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from safelight.app.autoencoder_training import train_autoencoder
+from safelight.app.control_training import train_control
 from safelight.app.latent_training import train_latent
-from safelight.app.recipe import LatentRecipe, Recipe, keys_of, read_recipe
+from safelight.app.recipe import ControlRecipe, LatentRecipe, Recipe, keys_of, read_recipe
 from safelight.app.running import MODEL, RECIPE, say
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
@@ -32,6 +33,8 @@ def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
     to_go_on_from(recipe.output, resume=resume)  # refuses a folder in use before any work
     if isinstance(recipe, LatentRecipe):
         return train_latent(recipe, resume=resume)
+    if isinstance(recipe, ControlRecipe):
+        return train_control(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)
 
 

@@ -12,6 +12,7 @@ from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
+from safelight.models.controlnet import ControlNetConfig
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 
@@ -48,6 +49,19 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
     if not text_trained:
         basis["text_tower_weights"] = sha256_of_state(tower.state_dict())
     return basis
+
+
+def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
+    """The weights of the model that is steered, all of it, and the shape of what steers."""
+    return {
+        "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
+        "unet": sha256_of_state(model.unet.state_dict()),
+        "text_towers": [sha256_of_state(tower.state_dict()) for tower in model.text_towers],
+        "tokenizers": [_hash_of(tokenizer) for tokenizer in model.tokenizers],
+        "control": _shape(control),
+        "prediction": model.scheduler.prediction,
+        "levels": model.scheduler.levels,
+    }
 
 
 def check_basis(output: Path, basis: Basis, *, resume: bool) -> Basis:

@@ -14,6 +14,7 @@ from safelight.checkpoints.components import (
 from safelight.checkpoints.tables.controlnet import (
     CLASS,
     CONTROLNET,
+    SMALL_CLASS,
     controlnet_config_from_diffusers,
     controlnet_config_to_diffusers,
 )
@@ -22,7 +23,7 @@ from safelight.models.controlnet import ControlNet
 
 def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:
     """The ControlNet in `folder`."""
-    values = part_config(folder, CLASS)
+    values = part_config(folder, CLASS, SMALL_CLASS)
     config = controlnet_config_from_diffusers(values, str(folder / "config.json"))
     layers = (*layers_of(config.unet), len(config.hint_block_channels))
     return read_part(
@@ -31,6 +32,8 @@ def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:
 
 
 def write_controlnet(folder: Path, control: ControlNet, writing: Writing | None = None) -> None:
-    """Writes a ControlNet as diffusers' `ControlNetModel`."""
+    """Writes a ControlNet as diffusers' `ControlNetModel`; one whose channels are not those of the
+    U-Net that it steers under a name of ours, since diffusers has no such.
+    """
     values = controlnet_config_to_diffusers(control.shape)
     write_part(folder, DIFFUSERS_STEM, control, values, CONTROLNET, writing or Writing())

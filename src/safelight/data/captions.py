@@ -18,14 +18,17 @@ METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
 @dataclass
 class Row:
-    """What metadata says of one picture: its captions, and its other columns as they came."""
+    """What metadata says of one picture: its captions, its other columns as they came, and the
+    folder from which files in these are named.
+    """
 
     captions: tuple[str, ...] = ()
     extras: dict[str, Value] = field(default_factory=dict[str, Value])
+    folder: Path = Path()
 
     def joined(self, other: "Row") -> "Row":
-        """Both rows' captions, and the other's extras over ours."""
-        return Row(self.captions + other.captions, self.extras | other.extras)
+        """Both rows' captions, and the other's extras over ours, with its folder."""
+        return Row(self.captions + other.captions, self.extras | other.extras, other.folder)
 
 
 def read_metadata(path: Path) -> dict[Path, Row]:
@@ -44,7 +47,7 @@ def read_metadata(path: Path) -> dict[Path, Row]:
         if not isinstance(name, str) or not name:
             raise SafelightError(f"{path}, line {line}: no file_name; each row should have one.")
         picture = Path(os.path.normpath(path.parent / name))
-        row = Row(_row_captions(columns, f"{path}, line {line}"), columns)
+        row = Row(_row_captions(columns, f"{path}, line {line}"), columns, path.parent)
         rows[picture] = rows[picture].joined(row) if picture in rows else row
     return rows
 

@@ -23,13 +23,16 @@ from safelight.pictures import SUFFIXES, Size, UnreadablePictureError, upright_s
 
 @dataclass(frozen=True)
 class PictureItem:
-    """One picture: its upright size, at least one caption (maybe empty), and other metadata."""
+    """One picture: its upright size, at least one caption (maybe empty), and other metadata, which
+    names files from `folder`.
+    """
 
     path: Path
     size: Size
     captions: tuple[str, ...]
     extras: Mapping[str, Value] = field(default_factory=dict[str, Value])
     repeats: int = 1
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def scan(root: Path | str, on_file: Callable[[int, int], None] | None = None) ->
         named = tuple(
             caption_from_name(path, root) if caption is None else caption for caption in captions
         )
-        items.append(PictureItem(path, size, named, row.extras))
+        items.append(PictureItem(path, size, named, row.extras, folder=row.folder))
     folder = PictureFolder(tuple(items), tuple(sorted(skipped, key=lambda s: s.path)))
     if not items:
         raise SafelightError(f"No readable pictures under {root}: {_why_none(folder)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from safelight.data.companions import Companions
 from safelight.data.config import DataConfig
 from safelight.data.draws import Draws
 from safelight.data.folders import PictureFolder
@@ -13,7 +14,7 @@ from safelight.data.groups import grouped
 from safelight.data.latent_store import LatentStore, Moments, entry_name
 from safelight.data.order import BatchOrder
 from safelight.errors import SafelightError
-from safelight.pictures import Size
+from safelight.pictures import Levels, Size, stack_pixels
 from safelight.types import Batch
 
 
@@ -57,11 +58,20 @@ class LatentCache:
 class LatentBatches:
     """Batches of latents with captions; `batch(step)` depends on the seed and the step alone.
 
-    Latents are drawn from their moments, then shifted and scaled: `(z - shift) * scale`.
+    Latents are drawn from their moments, then shifted and scaled: `(z - shift) * scale`. `beside`
+    are pictures that go along, by the name they have among a batch's extras.
     """
 
-    def __init__(self, cache: LatentCache, batch_size: int, shift: float = 0.0, scale: float = 1.0):
+    def __init__(
+        self,
+        cache: LatentCache,
+        batch_size: int,
+        shift: float = 0.0,
+        scale: float = 1.0,
+        beside: Mapping[str, Companions] | None = None,
+    ):
         self._cache = cache
+        self._beside = beside or {}
         self._shift = shift
         self._scale = scale
         sizes = [len(group.items) for group in cache.groups]
@@ -75,10 +85,12 @@ class LatentBatches:
     def batch(self, step: int) -> Batch:
         """Batch number `step`, counted from 0: captions, and scaled latents (b, c, h/f, w/f).
 
-        `extras["item"]` holds each picture's index in `cache.pictures`, int64 (b,).
+        `extras["item"]` holds each picture's index in `cache.pictures`, int64 (b,), and the others
+        what goes along, (b, 3, h, w) in [-1, 1].
         """
         number, members = self._order.at(step)
         group = self._cache.groups[number]
+        along: dict[str, list[Levels]] = {name: [] for name in self._beside}
         moments: list[Tensor] = []
         noise: list[Tensor] = []
         captions: list[str] = []
@@ -86,7 +98,10 @@ class LatentBatches:
         for member, epoch in members:
             index = group.items[member]
             draws = Draws(self._cache.config, epoch, group.slots[member])
-            one = self._cache.moments(index, group.bucket, draws.flip(), draws.background())
+            view = (index, group.bucket, draws.flip(), draws.background())
+            one = self._cache.moments(*view)
+            for name, companions in self._beside.items():
+                along[name].append(companions.of(*view))
             moments.append(one)
             noise.append(draws.normal(one.shape[1:]))
             captions.append(draws.caption(self._cache.pictures.items[index]))
@@ -96,7 +111,8 @@ class LatentBatches:
         return Batch(
             captions=tuple(captions),
             latents=(z - self._shift) * self._scale,
-            extras={"item": torch.tensor(indices)},
+            extras={"item": torch.tensor(indices)}
+            | {name: stack_pixels(rows) for name, rows in along.items()},
         )
 
 

@@ -25,12 +25,14 @@ class ControlNetConfig:
     """The shape of a ControlNet.
 
     Attributes:
-        unet: of the U-Net that it steers.
+        unet: of the U-Net that it steers, or of one with other channels.
         hint_channels: of the picture that it is given, in [0, 1].
         hint_block_channels: of the layers that bring it to the latents' size, halving it between
             two entries; so that a factor of 8 takes four.
         bgr: whether it was trained on pictures with blue first.
         pooled: whether what it adds is averaged over the picture, as for ControlNet Shuffle.
+        steered_channels: the `block_out_channels` of the U-Net that it steers, where these are
+            others than its own: a small ControlNet.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -38,12 +40,24 @@ class ControlNetConfig:
     hint_block_channels: tuple[int, ...] = (16, 32, 96, 256)
     bgr: bool = False
     pooled: bool = False
+    steered_channels: tuple[int, ...] | None = None
 
     def __post_init__(self):
+        levels = len(self.unet.block_out_channels)
+        if self.steered_channels is not None and len(self.steered_channels) != levels:
+            raise ValueError(
+                f"steered_channels has {len(self.steered_channels)} entries for {levels} levels."
+            )
         if not self.unet.mid_block:
             raise ValueError("A ControlNet needs a U-Net with a middle block.")
         if not self.hint_block_channels:
             raise ValueError("hint_block_channels should have one entry or more.")
+
+    @property
+    def steered(self) -> UNetConfig:
+        """The shape of the U-Net that it steers, as far as it matters here."""
+        channels = self.steered_channels or self.unet.block_out_channels
+        return replace(self.unet, block_out_channels=channels)
 
     @property
     def factor(self) -> int:
@@ -59,10 +73,13 @@ class ControlNet(UNetEncoder):
         self.shape = config
         first = config.unet.block_out_channels[0]
         self.controlnet_cond_embedding = _HintEncoder(config, first)
+        widths, steered = skip_channels(config.unet), skip_channels(config.steered)
         self.controlnet_down_blocks = nn.ModuleList(
-            _zero_convolution(width) for width in skip_channels(config.unet)
+            _zero_convolution(*pair) for pair in zip(widths, steered, strict=True)
         )
-        self.controlnet_mid_block = _zero_convolution(config.unet.block_out_channels[-1])
+        self.controlnet_mid_block = _zero_convolution(
+            config.unet.block_out_channels[-1], config.steered.block_out_channels[-1]
+        )
 
     def forward(
         self,
@@ -122,8 +139,8 @@ class _HintEncoder(nn.Module):
         return self.conv_out(x)
 
 
-def _zero_convolution(channels: int) -> nn.Conv2d:
-    return _zeroed(nn.Conv2d(channels, channels, 1))
+def _zero_convolution(channels: int, steered: int) -> nn.Conv2d:
+    return _zeroed(nn.Conv2d(channels, steered, 1))
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -137,7 +154,7 @@ def control_of(unet: UNet, config: ControlNetConfig) -> ControlNet:
 
     Raises `ValueError` if `config.unet` is not the U-Net's shape.
     """
-    if config.unet != unet.config:
+    if config.steered != config.unet or config.unet != unet.config:
         raise ValueError("A ControlNet copies the U-Net of its own configuration.")
     control = ControlNet(config)
     fresh = control.state_dict()

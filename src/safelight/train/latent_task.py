@@ -18,6 +18,7 @@ from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
 from safelight.diffusion.objective import SigmaLaw, Weight, diffusion_loss
 from safelight.diffusion.parameterization import Edm
 from safelight.errors import SafelightError
+from safelight.train.beside import Beside
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch, Conditioning
 
@@ -90,7 +91,10 @@ def latent_objective(config: ObjectiveConfig, denoiser: Denoiser) -> LatentObjec
 
 
 class LatentTask:
-    """Trains `modules` (the denoiser's network among them) to denoise latents."""
+    """Trains `modules` (the denoiser's network, or a part of it, among them) to denoise latents.
+
+    `beside` says what becomes of a batch's extras.
+    """
 
     def __init__(
         self,
@@ -98,8 +102,10 @@ class LatentTask:
         denoiser: Denoiser,
         condition: Conditioner,
         objective: LatentObjective,
+        beside: Mapping[str, Beside] | None = None,
     ):
         self._denoiser, self._condition, self._objective = denoiser, condition, objective
+        self._beside = beside or {}
         self._phases = {"main": Phase(modules)}
 
     @property
@@ -124,8 +130,10 @@ class LatentTask:
             x0.device.type, self._denoiser.dtype, enabled=self._denoiser.dtype is not None
         ):
             cond = self._condition(captions)
+        for stream, (name, part) in enumerate(self._beside.items(), start=_BESIDE):
+            cond = part.to(cond, batch.extras[name], draws.uniform(stream))
         loss = diffusion_loss(self._denoiser, x0, cond, sigma, noise, wanted.weight).mean()
         yield Loss("main", loss, {"loss": loss})
 
 
-_SIGMA, _NOISE, _DROP = 0, 1, 2  # streams of random numbers
+_SIGMA, _NOISE, _DROP, _BESIDE = 0, 1, 2, 3  # streams of random numbers

@@ -17,7 +17,10 @@ from safelight.models.controlnet import ControlNetConfig
 CONTROLNET = UNET
 """The names of a U-Net's first half, and below them diffusers' own."""
 
-CLASS = "ControlNetModel"
+CLASS, SMALL_CLASS = "ControlNetModel", "SmallControlNetModel"
+"""diffusers' own, and ours for one that steers a U-Net of other channels than its own, which
+diffusers does not know.
+"""
 _UP = {"DownBlock2D": "UpBlock2D", "CrossAttnDownBlock2D": "CrossAttnUpBlock2D"}
 _NOT_THEIRS = ("out_channels", "sample_size", "up_block_types", "time_cond_proj_dim")
 """Keys of a U-Net's configuration that a ControlNet's has not."""
@@ -31,12 +34,13 @@ class _Diffusers:
     conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
     controlnet_conditioning_channel_order: Literal["rgb", "bgr"] = "rgb"
     global_pool_conditions: bool = False
+    steered_block_out_channels: tuple[int, ...] | None = None  # of the second class alone
 
 
 def controlnet_config_from_diffusers(
     values: Mapping[str, Value], source: str = "controlnet/config.json"
 ) -> ControlNetConfig:
-    """Translates a `ControlNetModel` configuration; `SafelightError` if it is another kind."""
+    """Translates the configuration of one of the two classes; `SafelightError` if it is another kind."""
     own = {key: value for key, value in values.items() if key in to_dict(_Diffusers())}
     theirs = read_config(_Diffusers, own, {}, source)
     unet = {key: value for key, value in values.items() if key not in own}
@@ -51,6 +55,7 @@ def controlnet_config_from_diffusers(
             hint_block_channels=theirs.conditioning_embedding_out_channels,
             bgr=theirs.controlnet_conditioning_channel_order == "bgr",
             pooled=theirs.global_pool_conditions,
+            steered_channels=theirs.steered_block_out_channels,
         )
     except ValueError as error:
         raise SafelightError(f"{source}: {error}") from error
@@ -63,7 +68,12 @@ def controlnet_config_to_diffusers(config: ControlNetConfig) -> dict[str, Value]
         conditioning_embedding_out_channels=config.hint_block_channels,
         controlnet_conditioning_channel_order="bgr" if config.bgr else "rgb",
         global_pool_conditions=config.pooled,
+        steered_block_out_channels=config.steered_channels,
     )
     unet = unet_config_to_diffusers(config.unet)
     kept = {key: value for key, value in unet.items() if key not in _NOT_THEIRS}
-    return kept | write_config(CLASS, theirs, {})
+    if config.steered_channels is not None:
+        return kept | write_config(SMALL_CLASS, theirs, {})
+    own = write_config(CLASS, theirs, {})
+    own.pop("steered_block_out_channels")
+    return kept | own

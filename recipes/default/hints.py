@@ -1,0 +1,90 @@
+"""Hints with exact truth for the scenes: `python hints.py`, after `scenes.py`.
+
+Writes `work/pictures/hints/{depth,pose}/{train,held_out}/`: a hint for each picture, and a
+`metadata.jsonl` that names the picture, its captions and truth, and its hint as
+`conditioning_image`, the column that diffusers' ControlNet data sets have.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from held_out import HERE
+from PIL import Image
+from safelight.conditioners.annotators.pose import Keypoint, draw_pose
+from scenes import PICTURE
+
+Row = dict[str, object]
+
+POSES = {"train": ("train", "people"), "held_out": ("held_out_people",)}
+DEPTHS = {"train": ("train",), "held_out": ("held_out_pictures",)}
+OPENPOSE = (
+    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder"),
+    *("left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip"),
+    *("left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"),
+)
+"""OpenPose's 18 points, in its order."""
+
+
+def depth_hint(metadata: Path, row: Row) -> Image.Image:
+    """Inverse depth from black (far) to white (near), as MiDaS gives it and ControlNets take it."""
+    steps = np.asarray(Image.open(metadata.parent / str(row["depth"])), dtype=np.float64)
+    nearness = 1 / steps.clip(1)
+    nearness = (nearness - nearness.min()) / np.ptp(nearness)
+    return Image.fromarray(np.rint(nearness * 255).astype(np.uint8)).convert("RGB")
+
+
+def pose_hint(metadata: Path, row: Row) -> Image.Image:
+    """The person's key points that are in sight, as OpenPose draws them."""
+    points = json.loads((metadata.parent / str(row["keypoints"])).read_text(encoding="utf-8"))
+    person = [
+        Keypoint(points[name][0] / PICTURE, points[name][1] / PICTURE) if points[name][3] else None
+        for name in OPENPOSE
+    ]
+    return draw_pose([person], (PICTURE, PICTURE))
+
+
+def write(
+    scenes: Path,
+    splits: tuple[str, ...],
+    folder: Path,
+    has: str,
+    draw: Callable[[Path, Row], Image.Image],
+) -> None:
+    """Writes the hints of those pictures of the splits whose rows have the truth `has`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for split in splits:
+        metadata = scenes / split / "metadata.jsonl"
+        for line in metadata.read_text(encoding="utf-8").splitlines():
+            row: Row = json.loads(line)
+            if has not in row:
+                continue
+            name = f"{split}-{row['file_name']}"
+            draw(metadata, row).save(folder / name)
+            for key in ("file_name", "depth", "segmentation", "keypoints"):
+                if key in row:
+                    row[key] = os.path.relpath(scenes / split / str(row[key]), folder)
+            lines.append(json.dumps(row | {"conditioning_image": name}))
+    scratch = folder / "metadata.writing"
+    scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scratch.rename(folder / "metadata.jsonl")
+    print(f"hints: {len(lines)} in {folder.parent.name}/{folder.name}", flush=True)
+
+
+def main() -> None:
+    """Writes all hints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=HERE / "work")
+    pictures = parser.parse_args().work / "pictures"
+    for part, splits in DEPTHS.items():
+        write(pictures / "scenes", splits, pictures / "hints/depth" / part, "depth", depth_hint)
+    for part, splits in POSES.items():
+        write(pictures / "scenes", splits, pictures / "hints/pose" / part, "keypoints", pose_hint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Runs recipes of ControlNets: what steers a model that stays as it is."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from safelight.app.control_parts import captions_to_conditioning, steerable
+from safelight.app.control_preview import Steered, control_preview
+from safelight.app.latent_training import latents_of, scale_of
+from safelight.app.recipe import ControlRecipe
+from safelight.app.running import (
+    MODEL,
+    batches_from,
+    check_sizes,
+    choose_device,
+    describe,
+    keep_recipe,
+    say,
+    seeded,
+)
+from safelight.app.training_basis import check_basis, control_basis
+from safelight.checkpoints.controlnet import write_controlnet
+from safelight.data.companions import Annotate, Companions
+from safelight.data.config import DataConfig
+from safelight.data.folders import PictureFolder, gather
+from safelight.data.latents import LatentBatches
+from safelight.diffusion.denoiser import Denoiser
+from safelight.errors import SafelightError
+from safelight.models.control_plan import planned
+from safelight.models.controlnet import Controlled, Steering, even_weights
+from safelight.pictures import Levels
+from safelight.pipelines.annotate import annotator
+from safelight.train.beside import Beside, as_hint
+from safelight.train.latent_task import LatentTask, latent_objective
+from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.optim import autocast_dtype, prepare
+
+HINT = "hint"  # among a batch's extras
+
+
+def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
+    """Trains by a recipe of kind "control"; errors as `training.run_recipe`."""
+    device = choose_device(recipe.device)
+    pictures = gather(recipe.data)
+    say(f"Data: {pictures.summary()}.")
+    model = steerable(recipe.base)
+    condition = captions_to_conditioning(model, recipe.data)
+    unet, autoencoder = model.unet, model.autoencoder
+    check_sizes(recipe.data, autoencoder.factor)
+    with seeded(recipe.loop.seed):
+        try:
+            control = planned(recipe.control, unet, autoencoder.factor)
+        except ValueError as error:
+            raise SafelightError(f"[control] cannot be built: {error}") from error
+    basis = control_basis(model, control.shape)
+    check_basis(recipe.output, basis, resume=resume)
+    hints_of(recipe, pictures, recipe.data)  # raises now for a file that is not there
+    for frozen in (autoencoder, unet, *model.text_towers):
+        prepare(frozen, recipe.optim, device)
+        frozen.requires_grad_(False).eval()
+    say(f"ControlNet: {describe(control)}; it steers a U-Net of {describe(unet)}.")
+
+    cache = latents_of(
+        autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
+    )
+    hints = hints_of(recipe, cache.pictures, recipe.data)
+    batches = LatentBatches(
+        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: hints}
+    )
+    steered = Controlled(unet, [Steering(control, even_weights(control, 1.0))])
+    scheduler = model.scheduler
+    dtype = autocast_dtype(recipe.optim.precision, device)
+    denoiser = Denoiser(steered, scheduler.parameterization(), scheduler.schedule(), dtype)
+    plain = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), dtype)
+    task = LatentTask(
+        {"control": control},
+        denoiser,
+        condition,
+        latent_objective(recipe.objective, denoiser),
+        {HINT: Beside(as_hint)},
+    )
+    shown = Steered(denoiser, plain, condition, autoencoder)
+    preview = control_preview(shown, recipe.preview, cache, hints)
+
+    def export(step: int) -> None:
+        write_controlnet(recipe.output / MODEL, control)
+
+    return train(
+        task,
+        batches_from(batches.batch),
+        recipe.loop,
+        recipe.optim,
+        recipe.output,
+        device=device,
+        resume=resume,
+        hooks=Hooks(preview, export, lambda: keep_recipe(recipe, resume=resume)),
+        basis=basis,
+    )
+
+
+def hints_of(recipe: ControlRecipe, pictures: PictureFolder, config: DataConfig) -> Companions:
+    """The hints of a recipe's pictures.
+
+    Raises `SafelightError` for an unknown annotator, or a picture without a hint.
+    """
+    if recipe.hint.annotator is None:
+        return Companions(pictures, config, column=recipe.hint.column or "")
+    return Companions(pictures, config, annotate=_on_levels(recipe.hint.annotator))
+
+
+def _on_levels(name: str) -> Annotate:
+    annotate = annotator(name)
+
+    def of(levels: Levels) -> Levels:
+        return np.asarray(annotate(Image.fromarray(levels)))
+
+    return of
