@@ -1,0 +1,1 @@
+"""From a picture to the hint of a ControlNet, without weights."""
