@@ -1,7 +1,6 @@
 """Runs recipes of ControlNets: what steers a model that stays as it is."""
 
 import numpy as np
-import torch
 from PIL import Image
 
 from safelight.app.control_parts import captions_to_conditioning, steerable

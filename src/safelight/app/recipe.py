@@ -168,9 +168,7 @@ class ControlRecipe:
     kind: Literal["control"] = "control"
     control: ControlPlan = field(default_factory=ControlPlan)
     latents: Path | None = None
-    objective: ObjectiveConfig = field(
-        default_factory=lambda: ObjectiveConfig(caption_dropout=0.5)
-    )
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(caption_dropout=0.5))
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     device: str = "auto"
     optim: OptimConfig = field(default_factory=OptimConfig)

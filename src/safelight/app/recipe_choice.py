@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from safelight.app.latent_parts import conditioner
-from safelight.app.recipe import AutoencoderRecipe, LatentRecipe, Recipe, keys_of, overridden
+from safelight.app.recipe import AutoencoderRecipe, LatentRecipe, keys_of, overridden
 from safelight.app.running import (
     MODEL,
     check_sizes,
@@ -43,11 +43,14 @@ _MEMORY_SHARE = 0.6  # of what is free
 _HOURS = {"autoencoder": 1.5, "unet": 4.0}  # at most, whatever the folder's size
 
 
+ChosenRecipe: TypeAlias = AutoencoderRecipe | LatentRecipe
+
+
 @dataclass(frozen=True)
 class Choice:
     """Recipes to run one after the other, and why, in sentences for the user."""
 
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[ChosenRecipe, ...]
     reasons: tuple[str, ...]
 
 
@@ -92,7 +95,7 @@ def choose_recipes(folder: Path, output: Path, base: Path, overrides: Sequence[s
     verdict = "used as it is" if enough else f"fine-tuned first, being below {SUFFICIENT_PSNR:g} dB"
     reasons.append(f"The {whose} autoencoder gives {quality:.1f} dB on them: {verdict}.")
 
-    recipes: list[Recipe] = []
+    recipes: list[ChosenRecipe] = []
     if not enough and isinstance(autoencoder, Autoencoder):
         first = AutoencoderRecipe(
             output=output / AUTOENCODER,
@@ -139,7 +142,7 @@ def differing(values: Mapping[str, Value], defaults: Mapping[str, Value]) -> dic
     return found
 
 
-def shown(recipe: Recipe) -> str:
+def shown(recipe: ChosenRecipe) -> str:
     """A recipe as TOML, without what is as by default."""
     plain = replace(
         type(recipe)(output=recipe.output, data=DataConfig(recipe.data.folders)), kind=recipe.kind

@@ -1,4 +1,4 @@
-"""A second picture for each picture of a training: what a control network is shown, and the like."""
+"""A second picture for each of a training: what a ControlNet is shown, and the like."""
 
 import os
 from collections.abc import Callable

@@ -35,7 +35,7 @@ def planned(plan: ControlPlan, unet: UNet, factor: int) -> ControlNet:
     if 2 ** (len(hint_channels) - 1) != factor:
         raise ValueError(
             f"hint_channels has {len(hint_channels)} entries, which shrink a hint by "
-            f"{2 ** (len(hint_channels) - 1)}; the latents are {factor} times smaller than pictures."
+            f"{2 ** (len(hint_channels) - 1)}; latents are {factor} times smaller than pictures."
         )
     config = unet.config
     if plan.channels is None:

@@ -26,10 +26,8 @@ class Beside:
     null: Callable[[Tensor], Tensor] = torch.zeros_like
     dropout: float = 0.0
 
-    def to(
-        self, cond: Conditioning, value: Pixels, chances: Float[Tensor, " b"]
-    ) -> Conditioning:
-        """A conditioning with `value` in it, or its null in rows whose chance is below `dropout`."""
+    def to(self, cond: Conditioning, value: Pixels, chances: Float[Tensor, " b"]) -> Conditioning:
+        """A conditioning with `value` in it, or its null where the chance is below `dropout`."""
         if self.dropout:
             rows = (chances < self.dropout).reshape(-1, *[1] * (value.ndim - 1))
             value = torch.where(rows, self.null(value), value)

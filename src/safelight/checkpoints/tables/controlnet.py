@@ -40,7 +40,7 @@ class _Diffusers:
 def controlnet_config_from_diffusers(
     values: Mapping[str, Value], source: str = "controlnet/config.json"
 ) -> ControlNetConfig:
-    """Translates the configuration of one of the two classes; `SafelightError` if it is another kind."""
+    """Translates the configuration of either class; `SafelightError` if it is another kind."""
     own = {key: value for key, value in values.items() if key in to_dict(_Diffusers())}
     theirs = read_config(_Diffusers, own, {}, source)
     unet = {key: value for key, value in values.items() if key not in own}

@@ -1,0 +1,131 @@
+"""Trainings of ControlNets by recipe, on a tiny model."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from safelight.app.training import run_recipe
+from safelight.checkpoints.components import read_unet
+from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
+from safelight.errors import SafelightError
+from safelight.models.control_plan import ControlPlan, planned
+from safelight.models.controlnet import Controlled, Steering, even_weights
+from safelight.types import Conditioning
+from tiny_model import FACTOR, SIZE, write_tiny_model
+
+RECIPE = """
+kind = "control"
+output = "control"
+base = "model"
+data = {folders = [{path = "pictures"}], size = 32}
+[hint]
+column = "conditioning_image"
+[control]
+hint_channels = [4, 4, 8]
+[optim]
+lr = 3e-3
+warmup = 1
+[loop]
+steps = 4
+batch_size = 4
+tensorboard = false
+preview_every = 4
+[preview]
+columns = 2
+steps = 2
+"""
+NARROW = "control.channels=[16, 32]"
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, pictures with hints beside them, and a recipe."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("control")
+    write_tiny_model(folder / "model")
+    pictures = folder / "pictures"
+    (pictures / "hints").mkdir(parents=True)
+    rows = []
+    for i in range(6):
+        box = (4 + i, 6, 18 + i, 24)
+        picture, hint = Image.new("RGB", (SIZE, SIZE), "white"), Image.new("RGB", (SIZE, SIZE))
+        ImageDraw.Draw(picture).ellipse(box, fill="red")
+        ImageDraw.Draw(hint).ellipse(box, outline="white")
+        picture.save(pictures / f"{i}.png")
+        hint.save(pictures / "hints" / f"{i}.png")
+        name = f"hints/{i}.png"
+        rows.append({"file_name": f"{i}.png", "text": "a red cube", "conditioning_image": name})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (pictures / "metadata.jsonl").write_text(text)
+    (folder / "control.toml").write_text(RECIPE)
+    return folder
+
+
+def _bytes_in(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _outputs(model: Path, control: Path):
+    """What the U-Net gives alone, and with a ControlNet."""
+    unet, network = read_unet(model / "unet"), read_controlnet(control)
+    torch.manual_seed(1)
+    x, t = torch.randn(2, unet.config.in_channels, 8, 8), torch.tensor([500.0, 20.0])
+    cond = Conditioning(context=torch.randn(2, 5, unet.config.cross_attention_dim or 0))
+    hinted = Conditioning(context=cond.context, hints=(torch.rand(2, 3, 32, 32),))
+    steered = Controlled(unet, [Steering(network, even_weights(network, 1.0))])
+    with torch.no_grad():
+        return unet(x, t, cond), steered(x, t, hinted)
+
+
+@pytest.mark.parametrize("shape", [(), (NARROW,)], ids=["copied", "few channels"])
+def test_it_begins_as_the_base_and_leaves_that_as_it_is(workshop: Path, tmp_path: Path, shape):
+    before = _bytes_in(workshop / "model")
+    plan = ControlPlan(channels=(16, 32) if shape else None, hint_channels=(4, 4, 8))
+    unet = read_unet(workshop / "model/unet")
+    write_controlnet(tmp_path / "fresh", planned(plan, unet, FACTOR))
+    alone, steered = _outputs(workshop / "model", tmp_path / "fresh")
+    assert torch.equal(steered, alone)
+
+    whole = tmp_path / "whole"
+    run_recipe(workshop / "control.toml", (f'output="{whole}"', *shape))
+    alone, steered = _outputs(workshop / "model", whole / "model")
+    assert not torch.allclose(steered, alone, atol=1e-4)
+    assert _bytes_in(workshop / "model") == before
+    with Image.open(whole / "previews/step_0000004.png") as preview:
+        assert preview.size == (2 * SIZE, 3 * SIZE)  # hint, steered, alone
+
+    halves = tmp_path / "halves"
+    run_recipe(workshop / "control.toml", (f'output="{halves}"', "loop.steps=2", *shape))
+    run_recipe(workshop / "control.toml", (f'output="{halves}"', *shape), resume=True)
+    states = [read_controlnet(folder / "model").state_dict() for folder in (whole, halves)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_annotators_and_recomputation_and_several_shapes(workshop: Path, tmp_path: Path):
+    pytest.importorskip("cv2")
+    changed = ('hint={annotator = "canny"}', "optim.recompute=true", "data.flip=true")
+    outcome = run_recipe(workshop / "control.toml", (f'output="{tmp_path}"', *changed))
+    assert outcome.step == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ('hint={column = "depth"}', "has no 'depth' in its metadata"),
+        ('hint={annotator = "cany"}', "canny"),
+        ("hint={}", "should name an annotator"),
+        ("control.channels=[16]", "1 entries for 2 levels"),
+        ("control.channels=[12, 32]", "multiples of 8"),
+        ("control.hint_channels=[4, 4]", "shrink a hint by 2"),
+        ('preview.prompts=["a"]', "preview.prompts do not go"),
+    ],
+)
+def test_a_recipe_that_cannot_work_ends_in_one_line(workshop, tmp_path, changed, message):
+    with pytest.raises(SafelightError, match=message):
+        run_recipe(workshop / "control.toml", (f'output="{tmp_path / "out"}"', changed))
+    assert not (tmp_path / "out").exists()
