@@ -29,20 +29,34 @@ OPENPOSE = (
 """OpenPose's 18 points, in its order."""
 
 
-def depth_hint(metadata: Path, row: Row) -> Image.Image:
+def nearness(folder: Path, row: Row) -> np.ndarray:
+    """A scene's inverse depth, (h, w), from 0 (far) to 1 (near)."""
+    steps = np.asarray(Image.open(folder / str(row["depth"])), dtype=np.float64)
+    inverse = 1 / steps.clip(1)
+    return (inverse - inverse.min()) / np.ptp(inverse)
+
+
+def read_points(folder: Path, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """A person's key points in OpenPose's order, (18, 2) as parts of the picture, and which of them
+    are in sight, (18,).
+    """
+    points = json.loads((folder / str(row["keypoints"])).read_text(encoding="utf-8"))
+    rows = [points[name] for name in OPENPOSE]
+    return np.array([row[:2] for row in rows]) / PICTURE, np.array([row[3] for row in rows])
+
+
+def depth_hint(folder: Path, row: Row) -> Image.Image:
     """Inverse depth from black (far) to white (near), as MiDaS gives it and ControlNets take it."""
-    steps = np.asarray(Image.open(metadata.parent / str(row["depth"])), dtype=np.float64)
-    nearness = 1 / steps.clip(1)
-    nearness = (nearness - nearness.min()) / np.ptp(nearness)
-    return Image.fromarray(np.rint(nearness * 255).astype(np.uint8)).convert("RGB")
+    levels = np.rint(nearness(folder, row) * 255).astype(np.uint8)
+    return Image.fromarray(levels).convert("RGB")
 
 
-def pose_hint(metadata: Path, row: Row) -> Image.Image:
+def pose_hint(folder: Path, row: Row) -> Image.Image:
     """The person's key points that are in sight, as OpenPose draws them."""
-    points = json.loads((metadata.parent / str(row["keypoints"])).read_text(encoding="utf-8"))
+    spots, in_sight = read_points(folder, row)
     person = [
-        Keypoint(points[name][0] / PICTURE, points[name][1] / PICTURE) if points[name][3] else None
-        for name in OPENPOSE
+        Keypoint(float(x), float(y)) if seen else None
+        for (x, y), seen in zip(spots, in_sight, strict=True)
     ]
     return draw_pose([person], (PICTURE, PICTURE))
 
@@ -64,7 +78,7 @@ def write(
             if has not in row:
                 continue
             name = f"{split}-{row['file_name']}"
-            draw(metadata, row).save(folder / name)
+            draw(metadata.parent, row).save(folder / name)
             for key in ("file_name", "depth", "segmentation", "keypoints"):
                 if key in row:
                     row[key] = os.path.relpath(scenes / split / str(row[key]), folder)

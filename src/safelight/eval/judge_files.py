@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -13,10 +14,12 @@ from safelight.checkpoints.rules import Rule, Table, load_into
 from safelight.config import from_dict, read_json, to_dict
 from safelight.errors import SafelightError
 from safelight.eval.caption_ranker import CaptionRanker, CaptionRankerConfig, PlacedFeatures
+from safelight.eval.hint_judges import DepthJudge, HintJudgeConfig, PoseJudge
 from safelight.eval.scene_judge import SceneJudge, SceneJudgeConfig
 from safelight.models.features import EfficientNetLite0
 from safelight.models.tokenizer import ClipTokenizer
 
+H = TypeVar("H", DepthJudge, PoseJudge)
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _AS_IS = Table((Rule("{name}", "{name}"),))
 
@@ -31,6 +34,19 @@ def load_scene_judge(folder: Path) -> SceneJudge:
     """Reads a scene judge; `SafelightError` if the folder does not hold one."""
     judge = SceneJudge(from_dict(SceneJudgeConfig, read_json(_config(folder)), str(folder)))
     _load(judge, folder, "a scene judge")
+    return judge
+
+
+def save_hint_judge(judge: DepthJudge | PoseJudge, folder: Path) -> None:
+    """Writes the folder of a judge of depth or poses, whole or not at all."""
+    with replacing_folder(folder) as temporary:
+        _write(temporary, judge.config, judge.state_dict())
+
+
+def load_hint_judge(folder: Path, kind: type[H]) -> H:
+    """Reads a judge of depth or poses; `SafelightError` if the folder does not hold one."""
+    judge = kind(from_dict(HintJudgeConfig, read_json(_config(folder)), str(folder)))
+    _load(judge, folder, f"a {kind.__name__}")
     return judge
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
+from safelight.eval.pixel_network import PixelNetwork
 from safelight.eval.scene_truth import FoundObject
 
 DENSE = 0.0012
@@ -51,40 +52,18 @@ class SceneLabels:
     offset: Float[Tensor, "b 2 h w"]
 
 
-class SceneJudge(nn.Module):
-    """A U-Net (Ronneberger et al. 2015) of half a million parameters, with three maps as output.
-
-    It works on 2 x 2 pixels at a time; skips are added, which is cheaper than joining them.
-    """
+class SceneJudge(PixelNetwork):
+    """A `PixelNetwork` of half a million parameters, with three maps as output."""
 
     def __init__(self, config: SceneJudgeConfig):
-        super().__init__()
+        outputs = (1 + len(config.shapes), len(config.colours), 2)
+        super().__init__(config.channels, sum(outputs))
         self.config = config
-        first, *deeper = config.channels
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _block(12, first), _block(first, first))
-        self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
-        channels = first
-        for out in deeper:
-            self.down.append(nn.Sequential(_block(channels, out, stride=2), _block(out, out)))
-            self.up.insert(
-                0, nn.Sequential(nn.Conv2d(out, channels, 1), nn.Upsample(scale_factor=2))
-            )
-            channels = out
-        self.join = nn.ModuleList(_block(width, width) for width in config.channels[-2::-1])
-        self._outputs = (1 + len(config.shapes), len(config.colours), 2)
-        self.head = nn.Sequential(nn.Conv2d(first, 4 * sum(self._outputs), 1), nn.PixelShuffle(2))
+        self._outputs = outputs
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> SceneMaps:
         """The maps of pictures in [-1, 1] whose sides are multiples of 2 per level."""
-        x = self.stem(pixels)
-        skips: list[Tensor] = []
-        for down in self.down:
-            skips.append(x)
-            x = down(x)
-        for up, join in zip(self.up, self.join, strict=True):
-            x = join(up(x) + skips.pop())
-        shape, colour, offset = self.head(x).split(self._outputs, dim=1)
+        shape, colour, offset = self.maps(pixels).split(self._outputs, dim=1)
         return SceneMaps(shape, colour, offset)
 
     def loss(self, pixels: Float[Tensor, "b 3 h w"], labels: SceneLabels) -> Float[Tensor, ""]:
@@ -199,11 +178,3 @@ def make_labels(
             offset[i, 0][mask] = (centre_x - xs).expand(height, width)[mask]
             offset[i, 1][mask] = (centre_y - ys)[:, None].expand(height, width)[mask]
     return SceneLabels(shape, colour, offset)
-
-
-def _block(channels: int, out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 3, stride, padding=1, bias=False),
-        nn.GroupNorm(min(8, out), out),
-        nn.SiLU(),
-    )

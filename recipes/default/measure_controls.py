@@ -1,0 +1,204 @@
+"""What the bundled controls do, measured: `python measure_controls.py` after their trainings.
+
+For each kind 200 held-out hints: pictures made under control, and with the same prompts and seeds
+without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet distance), and
+to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with what was made
+of them to docs/samples/.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from held_out import HERE
+from judge_hints import depths, poses
+from PIL import Image
+from torch import Tensor
+
+import safelight
+from safelight.checkpoints.atomic import write_text
+from safelight.checkpoints.controlnet import read_controlnet
+from safelight.checkpoints.features import load_features
+from safelight.data.companions import Companions
+from safelight.data.config import DataConfig, FolderConfig
+from safelight.data.folders import PictureFolder
+from safelight.diffusion.denoiser import Denoiser
+from safelight.diffusion.guidance import cfg
+from safelight.eval.distances import frechet_distance, pooled_features
+from safelight.eval.edges import edge_f1
+from safelight.eval.hint_judges import DepthJudge, PoseJudge, pck
+from safelight.eval.judge_files import load_caption_ranker, load_hint_judge, load_scene_judge
+from safelight.eval.judges import CaptionVerdicts, Judge, SceneVerdicts, rates
+from safelight.eval.pictures import PictureSet, read_pictures
+from safelight.models.controlnet import Controlled, ControlNet, Steering, even_weights
+from safelight.pictures import Levels, to_image
+from safelight.pipelines.annotate import annotator
+from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.request import Request
+from safelight.pipelines.sampling import text_conditioner
+from safelight.rng import SeededNoise
+from safelight.train.beside import as_hint
+
+COUNT, BATCH, SHOWN = 200, 50, 10
+SETS = {
+    "canny": (("emoji", "emoji/held_out", 100), ("scenes", "scenes/held_out_pictures", 100)),
+    "scribble": (("emoji", "emoji/held_out", 100), ("scenes", "scenes/held_out_pictures", 100)),
+    "depth": (("scenes", "hints/depth/held_out", COUNT),),
+    "pose": (("people", "hints/pose/held_out", COUNT),),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Real pictures with the hints made of them, (n, 3, h, w) in [-1, 1] both."""
+
+    real: PictureSet
+    hints: Tensor
+
+
+def asked(pictures: Path, kind: str, folder: str, count: int, size: int) -> Asked:
+    """Held-out pictures of a folder, and their hints."""
+    real = read_pictures(pictures / folder, size, most=count)
+    config = DataConfig((FolderConfig(pictures / folder),), size=size)
+    found = PictureFolder(real.items)
+    if kind in ("canny", "scribble"):
+        companions = Companions(found, config, annotate=levels_by(kind))
+    else:
+        companions = Companions(found, config, column="conditioning_image")
+    rows = [companions.of(i, (size, size), False, 0) for i in range(len(real.items))]
+    levels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
+    return Asked(real, levels / 127.5 - 1)
+
+
+def levels_by(kind: str) -> Callable[[Levels], Levels]:
+    """An annotator from levels to levels."""
+    annotate = annotator(kind)
+    return lambda levels: np.asarray(annotate(Image.fromarray(levels)))
+
+
+@torch.inference_mode()
+def make(pipeline: ImagePipeline, control: ControlNet | None, wanted: Asked) -> Tensor:
+    """A picture for each hint's prompt, at the model's own settings, in [-1, 1]."""
+    folder, settings = pipeline.folder, pipeline.settle(Request(""))
+    scheduler = folder.scheduler.with_sampler(settings.sampler)
+    text, vae = text_conditioner(folder, pipeline.kind), folder.autoencoder
+    network = folder.unet
+    if control is not None:
+        network = Controlled(network, [Steering(control, even_weights(control, 1.0))])
+    denoiser = Denoiser(network, scheduler.parameterization(), scheduler.schedule())
+    sigmas, rows = scheduler.sigmas(settings.steps), []
+    for first in range(0, len(wanted.hints), BATCH):
+        prompts = wanted.real.prompts[first : first + BATCH]
+        cond, uncond = text(prompts), text([""] * len(prompts))
+        if control is not None:
+            hint = wanted.hints[first : first + BATCH]
+            cond, uncond = as_hint(cond, hint), as_hint(uncond, hint)
+        noise = SeededNoise(list(range(first, first + len(prompts))))
+        shape = (len(prompts), folder.unet.config.out_channels, *sides(wanted, vae.factor))
+        x = noise(shape, 0) * scheduler.initial_scale(sigmas)
+        solve = scheduler.solver(settings.steps)
+        z = solve(cfg(denoiser, cond, uncond, settings.scale), x, sigmas, noise=noise)
+        rows.append(vae.decode(vae.unscale(z)).float().clamp(-1, 1))
+    return torch.cat(rows)
+
+
+def sides(wanted: Asked, factor: int) -> tuple[int, int]:
+    """Height and width of the latents."""
+    height, width = wanted.hints.shape[-2:]
+    return height // factor, width // factor
+
+
+def held_to_hint(kind: str, wanted: Asked, judges: Path) -> Callable[[Tensor], float]:
+    """How well pictures hold to the hints: edge F1 or PCK (higher is better), or depth error."""
+    if kind == "depth":
+        depth, nearness = load_hint_judge(judges / "depth", DepthJudge), depths(wanted.real.items)
+        return lambda made: float(depth.errors(made, nearness).mean())
+    if kind == "pose":
+        pose, truth = load_hint_judge(judges / "pose", PoseJudge), poses(wanted.real.items)
+        return lambda made: float(pck(pose.find(made), *truth).mean())
+    annotate = levels_by(kind)
+
+    def edges(made: Tensor) -> float:
+        scores = []
+        for picture, hint in zip(made, wanted.hints, strict=True):
+            own = annotate(np.array(to_image(picture))).max(axis=2) > 127
+            scores.append(edge_f1(own, hint.amax(dim=0).numpy() > 0))
+        return float(np.nanmean(scores))
+
+    return edges
+
+
+def verdicts(subject: str, wanted: Asked, judges: Path) -> Judge | None:
+    """The judge of what the prompts ask for, if there is one."""
+    if subject == "emoji":
+        return CaptionVerdicts(load_caption_ranker(judges / "captions"), wanted.real.prompts)
+    if subject == "scenes":
+        return SceneVerdicts(load_scene_judge(judges / "scenes"))
+    return None
+
+
+def following(judge: Judge | None, made: Tensor, wanted: Asked) -> float:
+    """The part of the pictures that is what was asked; nan without a judge."""
+    if judge is None:
+        return math.nan
+    rate = rates(judge(made, wanted.real.items)).get(judge.main)
+    return math.nan if rate is None else rate.part
+
+
+def sheet(wanted: Asked, with_control: Tensor, without: Tensor) -> Image.Image:
+    """Hints above what was made of them, above the hint laid over that, above no control."""
+    places = torch.linspace(0, len(with_control) - 1, SHOWN).round().long()
+    over = torch.maximum(with_control * 0.5 - 0.5, wanted.hints)
+    rows = [wanted.hints, with_control, over, without]
+    joined = torch.cat([torch.cat(list(row[places]), dim=2) for row in rows], dim=1)
+    image = to_image(joined)
+    return image.resize((image.width * 3 // 2, image.height * 3 // 2), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    """Measures every control that has been trained."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
+    parser.add_argument("--kinds", nargs="*", default=list(SETS))
+    arguments = parser.parse_args()
+    pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
+    size = pipeline.settle(Request("")).width
+    pooled = load_features("efficientnet-lite0").pooled
+    path = arguments.work / "controls" / "report.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for kind in arguments.kinds:
+        control = read_controlnet(arguments.work / "controls" / kind / "model").eval()
+        report[kind] = {}
+        for subject, folder, count in SETS[kind]:
+            wanted = asked(arguments.work / "pictures", kind, folder, count, size)
+            made = {
+                "on": make(pipeline, control, wanted, 0),
+                "off": make(pipeline, None, wanted, 0),
+            }
+            made["real"] = wanted.real.pixels
+            hold, judge = held_to_hint(kind, wanted, judges), verdicts(subject, wanted, judges)
+            real = pooled_features(pooled, wanted.real.pixels)
+            report[kind][subject] = {
+                name: {
+                    "hint": round(hold(pixels), 4),
+                    "frechet": round(frechet_distance(pooled_features(pooled, pixels), real), 2),
+                    "following": round(following(judge, pixels, wanted), 4),
+                    "pictures": len(pixels),
+                }
+                for name, pixels in made.items()
+            }
+            print(kind, subject, json.dumps(report[kind][subject]), flush=True)
+            name = f"control_{kind}_{subject}.png"
+            sheet(wanted, made["on"], made["off"]).save(arguments.samples / name, optimize=True)
+    write_text(path, json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
