@@ -1,10 +1,15 @@
 """`safelight annotate`: the hint in a file, or one line that says why not."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from safelight.app.cli import main
+from safelight.app.commands.annotate import annotate
+from safelight.pipelines.annotate import KINDS, kind_of
 
 cv2 = pytest.importorskip("cv2")
 
@@ -25,6 +30,15 @@ def test_a_hint_is_written_and_named(photo, tmp_path, capsys):
     edges = cv2.Canny(np.asarray(Image.open(photo)), 20, 40.5)
     assert edges.any()
     assert (np.asarray(Image.open(hint)) == edges[..., None]).all()
+
+
+def test_the_page_and_the_help_name_every_kind():
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE)
+    assert sorted(kind for kind, _ in rows) == list(KINDS)
+    aliases = [(alias, kind) for kind, cell in rows for alias in re.findall(r"`(\w+)`", cell)]
+    assert [(alias, kind_of(alias)) for alias, _ in aliases] == aliases
+    assert [kind for kind in KINDS if kind not in (annotate.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def _read(kind: str, source: str, device: torch.device | str) -> _Network:
         model: Any = getattr(library, kind).from_pretrained(place, use_safetensors=True)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise SafelightError(
-            f"Cannot read the network {source}: {first_line(error)} Give the folder of one that "
-            "transformers wrote, with safetensors."
+            f"Cannot read the network {source} ({first_line(error)}). Give the folder of one that "
+            "transformers wrote, with safetensors, or its name on the hub."
         ) from error
     return _Network(model.eval().to(device), processor)
