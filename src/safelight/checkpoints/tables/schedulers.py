@@ -10,6 +10,7 @@ from typing import Literal
 from safelight.config import Value
 from safelight.diffusion.noise_schedule import BetaSchedule, Between
 from safelight.diffusion.sigmas import Spacing
+from safelight.errors import SafelightError
 
 Levels = Literal["betas", "flow", "edm"]
 """Where a class's noise levels come from: a table of betas, a rectified flow, or a range of sigma
@@ -289,6 +290,18 @@ CLASSES: Mapping[str, SchedulerClass] = {
         },
     ),
 }
+
+
+def check_class(name: str, levels: Levels) -> None:
+    """Raises `SafelightError` if a sampler's name is that of diffusers' class for a flow or EDM,
+    and the model has other noise levels.
+    """
+    kind = {known.lower(): kind for known, kind in CLASSES.items()}.get(name.lower())
+    if kind is not None and kind.levels not in ("betas", levels):
+        raise SafelightError(
+            f"The sampler {name} is for noise levels of the kind {kind.levels}, this model's are "
+            f"{levels}; its method by itself is {kind.sampler}."
+        )
 
 
 def _class_of_sampler(levels: Levels) -> dict[str, str]:
