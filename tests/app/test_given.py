@@ -113,6 +113,14 @@ def test_a_mask_keeps_the_rest_and_the_picture_comes_again(model_folder, photo, 
     assert (np.asarray(Image.open(tmp_path / "a-rerun.png")) == made).all()
 
 
+def test_a_mask_that_leaves_nothing_to_make_is_told(model_folder, photo, tmp_path, capsys):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (26, 35), 127).save(mask)
+    options = ["--model", str(model_folder), "--image", str(photo), "--mask", str(mask)]
+    assert main(["generate", "a red cube", *options]) == 2
+    assert "The mask is black, so that nothing would be made anew" in capsys.readouterr().err
+
+
 def test_margins_and_a_second_pass_come_again(model_folder, photo, tmp_path, capsys):
     wide = ("--image", str(photo), "--outpaint", "left=3,bottom=5")
     large = ("--hires", "1.5", "--hires-strength", "0.5", "--hires-upscaler", "lanczos")

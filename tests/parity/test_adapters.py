@@ -11,9 +11,11 @@ from safelight.checkpoints.adapters import adapter_files, networks, read_adapter
 from safelight.checkpoints.files import write_state
 from safelight.checkpoints.folder import read_folder
 from safelight.checkpoints.rules import their_name
+from safelight.checkpoints.tables.clip import CLIP_TEXT
 from safelight.checkpoints.tables.compvis import unet_table
+from safelight.checkpoints.tables.unet import UNET
 from safelight.errors import SafelightError
-from safelight.nn.lora import eject, fused, inject, set_strength
+from safelight.nn.lora import adaptable, eject, fused, inject, set_strength
 from safelight.types import Conditioning
 
 from .conftest import relative_error
@@ -344,3 +346,48 @@ def test_pefts_own_folder(pair, stabilised, tmp_path):
     (tmp_path / "peft/adapter_config.json").write_text('{"peft_type": "LOHA"}')
     with pytest.raises(SafelightError, match="LOHA"):
         read_adapter(file, ours)
+
+
+def test_what_comfyui_saves(pair, tmp_path):
+    """Differences as ComfyUI names them: W + up @ down + diff, of the U-Net and of every tower."""
+    _, _, ours = pair
+    state, wanted = {}, {}
+    compvis = unet_table(ours.unet.config)
+    for network, module in networks(ours).items():
+        for number, (path, layer) in enumerate(adaptable(module)):
+            if number % 9 > 1:
+                continue
+            if network == "unet":
+                theirs = their_name(UNET, f"{path}.weight")
+                name = "diffusion_model." + their_name(compvis, theirs)
+            else:
+                tower = "clip_g" if network == "text_encoder_2" else "clip_l"
+                start = "text_encoders." if number else ""
+                name = f"{start}{tower}.transformer.{their_name(CLIP_TEXT, f'{path}.weight')}"
+            name = name.removesuffix(".weight")
+            if number % 9:
+                state[f"{name}.diff"] = torch.randn_like(layer.weight)
+                wanted[network, path] = state[f"{name}.diff"].flatten(1)
+            else:
+                down, up = (
+                    torch.randn(2, *layer.weight.shape[1:]),
+                    torch.randn(len(layer.weight), 2),
+                )
+                state |= {
+                    f"{name}.lora_down.weight": down,
+                    f"{name}.lora_up.weight": up.reshape(-1, 2, *(1,) * (down.ndim - 2)),
+                }
+                wanted[network, path] = up @ down.flatten(1)
+    write_state(tmp_path / "a.safetensors", state)
+    adapter = read_adapter(tmp_path / "a.safetensors", ours)
+    assert adapter.layout == "LoRA and difference"
+    assert adapter.layers == len(wanted)
+    assert adapter.deltas.keys() == networks(ours).keys()
+    for (network, path), addition in wanted.items():
+        base = networks(ours)[network].get_submodule(path).weight
+        made = adapter.deltas[network][path].applied(base, base, 0.5)
+        torch.testing.assert_close(made, base + 0.5 * addition.reshape(base.shape))
+    state[f"{name}.diff_b"] = torch.zeros(3)
+    write_state(tmp_path / "b.safetensors", state)
+    with pytest.raises(SafelightError, match=r"differences of biases .*diff_b"):
+        read_adapter(tmp_path / "b.safetensors", ours)

@@ -16,6 +16,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
+    PNDMScheduler,
     StableDiffusionDepth2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -102,8 +103,11 @@ def _pipeline(kind, text, unet, scheduler=None, **parts):
     return pipeline
 
 
+OWN = {DDIMScheduler: {"clip_sample": False}, PNDMScheduler: {"skip_prk_steps": True}}
+
+
 def _options(scheduler):
-    return BETAS | ({"clip_sample": False} if scheduler is DDIMScheduler else {})
+    return BETAS | OWN.get(scheduler, {})
 
 
 def _their_picture(pipeline, **options):
@@ -190,7 +194,8 @@ def test_an_xl_inpainting_model_makes_diffusers_picture(text, image, mask, stren
 
 
 @pytest.mark.parametrize(
-    "scheduler", [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDIMScheduler]
+    "scheduler",
+    [EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, DDIMScheduler, PNDMScheduler],
 )
 @pytest.mark.parametrize("strength", [0.84, 0.5])
 def test_an_ordinary_model_inpaints_as_in_diffusers(
@@ -373,6 +378,34 @@ def test_a_picture_to_begin_from_gives_diffusers_picture(
     _agree(_our_picture(theirs, tmp_path, image=image, strength=strength), wanted)
 
 
+PNDM = [
+    # diffusers' pipelines cut its list of times, in which the second stands twice
+    *((strength, steps, {}) for strength in (0.3, 0.5, 0.75, 1.0) for steps in (6, 7)),
+    (0.5, 2, {}),  # the second time's two calls alone
+    (0.7, 6, {"prediction_type": "v_prediction"}),
+    (0.7, 7, {"timestep_spacing": "trailing"}),
+    (0.7, 6, {"timestep_spacing": "linspace", "set_alpha_to_one": True}),
+]
+
+
+@pytest.mark.parametrize(("strength", "steps", "options"), PNDM)
+@pytest.mark.parametrize("channels", [0, 9])  # 0 begins from a picture without a mask
+def test_plms_from_a_later_step_gives_diffusers_picture(
+    text, image, mask, channels, strength, steps, options, tmp_path
+):
+    kind = StableDiffusionInpaintPipeline if channels else StableDiffusionImg2ImgPipeline
+    scheduler = PNDMScheduler(**_options(PNDMScheduler), **options)
+    theirs = _pipeline(kind, text, small_unet(channels or 4), scheduler)
+    same = {"image": image, "strength": strength}
+    size = {"mask_image": mask, "height": 40, "width": 36} if channels else {}
+    wanted = _their_picture(theirs, num_inference_steps=steps, **same, **size)
+    if channels:
+        made = _our_picture(theirs, tmp_path, mask=mask, mask_blur=0, steps=steps, **same)
+        _agree_inside(made, wanted, image, mask)
+    else:
+        _agree(_our_picture(theirs, tmp_path, steps=steps, **same), wanted)
+
+
 def _refiner(text, scheduler=None):
     return _pipeline(
         StableDiffusionXLImg2ImgPipeline,
@@ -392,11 +425,18 @@ def test_the_refiner_makes_diffusers_picture(text, image, tmp_path):
     _agree(_our_picture(theirs, tmp_path, image=image, strength=0.5), wanted)
 
 
-@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
-@pytest.mark.parametrize("at", [0.5, 0.8])
+@pytest.mark.parametrize(
+    ("scheduler", "at"),
+    [
+        *((EulerDiscreteScheduler, at) for at in (0.5, 0.8)),
+        *((DPMSolverMultistepScheduler, at) for at in (0.5, 0.8)),
+        *((PNDMScheduler, at) for at in (0.1, 0.2, 0.5, 0.9)),
+    ],
+)
 def test_a_base_hands_over_to_the_refiner_as_in_diffusers(text, scheduler, at, tmp_path):
-    base = _pipeline(StableDiffusionXLPipeline, text, small_xl_unet(), scheduler(**BETAS))
-    refiner = _refiner(text, scheduler(**BETAS))
+    options = _options(scheduler)
+    base = _pipeline(StableDiffusionXLPipeline, text, small_xl_unet(), scheduler(**options))
+    refiner = _refiner(text, scheduler(**options))
     refiner.vae = base.vae
     options = {
         "negative_prompt": NEGATIVE,

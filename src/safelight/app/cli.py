@@ -3,14 +3,24 @@
 import os
 import sys
 from collections.abc import Sequence
+from typing import cast
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from safelight import __version__
 from safelight.errors import SafelightError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+
+def _converted(kind: object, tokens: Sequence[Token]) -> object:
+    """As cyclopts, which would round what is no whole number."""
+    if kind is int:
+        for token in tokens:
+            int(token.value)
+    return cast(object, convert(kind, tokens))
+
 
 app = App(
     name="safelight",
@@ -21,6 +31,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(converter=_converted),
 )
 # Each command's module and function, and its help, whose first line the list of commands shows.
 _COMMANDS = {

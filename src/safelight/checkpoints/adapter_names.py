@@ -59,6 +59,7 @@ def _unet_names(theirs: str, compvis: str) -> Iterator[str]:
     for name in (theirs, compvis):
         yield f"lora_unet_{name.replace('.', '_')}"
         yield f"lycoris_{name.replace('.', '_')}"
+    yield f"diffusion_model.{compvis}"  # ComfyUI's
     block, attention, layer = theirs.partition(".attn1.")
     if not attention:
         block, attention, layer = theirs.partition(".attn2.")
@@ -72,6 +73,10 @@ def _text_names(theirs: str, path: str, network: str, *, alone: bool) -> Iterato
     if ".self_attn." in theirs:  # diffusers' older names, beside attention processors
         block, _, layer = theirs.rpartition(".")
         yield f"{network}.{block}.to_{layer.removesuffix('_proj')}"
+    tower = "clip_g" if network == "text_encoder_2" else "clip_l"
+    for start in (tower, "clip_h") if alone else (tower,):  # ComfyUI's; clip_h is SD 2's
+        yield f"text_encoders.{start}.transformer.{theirs}"
+        yield f"{start}.transformer.{theirs}"
     numbered = "lora_te2" if network == "text_encoder_2" else "lora_te1"
     for start in (numbered, "lora_te") if alone else (numbered,):
         yield f"{start}_{theirs.replace('.', '_')}"

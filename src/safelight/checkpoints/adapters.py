@@ -1,4 +1,5 @@
-"""LoRA, DoRA, LoHa and LoKr files, in the layouts of kohya, diffusers and peft, for a given model.
+"""LoRA, DoRA, LoHa and LoKr files, and whole differences, in the layouts of kohya, diffusers, peft
+and ComfyUI, for a given model.
 
 A file's names are matched with those of the model's own layers, each spelled in every layout; so a
 file of another family is told by the first layer that the model has not.
@@ -22,7 +23,7 @@ from safelight.checkpoints.folder import Folder, text_names
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.config import read_json
 from safelight.errors import SafelightError, first_line
-from safelight.nn.deltas import Addition, Decomposed, Hadamard, Kronecker, LowRank
+from safelight.nn.deltas import Addition, Decomposed, Hadamard, Kronecker, LowRank, Whole
 from safelight.nn.lora import eject, fused, inject
 
 _PARTS = {
@@ -40,6 +41,7 @@ _PARTS = {
     "_lora.down.weight": "down",
     "_lora.up.weight": "up",
     ".alpha": "alpha",
+    ".diff": "diff",
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_magnitude_vector.default": "magnitude",
@@ -51,12 +53,13 @@ _PARTS = {
 }
 """How a layer's tensors end, and what they are."""
 _KINDS = (
+    ("diff",),
     ("down", "up", "mid"),
     ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
     ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
 )
 """The parts that belong together."""
-_UNSUPPORTED = {".diff": "whole differences", ".diff_b": "biases"}
+_UNSUPPORTED = {".diff_b": "differences of biases"}
 _UNDERSCORED = ("lora_unet_", "lora_te")
 """How names without dots begin."""
 _METADATA = "lora_adapter_metadata"
@@ -250,6 +253,8 @@ def _addition(
         divisor = math.sqrt(rank) if told.stabilised(place) else rank
         scale = 1.0 if alpha is None else alpha / divisor
         return "LoRA", LowRank(down, up, scale, known.get("mid"))
+    if "diff" in known:  # whose alpha, if any, says nothing
+        return "difference", Whole(known["diff"])
     if "hada_w1_a" in known:
         cores = None
         if "hada_t1" in known:

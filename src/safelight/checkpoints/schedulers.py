@@ -16,20 +16,18 @@ from safelight.checkpoints.tables.schedulers import (
     CLASSES,
     PREDICTIONS,
     SDE_OF,
-    BetaSchedule,
     Levels,
     SchedulerClass,
 )
 from safelight.diffusion.noise_schedule import (
+    BetaSchedule,
     Between,
     DiscreteSchedule,
     EdmSchedule,
     FlowSchedule,
     NoiseSchedule,
-    cosine_betas,
-    linear_betas,
+    betas_by_law,
     rescale_zero_terminal_snr,
-    scaled_linear_betas,
 )
 from safelight.diffusion.parameterization import Parameterization, by_name, edm
 from safelight.diffusion.samplers import SAMPLERS, Sampler, sampler_name
@@ -43,6 +41,7 @@ from safelight.diffusion.sigmas import (
     karras_sigmas,
     lcm_sigmas,
     model_sigmas,
+    pndm_calls,
     solver_flow_sigmas,
     tcd_landings,
     unipc_flow_sigmas,
@@ -274,24 +273,31 @@ class SchedulerConfig:
         """The sampler for `sigmas(steps)`, or for a `span` of those steps, with what diffusers'
         class does unlike its paper.
 
-        Differs from diffusers in PLMS from a later step on, whose first step there is not Heun's.
-
         Raises `SafelightError` if the model's sampler is none of ours.
         """
         name, settles = self.sampler, span.stop is None
         if name == "plms":
             velocity = self.levels == "betas" and self.prediction == "v_prediction"
-            return partial(sample_plms, velocity=velocity)
+            return partial(sample_plms, velocity=velocity, calls=self._pndm_calls(steps, span))
         if name in _MULTISTEP and not settles:
             return partial(_MULTISTEP[name], lower_order_final=False)
         if name in _ORDERED:
             return partial(_ORDERED[name], order=self.solver_order, lower_order_final=settles)
         if name == "ddim" and self.levels == "betas" and self.chosen is None:
-            return partial(sample_ddim, landings=self._ddim_landings(steps)[span])
+            return partial(sample_ddim, landings=self._laid_out(ddim_landings, steps)[span])
         if name == "tcd" and self.levels == "betas":
             landings = tcd_landings(self._table(), self.sigmas(steps))
             return partial(sample_tcd, landings=landings[span])
         return SAMPLERS[name]
+
+    def beginning(self, steps: int, start: int) -> float:
+        """The level that a picture is noised to which goes on from step `start` of so many."""
+        calls = self._pndm_calls(steps, slice(start, None))
+        return (self.sigmas(steps)[start] if calls is None else calls[0, 0]).item()
+
+    def place_of(self, step: int) -> int:
+        """The step that a run is to start at for the level of `step`, from a second step on."""
+        return step + 1 if self._is_pndm and step > 1 else step
 
     def initial_scale(self, sigmas: Float[Tensor, " n"]) -> float:
         """What standard normal noise is multiplied by to be x at the first of `sigmas`.
@@ -335,9 +341,22 @@ class SchedulerConfig:
             return exponential_sigmas
         return beta_sigmas if self.use_beta_sigmas else None
 
-    def _ddim_landings(self, steps: int) -> Float[Tensor, " n"]:
+    @property
+    def _is_pndm(self) -> bool:
+        return self.sampler == "plms" and self.levels == "betas" and self.chosen is None
+
+    def _pndm_calls(self, steps: int, span: slice) -> Float[Tensor, "m 3"] | None:
+        """Those of diffusers' class; None for another sampler, and at levels of other origin."""
+        if not self._is_pndm:
+            return None
+        start, stop = span.start or 0, span.stop
+        calls = self._laid_out(partial(pndm_calls, start=start), steps)
+        return calls if stop is None else calls[: stop + 1 if stop > 1 else 1]
+
+    def _laid_out(self, layout: Callable[..., Tensor], steps: int) -> Tensor:
+        """The levels of a `layout` that diffusers' class goes by beside `sigmas`."""
         schedule = self._table()
-        return ddim_landings(
+        return layout(
             schedule,
             steps,
             self.spacing,
@@ -351,7 +370,9 @@ class SchedulerConfig:
         )
 
     def _table(self) -> DiscreteSchedule:
-        betas = self._betas()
+        law = (self.beta_schedule, self.num_train_timesteps, self.beta_start, self.beta_end)
+        own = self.trained_betas
+        betas = betas_by_law(*law) if own is None else torch.tensor(own, dtype=torch.float64)
         if self.rescale_betas_zero_snr:
             betas = rescale_zero_terminal_snr(betas)
         return DiscreteSchedule.from_betas(betas, self._between(), self._class.terminal_sigma)
@@ -362,14 +383,6 @@ class SchedulerConfig:
         if self.sigma_schedule == "exponential":
             return exponential_sigmas(steps, low, high, final_sigma=final)
         return karras_sigmas(steps, low, high, rho=self.rho, final_sigma=final)
-
-    def _betas(self) -> Float[Tensor, " n"]:
-        if self.trained_betas is not None:
-            return torch.tensor(self.trained_betas, dtype=torch.float64)
-        if self.beta_schedule == "squaredcos_cap_v2":
-            return cosine_betas(self.num_train_timesteps)
-        law = linear_betas if self.beta_schedule == "linear" else scaled_linear_betas
-        return law(self.num_train_timesteps, self.beta_start, self.beta_end)
 
     def _between(self) -> Between:
         kind = self._class.between
@@ -382,10 +395,5 @@ class SchedulerConfig:
         kind = self._class
         if kind.stops_short:
             return schedule.sigma_min if self._curve is None else 0.0
-        to_zero = (
-            self.final_sigmas_type != "sigma_min"
-            if "final_sigmas_type" in kind.takes
-            else "set_alpha_to_one" not in kind.takes
-            or (kind.set_alpha_to_one if self.set_alpha_to_one is None else self.set_alpha_to_one)
-        )
+        to_zero = kind.ends_at_zero(self.final_sigmas_type, self.set_alpha_to_one)
         return 0.0 if to_zero else schedule.sigma_min

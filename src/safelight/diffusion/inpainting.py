@@ -24,6 +24,12 @@ class Kept:
     mask: Float[Tensor, "b 1 h w"]
     noise: Float[Tensor, "b c h w"]
 
+    def beside(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Finished latents with what stays in its place, where a sampler's last step extrapolates
+        past it.
+        """
+        return torch.lerp(self.x0, x, self.mask)
+
 
 def keeping(denoise: Denoise, kept: Kept) -> Denoise:
     """A denoiser that sees `kept` at its own noise level around what is made anew, and gives it

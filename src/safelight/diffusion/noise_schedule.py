@@ -9,6 +9,9 @@ from torch import Tensor
 
 from safelight.errors import SafelightError
 
+BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+"""Laws by which betas rise, in diffusers' words."""
+
 Between = Literal["log", "linear", "nearest", "floor"]
 """What t a sigma between two entries of a table has; see `DiscreteSchedule`."""
 
@@ -187,6 +190,13 @@ class FlowSchedule:
         """`t / (num - t)`, at most `sigma_max`."""
         time = t.to(_accurate(t))
         return (time / (self.num - time).clamp(min=0)).clamp(max=self.sigma_max).to(t.dtype)
+
+
+def betas_by_law(law: BetaSchedule, num: int, start: float, end: float) -> Float[Tensor, " num"]:
+    """Betas of one of diffusers' laws, float64; the cosine's have ends of their own."""
+    if law == "squaredcos_cap_v2":
+        return cosine_betas(num)
+    return (linear_betas if law == "linear" else scaled_linear_betas)(num, start, end)
 
 
 def linear_betas(num: int = 1000, start: float = 1e-4, end: float = 0.02) -> Float[Tensor, " num"]:

@@ -60,6 +60,33 @@ def ddim_landings(
     return torch.where(landings < 0, torch.full_like(sigmas, final_sigma), sigmas)
 
 
+def pndm_calls(
+    schedule: DiscreteSchedule,
+    steps: int,
+    spacing: Spacing = "leading",
+    *,
+    steps_offset: int = 0,
+    final_sigma: float = 0.0,
+    start: int = 0,
+) -> Float[Tensor, "m 3"]:
+    """What diffusers' PNDM does in each call from place `start` of its list of times on: the level
+    that the network is asked at, that which x is taken to have, and that which the step goes to.
+
+    The list has the second time twice, for the corrector of the first step, which goes the same way
+    again. Its pipelines cut `start` times off and do not move the corrector, so that from a later
+    step on the network is asked one level below x. Steps go `num_times // steps` down, as
+    `ddim_landings`.
+    """
+    times = _times(len(schedule), steps, spacing, steps_offset, True, False)
+    times = torch.cat([times[:2], times[1:]])[start:]
+    stride = len(schedule) // steps
+    leaves, lands = times.clone(), times - stride
+    leaves[1:2] += stride
+    lands[1:2] = times[1:2]
+    ends = torch.where(lands < 0, final_sigma, schedule.t_to_sigma(lands))
+    return torch.stack([schedule.t_to_sigma(times), schedule.t_to_sigma(leaves), ends], dim=-1)
+
+
 def tcd_landings(
     schedule: DiscreteSchedule, sigmas: Float[Tensor, " n"], *, gamma: float = 0.3
 ) -> Float[Tensor, " m"]:

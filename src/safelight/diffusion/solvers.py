@@ -58,8 +58,7 @@ def sample_ddim(
         x = toward(denoised, x, down / sigma)
         if up > 0:
             x = x + up * noise(x.shape, i + 1)
-        if landing != target:
-            x = x * math.sqrt((1 + target**2) / (1 + landing**2))
+        x = taken_as(x, landing, target)
         if on_step is not None:
             on_step(i, sigma, x, denoised)
     return x
@@ -173,6 +172,13 @@ def toward(
 ) -> Float[Tensor, "b c h w"]:
     """One Euler step: x moved towards x0 until `ratio` of its noise is left."""
     return torch.lerp(denoised, x, ratio)
+
+
+def taken_as(x: Float[Tensor, "b c h w"], sigma: float, other: float) -> Float[Tensor, "b c h w"]:
+    """What at another level has the same x of unit variance as x at `sigma`: x divided by
+    `sqrt(1 + sigma^2)`, which is what diffusers' classes hand on where their levels do not meet.
+    """
+    return x if sigma == other else x * math.sqrt((1 + other**2) / (1 + sigma**2))
 
 
 def level(x: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, " b"]:

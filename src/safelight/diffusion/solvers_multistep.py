@@ -8,7 +8,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.diffusion.solvers import level, steps, toward
+from safelight.diffusion.solvers import level, steps, taken_as, toward
 from safelight.diffusion.solvers_sde import sample_dpmpp_2m_sde
 from safelight.types import Denoise, Noise, OnStep
 
@@ -55,36 +55,52 @@ def sample_plms(
     noise: Noise,
     on_step: OnStep | None = None,
     velocity: bool = False,
+    calls: Float[Tensor, "m 3"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Pseudo linear multistep of order 4 (Liu et al. 2022, arXiv 2202.09778, eq. 12), whose first
     step is Heun's: one more call than there are steps. diffusers' `PNDMScheduler` with
     `skip_prk_steps`.
 
     What is extrapolated from earlier steps is the noise, or with `velocity` the network's v, as
-    diffusers does for v-prediction. Differs from diffusers where its layout of times is uneven
-    (linspace, and trailing where the steps do not divide the times), because there its steps do not
-    land on the level that the next one starts from.
+    diffusers does for v-prediction. `calls` are the levels of each call where these are not those
+    of `sigmas`: diffusers then takes x, at unit variance, as if it were at them (see
+    `sigmas.pndm_calls`, which says what they are).
     """
+    rows = _calls(steps(sigmas)) if calls is None else _rows(calls)
     outputs: list[Tensor] = []  # the newest first
-    for i, (sigma, target) in enumerate(steps(sigmas)):
-        denoised = denoise(x, level(x, sigma))
-        output = _velocity(x, denoised, sigma) if velocity else (x - denoised) / sigma
-        outputs = [output, *outputs[:3]]
-        if i == 0 and len(sigmas) > 2:
-            ahead = toward(denoised, x, target / sigma)
-            again = denoise(ahead, level(x, target))
-            second = _velocity(ahead, again, target) if velocity else (ahead - again) / target
-            mean = (output + second) / 2
+    began = shown = x
+    for i, (asked, start, target) in enumerate(rows):
+        denoised = denoise(x, level(x, asked))
+        output = _velocity(x, denoised, asked) if velocity else (x - denoised) / asked
+        if i == 1:  # Heun's corrector goes the first step again
+            mean = (outputs[0] + output) / 2
+            x = taken_as(began, rows[0][0], start)
         else:
-            weights = _ADAMS_BASHFORTH[len(outputs) - 1]
-            mean = sum(
-                (w * o for w, o in zip(weights[1:], outputs[1:], strict=True)), weights[0] * output
-            )
-        guess = _x0_of_velocity(x, mean, sigma) if velocity else x - sigma * mean
-        x = toward(guess, x, target / sigma)
-        if on_step is not None:
-            on_step(i, sigma, x, denoised)
+            shown, outputs = denoised, [output, *outputs[:3]]
+            mean = _extrapolated(outputs)
+        guess = _x0_of_velocity(x, mean, start) if velocity else x - start * mean
+        x = toward(guess, x, target / start)
+        x = taken_as(x, target, rows[i + 1][0] if i + 1 < len(rows) else sigmas[-1].item())
+        if on_step is not None and (i > 0 or len(rows) == 1):
+            on_step(max(i - 1, 0), start, x, shown)
     return x
+
+
+def _calls(steps: list[tuple[float, float]]) -> list[tuple[float, float, float]]:
+    """The calls of steps that follow on one another: the first step has two."""
+    (sigma, target), *later = steps
+    corrector = [(target, sigma, target)] if later else []
+    return [(sigma, sigma, target), *corrector, *((start, start, end) for start, end in later)]
+
+
+def _rows(calls: Float[Tensor, "m 3"]) -> list[tuple[float, float, float]]:
+    return [(row[0].item(), row[1].item(), row[2].item()) for row in calls.cpu()]
+
+
+def _extrapolated(outputs: list[Tensor]) -> Tensor:
+    weights = _ADAMS_BASHFORTH[len(outputs) - 1]
+    first, *earlier = (weight * output for weight, output in zip(weights, outputs, strict=True))
+    return sum(earlier, first)
 
 
 def _velocity(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:

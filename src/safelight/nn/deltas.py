@@ -46,6 +46,27 @@ class Addition(nn.Module, ABC):
         return weight + strength * self.weight().reshape(base.shape).to(weight.dtype)
 
 
+class Whole(Addition):
+    """A difference of the weight's own shape, (out, in, ...), as ComfyUI saves those that no low
+    rank comes near.
+    """
+
+    def __init__(self, difference: Tensor):
+        super().__init__()
+        if difference.ndim not in (2, 4):
+            raise ValueError(f"a difference of {difference.ndim} axes is of no matrix or kernel.")
+        self.difference = nn.Parameter(difference, requires_grad=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its rows and columns."""
+        return self.difference.shape[0], self.difference[0].numel()
+
+    def weight(self) -> Tensor:
+        """Itself, as a matrix."""
+        return self.difference.flatten(1)
+
+
 class LowRank(Addition):
     """LoRA: `scale * up @ down` (Hu et al. 2021, arXiv 2106.09685, section 4.1).
 

@@ -115,7 +115,7 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         return Start(pure(noise, 0), after(noise, 2), concat)
     x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
     first = first_noise(batch, noise(shape, 1))
-    x = x0 + sigmas[start].item() * first
+    x = x0 + scheduler.beginning(settings.steps, start) * first
     if mask is not None and kind.beside == "mask":
         concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)
         return Start(x, after(noise, 3), concat)

@@ -10,7 +10,7 @@ from torch import Tensor
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.pipelines.coding import encoded, encoded_surely
-from safelight.pipelines.given import GivenPicture, resized
+from safelight.pipelines.given import WHITE_FROM, GivenPicture, resized
 
 Latents = Float[Tensor, "b c h w"]
 
@@ -73,8 +73,8 @@ def image_tensor(image: Image.Image, width: int, height: int) -> Float[Tensor, "
 
 def mask_tensor(given: GivenPicture, width: int, height: int) -> Float[Tensor, "1 1 h w"]:
     """A mask of ones, which are made anew, and zeros."""
-    levels = np.asarray(resized(given.picture, (width, height)), dtype=np.float32) / 255
-    return (torch.from_numpy(levels)[None, None] >= 0.5).float()
+    levels = np.array(resized(given.picture, (width, height)))
+    return (torch.from_numpy(levels)[None, None] >= WHITE_FROM).float()
 
 
 def depth_tensor(given: GivenPicture) -> Float[Tensor, "1 1 h w"]:

@@ -12,6 +12,9 @@ from safelight.errors import SafelightError
 Part = Literal["image", "mask", "depth"]
 PARTS: tuple[Part, ...] = ("image", "mask", "depth")  # as the fields of `Given`
 
+WHITE_FROM = 128
+"""The level of a mask from which up it is white."""
+
 
 @dataclass(frozen=True)
 class GivenPicture:
@@ -78,7 +81,12 @@ def _plain(part: Part, picture: Image.Image) -> Image.Image:
 
         return flatten(picture.convert("RGBA"), WHITE)
     if part == "mask":
-        return picture.convert("L")
+        levels = picture.convert("L")
+        if max(levels.tobytes()) < WHITE_FROM:
+            raise SafelightError(
+                "The mask is black, so that nothing would be made anew; paint white what should be."
+            )
+        return levels
     if picture.mode.startswith("I"):  # 16 bits or more
         return picture.convert("I").convert("F")
     if picture.mode == "F":

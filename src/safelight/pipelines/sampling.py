@@ -75,7 +75,7 @@ def _sample_twice(model: Model, batch: Batch, hires: Hires, on_step: OnStep | No
     batch, scheduler = replace(batch, settings=second), model.scheduler(second)
     start = first_step(steps, hires.strength)
     noise = seeded(batch, model.device)
-    x = z + scheduler.sigmas(steps)[start].item() * first_noise(batch, noise(tuple(z.shape), 0))
+    x = z + scheduler.beginning(steps, start) * first_noise(batch, noise(tuple(z.shape), 0))
     return _run(model, batch, scheduler, slice(start, None), Start(x, after(noise, 1)), on_step)
 
 
@@ -100,6 +100,7 @@ def sample_in_two(
     noise = Counted(first.noise)
     x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
     second = Start(x, after(first.noise, noise.taken))  # with fresh draws
+    start = theirs.place_of(start)
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
@@ -127,7 +128,10 @@ def _run(
         denoise = keeping(denoise, start.kept)
     solve = scheduler.solver(steps, span)
     x = solve(denoise, start.x, levels, noise=start.noise, on_step=on_step)
-    return x * scheduler.final_scale(sigmas) if span.stop is None else x
+    if span.stop is not None:
+        return x
+    x = x * scheduler.final_scale(sigmas)
+    return x if start.kept is None else start.kept.beside(x)
 
 
 def _guided(

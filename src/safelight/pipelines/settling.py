@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.tables.schedulers import check_class
 from safelight.conditioners.prompt_grammar import parse
 from safelight.diffusion.samplers import sampler_name, schedule_in
 from safelight.diffusion.schedules import check_sigmas, schedule_name
@@ -64,6 +65,7 @@ def settle(
     request = replace(request, given=given)
     width, height = _size(request, folder, kind)
     sampler = request.sampler or defaults.sampler or folder.scheduler.sampler
+    check_class(sampler, folder.scheduler.levels)
     settings = Settings(
         steps=_first(_steps(request), defaults.steps, kind.steps),
         scale=_first(_highest(request), request.scale, defaults.scale, kind.scale),

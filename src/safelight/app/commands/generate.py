@@ -57,7 +57,7 @@ def planned(
     clip_skip: int | None = None,
     rng: RngName = "cpu",
     subseed: int = 0,
-    subseed_strength: float = 0.0,
+    subseed_strength: float | None = None,
     refiner: str | None = None,
     refine_at: float | None = None,
     guiding: Annotated[
@@ -200,6 +200,7 @@ def planned(
     subseed_strength
         How far the noise goes from the seed's to that of the
         subseed, 0 to 1. Picture i then uses subseed + i.
+        [default: 0]
     refiner
         A second model that does the last steps, such as SDXL's
         refiner: a folder, a file or a name.
@@ -221,6 +222,10 @@ def planned(
     from safelight.app.prompts import gather_prompts
     from safelight.pipelines.request import Request
 
+    if subseed and subseed_strength is None:
+        raise SafelightError(
+            "--subseed does nothing by itself; say how far to go to it: --subseed-strength 0.1."
+        )
     one_scale, scales = chosen_scale(scale)
     requests = [
         Request(
@@ -250,7 +255,7 @@ def planned(
             clip_skip=clip_skip,
             rng=rng,
             subseed=subseed,
-            subseed_strength=subseed_strength,
+            subseed_strength=subseed_strength or 0.0,
             guidance=guiding.guidance(scales),
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safelight.config import Value
-from safelight.diffusion.noise_schedule import Between
+from safelight.diffusion.noise_schedule import BetaSchedule, Between
 from safelight.diffusion.sigmas import Spacing
-
-BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+from safelight.errors import SafelightError
 
 Levels = Literal["betas", "flow", "edm"]
 """Where a class's noise levels come from: a table of betas, a rectified flow, or a range of sigma
@@ -43,6 +42,13 @@ class SchedulerClass:
     between: Between = "linear"
     takes: tuple[str, ...] = ()  # those of the keys below that it knows
     options: Options = field(default_factory=dict[str, tuple[Value, tuple[Value, ...]]])
+
+    def ends_at_zero(self, final_sigmas_type: str | None, set_alpha_to_one: bool | None) -> bool:
+        """Whether its steps end at 0, not at the table's least sigma, as a file says it or not."""
+        if _FINAL in self.takes:
+            return final_sigmas_type != "sigma_min"
+        own = self.set_alpha_to_one if set_alpha_to_one is None else set_alpha_to_one
+        return _ALPHA not in self.takes or own
 
 
 _OFF = (False, (False,))
@@ -284,6 +290,18 @@ CLASSES: Mapping[str, SchedulerClass] = {
         },
     ),
 }
+
+
+def check_class(name: str, levels: Levels) -> None:
+    """Raises `SafelightError` if a sampler's name is that of diffusers' class for a flow or EDM,
+    and the model has other noise levels.
+    """
+    kind = {known.lower(): kind for known, kind in CLASSES.items()}.get(name.lower())
+    if kind is not None and kind.levels not in ("betas", levels):
+        raise SafelightError(
+            f"The sampler {name} is for noise levels of the kind {kind.levels}, this model's are "
+            f"{levels}; its method by itself is {kind.sampler}."
+        )
 
 
 def _class_of_sampler(levels: Levels) -> dict[str, str]:
