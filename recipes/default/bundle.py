@@ -1,6 +1,7 @@
 """Puts a trained model into the package, in bfloat16, as `safelight.load()` finds it.
 
-`python bundle.py` takes `work/unet_scenes/model`; the folder is replaced whole or not at all.
+`python bundle.py` takes `work/unet_scenes/model`; the folder is replaced whole or not at all. The
+ControlNets of `work/controls/*/model` go into its `controls/`.
 """
 
 import argparse
@@ -10,19 +11,30 @@ from pathlib import Path
 import torch
 from held_out import HERE
 
+from safelight.checkpoints.components import Writing
+from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
 LARGEST = 40_000_000  # bytes of its weights
+LARGEST_CONTROLS = 15_000_000  # bytes of theirs together
 
 
-def bundle(model: Path, target: Path) -> int:
+def bundle(model: Path, controls: Path, target: Path) -> int:
     """Writes the bundle and gives its size in bytes.
 
-    Raises `SafelightError` if the model cannot be read or would be larger than a bundle may be.
+    Raises `SafelightError` if the model or a ControlNet cannot be read, or they would be larger
+    than a bundle may be.
     """
     folder = read_folder(model)
+    steering = {path.parent.name: read_controlnet(path) for path in controls.glob("*/model")}
+    added = 2 * sum(p.numel() for control in steering.values() for p in control.parameters())
+    if added > LARGEST_CONTROLS:
+        raise SafelightError(
+            f"The ControlNets in {controls} have {added / 1e6:.1f} MB of bfloat16 weights; a "
+            f"bundle may have {LARGEST_CONTROLS / 1e6:.0f} MB. Train smaller ones."
+        )
     networks = (folder.unet, folder.autoencoder, *folder.text_towers)
     weights = 2 * sum(p.numel() for network in networks for p in network.parameters())
     if weights > LARGEST:
@@ -31,6 +43,8 @@ def bundle(model: Path, target: Path) -> int:
             f"{LARGEST / 1e6:.0f} MB. Train a smaller U-Net or text tower."
         )
     write_folder(target, folder, dtype=torch.bfloat16)
+    for kind, control in sorted(steering.items()):
+        write_controlnet(target / "controls" / kind, control, Writing(dtype=torch.bfloat16))
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
@@ -38,10 +52,11 @@ def main() -> int:
     """Bundles the model named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE / "work" / "unet_scenes" / "model")
+    parser.add_argument("--controls", type=Path, default=HERE / "work" / "controls")
     parser.add_argument("--target", type=Path, default=BUNDLE)
     arguments = parser.parse_args()
     try:
-        size = bundle(arguments.model, arguments.target)
+        size = bundle(arguments.model, arguments.controls, arguments.target)
     except SafelightError as error:
         print(f"bundle: {error}", file=sys.stderr)
         return 2

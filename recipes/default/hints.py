@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from held_out import HERE
 from PIL import Image
-from safelight.conditioners.annotators.pose import Keypoint, draw_pose
 from scenes import PICTURE
+
+from safelight.conditioners.annotators.pose import Keypoint, Person, draw_pose
 
 Row = dict[str, object]
 
 POSES = {"train": ("train", "people"), "held_out": ("held_out_people",)}
 DEPTHS = {"train": ("train",), "held_out": ("held_out_pictures",)}
+WIDTH = PICTURE * 4 // 512  # of the sticks, as published models know them at 512 pixels
 OPENPOSE = (
     *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder"),
     *("left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip"),
@@ -54,11 +56,11 @@ def depth_hint(folder: Path, row: Row) -> Image.Image:
 def pose_hint(folder: Path, row: Row) -> Image.Image:
     """The person's key points that are in sight, as OpenPose draws them."""
     spots, in_sight = read_points(folder, row)
-    person = [
+    body = tuple(
         Keypoint(float(x), float(y)) if seen else None
-        for (x, y), seen in zip(spots, in_sight, strict=True)
-    ]
-    return draw_pose([person], (PICTURE, PICTURE))
+        for (x, y), seen in zip(spots * PICTURE, in_sight, strict=True)
+    )
+    return draw_pose([Person(body)], (PICTURE, PICTURE), WIDTH)
 
 
 def write(

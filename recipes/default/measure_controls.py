@@ -164,6 +164,7 @@ def main() -> None:
     """Measures every control that has been trained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--controls", type=Path, default=HERE / "work" / "controls")
     parser.add_argument("--model", default="default")
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
     parser.add_argument("--kinds", nargs="*", default=list(SETS))
@@ -171,10 +172,10 @@ def main() -> None:
     pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
     size = pipeline.settle(Request("")).width
     pooled = load_features("efficientnet-lite0").pooled
-    path = arguments.work / "controls" / "report.json"
+    path = arguments.controls / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for kind in arguments.kinds:
-        control = read_controlnet(arguments.work / "controls" / kind / "model").eval()
+        control = read_controlnet(arguments.controls / kind / "model").eval()
         report[kind] = {}
         for subject, folder, count in SETS[kind]:
             wanted = asked(arguments.work / "pictures", kind, folder, count, size)

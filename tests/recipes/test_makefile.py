@@ -9,10 +9,12 @@ import held_out
 import pytest
 
 RECIPE = Path(held_out.__file__).parent
+CONTROLS = [f"control_{kind}.toml" for kind in ("canny", "scribble", "depth", "pose")]
 PROGRAM = """#!/bin/sh
 echo "$@" >> calls.txt
 case "$1" in
     judge_scenes.py) mkdir -p work/judges/scenes && touch work/judges/scenes/real.json ;;
+    judge_hints.py) mkdir -p work/judges/pose && touch work/judges/pose/real.json ;;
     rank_captions.py) mkdir -p work/judges/captions && touch work/judges/captions/real.json ;;
 esac
 if [ "$STOPPED" ]; then exit 1; fi
@@ -73,8 +75,10 @@ def test_everything_is_made_once(house: Path):
         "unet_longer.toml",
         "unet_scenes.toml",
         "evaluation.toml",
+        *CONTROLS,
     ]
-    assert {"judge_scenes.py", "rank_captions.py", "bundle.py", "samples.py"} <= set(first)
+    scripts = {"hints.py", "judge_scenes.py", "judge_hints.py", "rank_captions.py"}
+    assert scripts | {"measure_controls.py", "bundle.py", "samples.py"} <= set(first)
     assert make(house, "all") == []
 
 
@@ -132,8 +136,13 @@ def test_a_stopped_training_goes_on(house: Path):
 @pytest.mark.parametrize(
     ("remade", "again"),
     [
-        ("judge_scenes.py", ["judge_scenes.py", "evaluation.toml"]),
-        ("rank_captions.py", ["rank_captions.py", "evaluation.toml"]),
+        (
+            "judge_scenes.py",
+            ["judge_scenes.py", "evaluation.toml", "judge_hints.py", "measure_controls.py"],
+        ),
+        ("judge_hints.py", ["judge_hints.py", "measure_controls.py"]),
+        ("rank_captions.py", ["rank_captions.py", "evaluation.toml", "measure_controls.py"]),
+        ("control_pose.toml", ["control_pose.toml", "measure_controls.py"]),
         ("samples.py", []),
     ],
 )

@@ -86,7 +86,8 @@ def pck(
     """The part of each picture's points in sight that is found within `part` times `reach`, the
     longer side of the person's box as a part of the picture: PCK@0.1 by default.
     """
-    near = (found - points).norm(dim=2) <= part * reach[:, None]
+    distance = (found - points).square().sum(dim=2).sqrt()
+    near = distance <= part * reach[:, None]
     return (near & in_sight).sum(dim=1) / in_sight.sum(dim=1)
 
 

@@ -63,8 +63,8 @@ class SceneJudge(PixelNetwork):
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> SceneMaps:
         """The maps of pictures in [-1, 1] whose sides are multiples of 2 per level."""
-        shape, colour, offset = self.maps(pixels).split(self._outputs, dim=1)
-        return SceneMaps(shape, colour, offset)
+        parts = cast(Sequence[Tensor], self.maps(pixels).split(self._outputs, dim=1))
+        return SceneMaps(*parts)
 
     def loss(self, pixels: Float[Tensor, "b 3 h w"], labels: SceneLabels) -> Float[Tensor, ""]:
         """Cross-entropy of shape and colour, and the offsets' absolute error on objects."""
