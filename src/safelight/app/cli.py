@@ -78,6 +78,13 @@ name.""",
 A target that ends in .safetensors is written as one file in the layout of
 CompVis and Stability, any other as a folder in that of diffusers.""",
     ),
+    "annotate": (
+        "annotate:annotate",
+        """Make the hint of a ControlNet from a picture.
+
+Edges, lines, depth, a pose and others, as large as the picture. Prints the path
+of the hint once it is written.""",
+    ),
     "models": (
         "models:models",
         """List the models that --model finds by name.

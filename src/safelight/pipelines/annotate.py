@@ -1,6 +1,7 @@
 """`annotate`: from a picture to the hint of a ControlNet, by the kind's name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
 from PIL import Image
 
@@ -11,65 +12,110 @@ from safelight.conditioners.annotators.tile import Tile
 from safelight.config import Value, from_dict, near
 from safelight.errors import SafelightError
 from safelight.pictures import WHITE, flatten
-
-Annotator = Callable[[Image.Image], Image.Image]
-"""From a picture to a hint, an RGB picture as large as it."""
-
-Weightless = Canny | LineartStandard | ScribbleXDoG | Shuffle | Tile
+from safelight.pipelines import estimating
+from safelight.pipelines.estimating import WEIGHTS, Annotator
+from safelight.pipelines.find import HubId, expanded
 
 
 def annotate(
-    name: str, image: Image.Image, options: Mapping[str, Value] | None = None
+    name: str,
+    image: Image.Image,
+    options: Mapping[str, Value] | None = None,
+    *,
+    weights: str | Path | None = None,
+    device: str = "cpu",
 ) -> Image.Image:
     """The hint of a picture: RGB, as large as it.
 
     `name` is a kind, such as "canny", or one of its names in AUTOMATIC1111's ControlNet extension
     and in controlnet_aux. `options` are the fields of the kind's dataclass, such as
-    `{"low": 50, "high": 100}`. Transparent parts of the picture are laid over white.
+    `{"low": 50, "high": 100}`. `weights` is the file or folder of the network that a kind stands
+    on, or its name on the Hugging Face hub; `WEIGHTS` says of each kind which. Transparent parts of
+    the picture are laid over white.
 
     For many pictures build `annotator` once. Raises `SafelightError` as it does.
     """
-    return annotator(name, options)(image)
+    return annotator(name, options, weights=weights, device=device)(image)
 
 
-def annotator(name: str, options: Mapping[str, Value] | None = None) -> Annotator:
+def annotator(
+    name: str,
+    options: Mapping[str, Value] | None = None,
+    *,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+) -> Annotator:
     """What makes hints of one kind, of pictures in any mode; arguments as of `annotate`.
 
-    Raises `SafelightError` for an unknown kind or option, or a missing package.
+    Raises `SafelightError` for an unknown kind or option, a missing package, weights that are
+    missing, those of another network, or not wanted.
     """
-    kind = from_dict(_KINDS[kind_of(name)], options or {}, name)
-
-    def of_any(image: Image.Image) -> Image.Image:
-        return kind(rgb(image))
-
-    return of_any
+    kind = kind_of(name)
+    if kind in _WEIGHTLESS:
+        if weights is not None:
+            raise SafelightError(f"{kind} is made without a network; leave the weights out.")
+        make: Annotator = from_dict(_WEIGHTLESS[kind], options or {}, kind)
+    elif weights is None:
+        raise SafelightError(f"{kind} is estimated by a network: give as weights {WEIGHTS[kind]}.")
+    else:
+        _check_there(str(weights), kind)
+        make = _ESTIMATED[kind](options or {}, str(weights), device)
+    return lambda image: make(_rgb(image))
 
 
 def kind_of(name: str) -> str:
     """The kind that a name means; `SafelightError` with the names near to an unknown one."""
     plain = name.strip().lower()
     kind = _ALIASES.get(plain, plain)
-    if kind not in _KINDS:
-        raise SafelightError(f"No hint is called {name!r}. {near(plain, {*_KINDS, *_ALIASES})}")
+    if kind not in KINDS:
+        raise SafelightError(f"No hint is called {name!r}. {near(plain, {*KINDS, *_ALIASES})}")
     return kind
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB, transparent parts laid over white."""
+def _check_there(weights: str, kind: str) -> None:
+    if HubId.of(weights) is None and not expanded(weights).exists():
+        raise SafelightError(f"{weights} does not exist; {kind} takes {WEIGHTS[kind]}.")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return flatten(image.convert("RGBA"), WHITE)
     return image.convert("RGB")
 
 
-_KINDS: dict[str, type[Weightless]] = {
+_WEIGHTLESS: dict[str, type[Canny | LineartStandard | ScribbleXDoG | Shuffle | Tile]] = {
     "canny": Canny,
     "lineart": LineartStandard,
     "scribble": ScribbleXDoG,
     "shuffle": Shuffle,
     "tile": Tile,
 }
+_ESTIMATED = {
+    "depth": estimating.depth,
+    "normal": estimating.normal,
+    "pose": estimating.pose,
+    "scribble_hed": estimating.scribble_hed,
+    "segmentation": estimating.segmentation,
+    "softedge": estimating.softedge,
+}
+KINDS = tuple(sorted({*_WEIGHTLESS, *_ESTIMATED}))
+"""The kinds of hints."""
+
 _ALIASES = {
+    "content_shuffle": "shuffle",
+    "depth_anything": "depth",
+    "depth_anything_v2": "depth",
+    "depth_midas": "depth",
+    "dpt": "depth",
+    "hed": "softedge",
     "lineart_standard": "lineart",
+    "midas": "depth",
+    "normal_map": "normal",
+    "normal_midas": "normal",
+    "openpose": "pose",
     "scribble_xdog": "scribble",
+    "seg": "segmentation",
+    "softedge_hed": "softedge",
     "tile_resample": "tile",
+    "upernet": "segmentation",
 }
