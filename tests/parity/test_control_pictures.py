@@ -1,4 +1,4 @@
-"""Pictures steered by ControlNets, against diffusers' pipelines: the same seed, the same picture."""
+"""Pictures steered by ControlNets, against the pipelines of diffusers: the same seed, the same one."""
 
 import numpy as np
 import pytest
@@ -163,7 +163,8 @@ def test_a_controlled_picture_is_diffusers(case, parts, tmp_path):
         for name, value in theirs_beside.items()
         if name in ("image", "mask_image")
     }
-    options = dict(steps=STEPS, scale=options["guidance_scale"], width=SIZE, height=SIZE)
+    scale = options["guidance_scale"]
+    options = {"steps": STEPS, "scale": scale, "width": SIZE, "height": SIZE}
     options |= beside | ours_beside
     made, free = (
         np.asarray(
