@@ -23,6 +23,7 @@ class Conditioning:
     vector: Float[Tensor, "b v"] | None = None  # added to the time embedding
     concat: Float[Tensor, "b c h w"] | None = None  # channels beside x
     hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
+    hint_masks: tuple[Tensor, ...] = ()  # where each works, 0 to 1, (b, 1, h, w); none: everywhere
     residuals: tuple[Tensor, ...] = ()  # what control networks add, each (b, c, h, w)
     num_frames: int | None = None
 
@@ -50,6 +51,7 @@ class Conditioning:
             vector=join("vector"),
             concat=join("concat"),
             hints=join_each("hints"),
+            hint_masks=join_each("hint_masks"),
             residuals=join_each("residuals"),
             num_frames=parts[0].num_frames,
         )
@@ -92,8 +94,13 @@ class Conditioning:
             vector=pick(self.vector, null.vector, "vector"),
             concat=pick(self.concat, null.concat, "concat"),
             hints=pick_each("hints"),
+            hint_masks=pick_each("hint_masks"),
             residuals=pick_each("residuals"),
         )
+
+    def take(self, rows: Bool[Tensor, " b"]) -> "Conditioning":
+        """The rows where `rows` is true."""
+        return self._map(lambda tensor: tensor[rows])
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -110,6 +117,7 @@ class Conditioning:
             vector=each(self.vector),
             concat=each(self.concat),
             hints=tuple(f(hint) for hint in self.hints),
+            hint_masks=tuple(f(mask) for mask in self.hint_masks),
             residuals=tuple(f(residual) for residual in self.residuals),
             num_frames=self.num_frames,
         )

@@ -1,4 +1,4 @@
-"""ControlNets in diffusers' layout: each a folder with `config.json` and weights."""
+"""ControlNets: a folder in diffusers' layout with `config.json` and weights, or one file."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from safelight.checkpoints.components import (
     read_part,
     write_part,
 )
+from safelight.checkpoints.controlnet_file import controlnet_from_file
 from safelight.checkpoints.tables.controlnet import (
     CLASS,
     CONTROLNET,
@@ -18,7 +19,24 @@ from safelight.checkpoints.tables.controlnet import (
     controlnet_config_from_diffusers,
     controlnet_config_to_diffusers,
 )
+from safelight.checkpoints.weights_file import read_weights_file
 from safelight.models.controlnet import ControlNet
+from safelight.models.unet import UNet
+
+
+def read_control(
+    path: Path, base: UNet | None = None, reading: Reading | None = None
+) -> ControlNet:
+    """What steers a U-Net by a picture: from a diffusers folder, or from one file, which is told by
+    its tensors.
+
+    `base` is the U-Net that it steers.
+
+    Raises `SafelightError`, one line, if there is none, or it is broken.
+    """
+    if path.is_dir():
+        return read_controlnet(path, reading)
+    return controlnet_from_file(read_weights_file(path), str(path), reading or Reading())
 
 
 def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:

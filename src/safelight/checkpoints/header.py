@@ -65,13 +65,9 @@ def write_header(folder: Folder, vae: AutoencoderConfig) -> str:
 
 def read_header(entries: Mapping[str, str], source: str) -> Header:
     """The entry of a file, if it has one; `SafelightError` if `write_header` made no such entry."""
-    if ENTRY not in entries:
+    values, where = read_entry(entries, source)
+    if values is None:
         return Header()
-    where = f"{source}, entry {ENTRY!r} of its header"
-    try:
-        values = _table(json.loads(entries[ENTRY]), where)
-    except (ValueError, RecursionError) as error:
-        raise SafelightError(f"{where}: not valid JSON ({error}).") from error
     pipeline = values.get("pipeline")
     if not isinstance(pipeline, str):
         raise SafelightError(f"{where}: it names no pipeline.")
@@ -96,6 +92,20 @@ def read_header(entries: Mapping[str, str], source: str) -> Header:
             for table in _list(values.get("tokenizers"), where)
         ),
     )
+
+
+def read_entry(entries: Mapping[str, str], source: str) -> tuple[dict[str, Value] | None, str]:
+    """The entry of a file as it is, None if it has none, and what an error calls the place.
+
+    Raises `SafelightError` if it is no table.
+    """
+    where = f"{source}, entry {ENTRY!r} of its header"
+    if ENTRY not in entries:
+        return None, where
+    try:
+        return _table(json.loads(entries[ENTRY]), where), where
+    except (ValueError, RecursionError) as error:
+        raise SafelightError(f"{where}: not valid JSON ({error}).") from error
 
 
 def _tokenizer(values: Table, where: str) -> ClipTokenizer:

@@ -20,7 +20,8 @@ def windowed(
 
     Neighbours overlap by `overlap` or, at the right and lower edges, more. With `fade` a window
     counts for less towards its edges, by a normal density, which hides them (Barbero Jiménez 2023,
-    arXiv 2302.02412). `concat` and `hints` are cut as x is; all else is the same for every window.
+    arXiv 2302.02412). `concat`, `hints` and their masks are cut as x is; all else is the same for
+    every window.
     The windows run one after the other, in the memory that one takes. Where a single window covers
     x the result is that of `denoise`, to the bit.
 
@@ -68,6 +69,7 @@ def _cut(cond: Conditioning, x: Tensor, top: int, left: int, size: int) -> Condi
         cond,
         concat=None if cond.concat is None else _part(cond.concat, x, top, left, size),
         hints=tuple(_part(hint, x, top, left, size) for hint in cond.hints),
+        hint_masks=tuple(_part(mask, x, top, left, size) for mask in cond.hint_masks),
     )
 
 

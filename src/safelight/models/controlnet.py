@@ -190,22 +190,67 @@ class Controlled:
     def __call__(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b c_out h w"]:
-        """The U-Net's output with the sum of what they add; where none works it is the U-Net's to
-        the bit.
+        """The U-Net's output with the sum of what they add, multiplied where there are masks by
+        these at each size; where none works it is the U-Net's to the bit.
 
-        Raises `ValueError` unless there is a hint for each.
+        A row whose mask is zero everywhere does not go through the control's network.
+
+        Raises `ValueError` unless there is a hint, and with masks a mask, for each.
         """
-        if len(cond.hints) != len(self.controls):
-            raise ValueError(f"Expected {len(self.controls)} hints, got {len(cond.hints)}.")
-        plain = replace(cond, hints=())
+        for what, given in (("hints", cond.hints), ("masks", cond.hint_masks or cond.hints)):
+            if len(given) != len(self.controls):
+                raise ValueError(f"Expected {len(self.controls)} {what}, got {len(given)}.")
+        masks = cond.hint_masks or (None,) * len(cond.hints)
+        plain = replace(cond, hints=(), hint_masks=())
         total: tuple[Tensor, ...] = ()
-        for control, hint in zip(self.controls, cond.hints, strict=True):
+        for control, hint, mask in zip(self.controls, cond.hints, masks, strict=True):
             if not bool(((t <= control.first) & (t >= control.last)).all()):
                 continue
-            parts = control.network(x, t, plain, hint)
-            weighed = [weight * part for weight, part in zip(control.weights, parts, strict=True)]
-            total = tuple(map(torch.add, total, weighed)) if total else tuple(weighed)
+            parts = _added(control, x, t, plain, hint, mask)
+            total = tuple(map(torch.add, total, parts)) if total and parts else total or parts
         return self.unet(x, t, replace(plain, residuals=total))
+
+
+def _added(
+    control: Steering, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor, mask: Tensor | None
+) -> tuple[Tensor, ...]:
+    """What a control adds, weighed; nothing where it works nowhere."""
+    rows = None if mask is None else mask.flatten(1).any(dim=1)
+    if rows is None or mask is None or rows.all():
+        parts = control.network(x, t, _taken(control.network, x, cond), hint)
+    elif not rows.any():
+        return ()
+    else:
+        some = _taken(control.network, x, cond.take(rows))
+        added = control.network(x[rows], t[rows], some, hint[rows])
+        parts = tuple(_spread(part, rows) for part in added)
+    weighed = (weight * part for weight, part in zip(control.weights, parts, strict=True))
+    if mask is None:
+        return tuple(weighed)
+    return tuple(
+        part * F.interpolate(mask.to(part), size=(part.shape[-2], part.shape[-1]), mode="area")
+        for part in weighed
+    )
+
+
+def _spread(part: Tensor, rows: Tensor) -> Tensor:
+    """Rows put where `rows` is true, among rows of zeros."""
+    whole = part.new_zeros(len(rows), *part.shape[1:])
+    whole[rows] = part
+    return whole
+
+
+def _taken(network: ControlNet, x: Tensor, cond: Conditioning) -> Conditioning:
+    """The conditioning without what a U-Net is told and its ControlNet is not: the channels of an
+    inpainting model, for a ControlNet of the ordinary one, and the guidance scale.
+    """
+    config = network.config
+    width = (config.class_dim or 0) + (config.added_dim or 0)
+    return replace(
+        cond,
+        concat=cond.concat if config.in_channels > x.shape[1] else None,
+        vector=cond.vector[:, :width] if cond.vector is not None and width else None,
+    )
 
 
 def even_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
@@ -219,3 +264,12 @@ def rising_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
     """
     count = len(network.controlnet_down_blocks)
     return tuple(strength * 10 ** (place / count - 1) for place in range(count + 1))
+
+
+def softer_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
+    """Weights that fall from the whole in the middle to the finest skip, each 0.825 of the one
+    after it, so that the prompt counts for more in the details: AUTOMATIC1111's ControlNet
+    extension, "My prompt is more important".
+    """
+    count = len(network.controlnet_down_blocks)
+    return tuple(strength * 0.825 ** (count - place) for place in range(count + 1))

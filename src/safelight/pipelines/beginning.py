@@ -22,6 +22,7 @@ from safelight.pipelines.beside import (
     noised_small,
 )
 from safelight.pipelines.coding import encoded
+from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
@@ -57,6 +58,7 @@ class Batch:
     negative: str
     settings: Settings
     given: Given
+    controls: Sequence[ReadControl] = ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,14 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         return Start(pure(noise, 0), noise, noised_small(folder, given.image, level, first))
     size = (height * autoencoder.factor, width * autoencoder.factor)
     pixels = image_tensor(given.image.picture, settings.width, settings.height)
-    pixels = _padded(pixels, size).to(model.device)
+    pixels = padded(pixels, size).to(model.device)
     pixels = pixels.expand(len(batch.seeds), -1, -1, -1)
     if kind.beside == "image":
         return Start(pure(noise, 0), noise, instructed(folder, pixels, tiled=tiled))
     mask = None
     if given.mask is not None:
         mask = mask_tensor(given.mask, settings.width, settings.height)
-        mask = _padded(mask, size).to(pixels)
+        mask = padded(mask, size).to(pixels)
     if kind.beside == "mask" and mask is not None and start == 0:
         concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
         return Start(pure(noise, 0), after(noise, 2), concat)
@@ -144,7 +146,7 @@ def first_noise(batch: Batch, noise: Latents) -> Latents:
     return spherical(noise, other, settings.subseed_strength)
 
 
-def _padded(pixels: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Float[Tensor, "1 c H W"]:
+def padded(pixels: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Float[Tensor, "1 c H W"]:
     """A picture continued by its last row and column to a size, height first."""
     down, right = size[0] - pixels.shape[-2], size[1] - pixels.shape[-1]
     return F.pad(pixels, (0, right, 0, down), mode="replicate") if down or right else pixels

@@ -12,6 +12,7 @@ from safelight.config import near, read_json
 from safelight.errors import SafelightError
 
 DEFAULT = "default"
+CONTROLS = "controls"  # in a model's folder
 _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may leave out
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
@@ -58,6 +59,7 @@ class KnownModel:
     folder: Path  # or single file
     family: str  # the pipeline class that its model_index.json names, or what its file is
     size: int  # bytes of weights
+    controls: tuple[str, ...] = ()  # the kinds of the ControlNets that it brings
 
 
 def find_model(name: str) -> Path:
@@ -121,7 +123,9 @@ def lasting_name(name: str) -> str:
 def known_models() -> list[KnownModel]:
     """Every model that has a name: bundled, in SAFELIGHT_MODELS, or in the Hugging Face cache."""
     folders = [
-        KnownModel(name, folder, _family(folder), _weight_bytes(folder))
+        KnownModel(
+            name, folder, _family(folder), _weight_bytes(folder), tuple(own_controls(folder))
+        )
         for name, folder in _named_folders()
     ]
     return [*folders, *_named_files()]
@@ -130,6 +134,12 @@ def known_models() -> list[KnownModel]:
 def bundled() -> Path:
     """The folder of the model that comes with the package."""
     return Path(str(files("safelight"))) / "weights" / DEFAULT
+
+
+def own_controls(folder: Path) -> dict[str, Path]:
+    """The ControlNets that a model's folder brings, `controls/KIND`, by their kinds."""
+    configs = sorted(folder.glob(f"{CONTROLS}/*/config.json"))
+    return {config.parent.name: config.parent for config in configs}
 
 
 def _model_folder(path: Path) -> Path:

@@ -23,6 +23,8 @@ from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
 from safelight.pipelines.coding import check_finite, decoded, encoded_surely
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.controls import Controls, ReadControl
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -74,6 +76,7 @@ class ImagePipeline:
         self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
+        self._controls = Controls(self.folder, name, dtype=dtype, device=device)
         self.dtype = dtype
         self.device = device
 
@@ -181,6 +184,7 @@ class ImagePipeline:
         subseed: int = 0,
         subseed_strength: float = 0.0,
         guidance: Guidance = PLAIN,
+        controls: Sequence[Control] = (),
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -229,6 +233,7 @@ class ImagePipeline:
             rng: "cpu", or "a1111-gpu" for the noise of AUTOMATIC1111's GPU seeds.
             subseed, subseed_strength: a second seed, and how far noise goes to its, 0 to 1.
             guidance: how it works beside its one scale.
+            controls: pictures that steer what is made, each by a ControlNet.
             on_step: called after each step of each picture.
 
         Raises:
@@ -265,6 +270,7 @@ class ImagePipeline:
             subseed=subseed,
             subseed_strength=subseed_strength,
             guidance=guidance,
+            controls=tuple(controls),
         )
         return list(self.each(request, on_step))
 
@@ -279,6 +285,7 @@ class ImagePipeline:
         self._named(request.prompt)  # names that are wrong are told before anything is made
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
+        self.read_controls(request.controls)
         for other in (self.refiner, self.guide):
             if other is not None:
                 clip_skip_for(request, other.pipeline.folder)
@@ -291,6 +298,10 @@ class ImagePipeline:
             by_model=self.guide is not None,
         )
 
+    def read_controls(self, controls: Sequence[Control]) -> tuple[ReadControl, ...]:
+        """Controls with their networks and pictures, for `sample`; errors as `generate`."""
+        return tuple(self._controls.read(control) for control in controls)
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -299,6 +310,7 @@ class ImagePipeline:
         *,
         negative: str = "",
         given: Given = NOTHING,
+        controls: Sequence[ReadControl] = (),
         on_step: OnStep | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Makes one picture a prompt in one batch: faster where many are wanted.
@@ -307,7 +319,7 @@ class ImagePipeline:
         up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        batch = Batch(prompts, seeds, negative, settings, given)
+        batch = Batch(prompts, seeds, negative, settings, given, controls)
         model, second = self._model, self.refiner
         with one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
             if second is None:
@@ -359,8 +371,9 @@ class ImagePipeline:
         try:
             for file, strength in files.items():
                 self.adapt(file, strength)
+            controls = self.read_controls(request.controls)
             for place in range(request.count):
-                yield self._make(request, place, settings, on_step)
+                yield self._make(request, controls, place, settings, on_step)
         finally:
             take_out(self.folder, self.adapters[len(before) :])
             self.adapters = before
@@ -377,7 +390,12 @@ class ImagePipeline:
         return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)
 
     def _make(
-        self, request: Request, place: int, settings: Settings, on_step: OnStep | None
+        self,
+        request: Request,
+        controls: Sequence[ReadControl],
+        place: int,
+        settings: Settings,
+        on_step: OnStep | None,
     ) -> GeneratedImage:
         seed, subseed = request.seeds_at(place)
         settings = replace(settings, subseed=subseed)
@@ -390,9 +408,10 @@ class ImagePipeline:
             settings,
             negative=request.negative,
             given=given,
+            controls=controls,
             on_step=on_step,
         )
         image = to_image(pixels[0])
         if given.image is not None and given.mask is not None and settings.mask_blur is not None:
             image = pasted(image, given.image, given.mask, settings.mask_blur)
-        return GeneratedImage(image, record(self, request, place, settings, image))
+        return GeneratedImage(image, record(self, request, controls, place, settings, image))

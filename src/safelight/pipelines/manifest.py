@@ -9,6 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
+from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Toward, Windows
@@ -41,6 +42,25 @@ class UsedPicture:
 
     file: str | None  # its absolute path; None for one made in memory
     sha256: str  # of its size and pixels
+
+
+@dataclass(frozen=True)
+class UsedControl:
+    """A picture that steered what was made; fields that are not here are those of `Control`."""
+
+    kind: str
+    network: str  # where it lay; empty for one that the model brings
+    sha256: str  # of the network's weights and configuration
+    picture: UsedPicture
+    made: str  # SHA-256 of the hint's pixels, at the size of the first pass
+    hint: bool = False
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: ControlMode = "balanced"
+    weights: tuple[float, ...] | None = None
+    mask: UsedPicture | None = None
+    resize: ControlResize = "stretch"
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,7 @@ class Manifest:
     toward: Toward | None = None
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net
+    controls: tuple[UsedControl, ...] = ()
     format: int = _FORMAT
 
     def to_json(self) -> str:

@@ -1,10 +1,12 @@
 """What made a picture, written down as its manifest."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
+from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.manifest import Manifest, pixel_digest, used_pictures
 from safelight.pipelines.provenance import library_versions, machine_of
 from safelight.pipelines.request import Request, Settings
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def record(
-    pipeline: "ImagePipeline", request: Request, place: int, settings: Settings, image: Image.Image
+    pipeline: "ImagePipeline",
+    request: Request,
+    controls: Sequence[ReadControl],
+    place: int,
+    settings: Settings,
+    image: Image.Image,
 ) -> Manifest:
     """The manifest of picture `place` of a request, which was just made."""
     return Manifest(
@@ -60,4 +67,5 @@ def record(
         toward=settings.toward,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae=str(pipeline.folder.swapped or ""),
+        controls=tuple(control.used((settings.width, settings.height)) for control in controls),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from safelight.errors import SafelightError
+from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 
@@ -136,6 +137,7 @@ class Request:
     subseed_strength: float = 0.0  # how far the noise goes from that of `seed` to its, 0 to 1
     guidance: Guidance = PLAIN  # beside its scale
     toward: Toward | None = None  # a second prompt to go to
+    controls: tuple[Control, ...] = ()  # pictures that steer what is made
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -175,6 +177,8 @@ class Request:
             self.outpaint.check()
         if self.hires is not None:
             self.hires.check()
+        for control in self.controls:
+            control.check()
         self._check_windows()
         for name, value, known in (
             ("rng", self.rng, get_args(RngName)),

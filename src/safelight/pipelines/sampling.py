@@ -1,11 +1,12 @@
 """From prompts, pictures and seeds to finished latents: one batch through one model, or two."""
 
 import copy
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
@@ -20,8 +21,10 @@ from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.unet import UNet
 from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin, first_noise, seeded
+from safelight.pipelines.controlling import hints_of, steered
 from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.guiding import Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
@@ -101,6 +104,7 @@ def sample_in_two(
     x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
     second = Start(x, after(first.noise, noise.taken))  # with fresh draws
     start = theirs.place_of(start)
+    batch = replace(batch, controls=())  # which are trained with the base
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
@@ -123,7 +127,7 @@ def _run(
     steps = batch.settings.steps
     sigmas = scheduler.sigmas(steps)
     levels = sigmas[span.start : None if span.stop is None else span.stop + 1]
-    denoise = _guided(model, batch, scheduler, start.concat)
+    denoise = _guided(model, batch, scheduler, levels, start.concat)
     if start.kept is not None:
         denoise = keeping(denoise, start.kept)
     solve = scheduler.solver(steps, span)
@@ -135,9 +139,15 @@ def _run(
 
 
 def _guided(
-    model: Model, batch: Batch, scheduler: SchedulerConfig, concat: Tensor | None
+    model: Model,
+    batch: Batch,
+    scheduler: SchedulerConfig,
+    levels: Float[Tensor, " n"],
+    concat: Tensor | None,
 ) -> Denoise:
-    """The denoiser under what the prompts say in each step, guided as the settings say."""
+    """The denoiser under what the prompts say in each step, guided as the settings say; `levels`
+    are those at which the sampler stops.
+    """
     settings, guide, sigmas = batch.settings, model.guide, scheduler.sigmas(batch.settings.steps)
     said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
     if settings.toward is not None:
@@ -145,10 +155,14 @@ def _guided(
         other = sayings(ends, batch.negative, settings.steps, settings.prompt_syntax)
         said = on_the_way(said, other, settings.toward.part)
     different = list(dict.fromkeys(said))
+
+    def controlled(unet: UNet) -> Network:
+        return steered(unet, batch.controls, scheduler, levels)
+
     own = Denoisers(
-        _denoiser(model, model.folder.unet, settings),
+        _denoiser(model, controlled(model.folder.unet), settings),
         scheduler.parameterization(),
-        _perturbed(model, settings),
+        _perturbed(model, settings, controlled),
     )
     denoises = [own] * len(different)
     if guide is not None:  # which reads the prompts by its own text towers
@@ -158,15 +172,17 @@ def _guided(
             for conditions in conditions_of(guide, batch, different, concat)
         ]
     memory = Momentum()  # one for the run, whatever the prompts say in its steps
-    steered = {
+    told = conditions_of(model, batch, different, concat)
+    if batch.controls:
+        hints = hints_of(model, batch)
+        told = [hints.with_prompts(conditions) for conditions in told]
+    led = {
         saying: guided_denoise(denoisers, conditions, settings, model.kind, sigmas, memory)
-        for saying, denoisers, conditions in zip(
-            different, denoises, conditions_of(model, batch, different, concat), strict=True
-        )
+        for saying, denoisers, conditions in zip(different, denoises, told, strict=True)
     }
     if len(different) == 1:
-        return steered[different[0]]
-    return by_step([steered[saying] for saying in said], sigmas)
+        return led[different[0]]
+    return by_step([led[saying] for saying in said], sigmas)
 
 
 def _denoiser(model: Model, unet: Network, settings: Settings) -> ConditionalDenoise:
@@ -181,13 +197,18 @@ def _denoiser(model: Model, unet: Network, settings: Settings) -> ConditionalDen
     return windowed(denoiser, size, overlap, fade=windows.fade)
 
 
-def _perturbed(model: Model, settings: Settings) -> ConditionalDenoise | None:
-    """The model with the identity for the attention maps of chosen layers, where that guides."""
+def _perturbed(
+    model: Model, settings: Settings, controlled: Callable[[UNet], Network]
+) -> ConditionalDenoise | None:
+    """The model with the identity for the attention maps of chosen layers, where that guides; its
+    controls are as they are.
+    """
     unet, guidance = model.folder.unet, settings.guidance
     if not guidance.pag_scale:
         return None
     check_layers(unet, guidance)
-    return _denoiser(model, with_identity_attention(unet, guidance.pag_layers), settings)
+    worse = with_identity_attention(unet, guidance.pag_layers)
+    return _denoiser(model, controlled(worse), settings)
 
 
 @contextmanager

@@ -7,7 +7,13 @@ def models() -> None:
     from safelight.pipelines.find import known_models
 
     rows = [
-        (model.name, model.family, f"{model.size / 1e6:.1f} MB", str(model.folder))
+        (
+            model.name,
+            model.family,
+            f"{model.size / 1e6:.1f} MB",
+            str(model.folder),
+            f"controls: {', '.join(model.controls)}" if model.controls else "",
+        )
         for model in known_models()
     ]
     if not rows:

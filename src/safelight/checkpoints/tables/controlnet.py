@@ -1,9 +1,15 @@
-"""diffusers' `ControlNetModel`: keys and `config.json`, to and from ours."""
+"""diffusers' `ControlNetModel`: keys and `config.json`, to and from ours; and the keys of the
+original files.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
+from safelight.checkpoints.rules import Rule, Table
+from safelight.checkpoints.tables.compvis import unet_table
 from safelight.checkpoints.tables.configs import read_config, write_config
 from safelight.checkpoints.tables.unet import (
     UNET,
@@ -13,6 +19,7 @@ from safelight.checkpoints.tables.unet import (
 from safelight.config import Value, to_dict
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNetConfig
+from safelight.models.unet import UNetConfig
 
 CONTROLNET = UNET
 """The names of a U-Net's first half, and below them diffusers' own."""
@@ -77,3 +84,56 @@ def controlnet_config_to_diffusers(config: ControlNetConfig) -> dict[str, Value]
     own = write_config(CLASS, theirs, {})
     own.pop("steered_block_out_channels")
     return kept | own
+
+
+def original_table(config: ControlNetConfig) -> Table:
+    """The keys of a ControlNet of this shape in the original layout, without their prefix, beside
+    diffusers'.
+    """
+    embedding, hint = "controlnet_cond_embedding", "input_hint_block"
+    blocks = 2 * (len(config.hint_block_channels) - 1)
+    return Table(
+        (
+            Rule(f"{embedding}.conv_in.{{p}}", f"{hint}.0.{{p}}"),
+            *(
+                Rule(f"{embedding}.blocks.{i}.{{p}}", f"{hint}.{2 * i + 2}.{{p}}")
+                for i in range(blocks)
+            ),
+            Rule(f"{embedding}.conv_out.{{p}}", f"{hint}.{2 * blocks + 2}.{{p}}"),
+            Rule("controlnet_down_blocks.{i}.{p}", "zero_convs.{i}.0.{p}"),
+            Rule("controlnet_mid_block.{p}", "middle_block_out.0.{p}"),
+            *unet_table(config.unet).rules,
+        )
+    )
+
+
+def blocks_of(state: Mapping[str, Tensor]) -> ControlNetConfig:
+    """A configuration with the blocks of a ControlNet whose tensors, in diffusers' names, these
+    are; its widths are left at ones.
+    """
+    layers: list[int] = []
+    while (count := _count(state, f"down_blocks.{len(layers)}.resnets.{{}}.conv1.weight")) > 0:
+        layers.append(count)
+    ones = (1,) * len(layers)
+    attends = tuple(f"down_blocks.{i}.attentions.0.norm.weight" in state for i in range(len(ones)))
+    classes = any(key.startswith("class_embedding.") for key in state)
+    halvings = _count(state, "controlnet_cond_embedding.blocks.{}.weight") // 2
+    return ControlNetConfig(
+        UNetConfig(
+            block_out_channels=ones,
+            layers_per_block=tuple(layers),
+            attention=attends,
+            transformer_layers=ones,
+            attention_heads=ones,
+            only_cross_attention=(False,) * len(ones),
+            class_dim=1 if classes else None,
+        ),
+        hint_block_channels=(1,) * (halvings + 1),
+    )
+
+
+def _count(state: Mapping[str, Tensor], template: str) -> int:
+    count = 0
+    while template.format(count) in state:
+        count += 1
+    return count

@@ -10,6 +10,7 @@ from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.clip import ClipTextConfig
 from safelight.models.clip_vision import ClipVisionConfig
+from safelight.models.controlnet import ControlNetConfig
 from safelight.models.unet import ClassKind, UNetConfig
 from safelight.models.vq import VQConfig
 
@@ -38,6 +39,11 @@ def unet_config_of(state: Mapping[str, Tensor], source: str) -> UNetConfig:
 
 
 def _unet_config(state: Mapping[str, Tensor]) -> UNetConfig:
+    return replace(_encoder_config(state), out_channels=state["out.2.weight"].shape[0])
+
+
+def _encoder_config(state: Mapping[str, Tensor]) -> UNetConfig:
+    """All of a U-Net's shape that its first half shows."""
     first = state["input_blocks.0.0.weight"]
     channels: list[int] = []
     layers: list[int] = []
@@ -71,7 +77,6 @@ def _unet_config(state: Mapping[str, Tensor]) -> UNetConfig:
     by_width = linear and not (class_kind == "embedding" and class_dim)
     config = UNetConfig(
         in_channels=first.shape[1],
-        out_channels=state["out.2.weight"].shape[0],
         sample_size=None,
         block_out_channels=tuple(channels),
         layers_per_block=tuple(layers),
@@ -90,6 +95,33 @@ def _unet_config(state: Mapping[str, Tensor]) -> UNetConfig:
     )
     condition = state.get("time_embed.cond_proj.weight")
     return config if condition is None else replace(config, guidance_dim=condition.shape[1])
+
+
+def controlnet_config_of(state: Mapping[str, Tensor], source: str) -> ControlNetConfig:
+    """The shape of the ControlNet whose tensors, in the original names, these are.
+
+    Heads, and what a hint's channels mean, leave no trace: heads are as in `unet_config_of`, and a
+    hint has red first. Raises `SafelightError` for anything but a ControlNet of this family.
+    """
+    try:
+        hint = state["input_hint_block.0.weight"]
+        return ControlNetConfig(
+            unet=_encoder_config(state),
+            hint_channels=hint.shape[1],
+            hint_block_channels=(hint.shape[0], *_hint_widths(state)),
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        raise SafelightError(
+            f"{source} holds no ControlNet of Stable Diffusion's family that is whole ({error})."
+        ) from error
+
+
+def _hint_widths(state: Mapping[str, Tensor]) -> list[int]:
+    """What each halving of a hint gives: every second layer but the first and the last."""
+    widths: list[int] = []
+    while f"input_hint_block.{4 * len(widths) + 6}.weight" in state:
+        widths.append(state[f"input_hint_block.{4 * len(widths) + 4}.weight"].shape[0])
+    return widths
 
 
 def _depth(state: Mapping[str, Tensor], block: str) -> int:

@@ -1,0 +1,174 @@
+"""The controls of a request with their networks and pictures, read and seen to fit the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from safelight.checkpoints.components import Reading, weights_files
+from safelight.checkpoints.controlnet import read_controlnet
+from safelight.checkpoints.files import sha256_of_files
+from safelight.checkpoints.folder import SINGLE, Folder
+from safelight.config import near
+from safelight.errors import SafelightError
+from safelight.models.controlnet import ControlNet
+from safelight.models.unet_encoder import skip_channels
+from safelight.pipelines.annotate import annotate
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.find import own_controls
+from safelight.pipelines.given import GivenPicture, give
+from safelight.pipelines.hint_pictures import Size, fitted
+from safelight.pipelines.hub import find_part
+from safelight.pipelines.manifest import UsedControl, UsedPicture, pixel_digest
+
+
+@dataclass(frozen=True)
+class ReadControl:
+    """A control with its network and its pictures.
+
+    Attributes:
+        control: as it was asked for.
+        network: what steers.
+        place: where the network lies; empty for one that the model brings.
+        sha256: of the network's files.
+        picture: what the hint is made of, or the hint.
+        mask: where it works.
+        hint_at: the hint of a width and height, made from the picture once.
+    """
+
+    control: Control
+    network: ControlNet
+    place: str
+    sha256: str
+    picture: GivenPicture
+    mask: GivenPicture | None
+    hint_at: Callable[[Size], Image.Image]
+
+    def used(self, size: Size) -> UsedControl:
+        """What a manifest says of it, for a picture of a width and height."""
+        control, mask = self.control, self.mask
+        return UsedControl(
+            kind=control.kind,
+            network=self.place,
+            sha256=self.sha256,
+            picture=UsedPicture(self.picture.file, self.picture.sha256),
+            made=pixel_digest(self.hint_at(size)),
+            hint=control.hint,
+            weight=control.weight,
+            start=control.start,
+            end=control.end,
+            mode=control.mode,
+            weights=control.weights,
+            mask=None if mask is None else UsedPicture(mask.file, mask.sha256),
+            resize=control.resize,
+        )
+
+
+class Controls:
+    """What reads controls for one model; a network is read once, for all pictures."""
+
+    def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
+        self.folder = folder
+        self.name = name
+        self.reading = Reading(dtype, device)
+        self._networks: dict[Path, tuple[ControlNet, str]] = {}
+
+    def read(self, control: Control) -> ReadControl:
+        """A control with all that it needs.
+
+        Raises `SafelightError`: a value or a file of it cannot be, there is no such network or
+        annotator, or the network is not for this model.
+        """
+        control.check()
+        path, place = self._find(control)
+        if path not in self._networks:
+            sha256 = sha256_of_files([*weights_files(path), path / "config.json"])
+            self._networks[path] = read_controlnet(path, self.reading), sha256
+        network, sha256 = self._networks[path]
+        _check_fit(control, network, self.folder, self.name)
+        picture, mask = give("image", control.picture), give("mask", control.mask)
+        assert picture is not None
+        return ReadControl(
+            control, network, place, sha256, picture, mask, cache(_hints(control, picture.picture))
+        )
+
+    def _find(self, control: Control) -> tuple[Path, str]:
+        """Where the network lies, and the same in words that last."""
+        own = self._own
+        if control.network is None and control.kind in own:
+            return own[control.kind], ""
+        path = find_part(control.kind if control.network is None else control.network)
+        if path.exists():
+            return path, str(path.absolute())
+        if control.network is not None:
+            raise SafelightError(f"There is no network of control {control.kind} at {path}.")
+        brings = f"it has {', '.join(own)}. {near(control.kind, own)}" if own else "it has none."
+        raise SafelightError(
+            f"{self.name} has no control {control.kind!r}: {brings} Another's is given by its "
+            f"folder, --control-net {control.kind}=FOLDER."
+        )
+
+    @property
+    def _own(self) -> dict[str, Path]:
+        """The folders of the controls that the model brings, by their kinds."""
+        files = self.folder.files
+        if SINGLE in files or not files.get("unet"):
+            return {}
+        return own_controls(files["unet"][0].parent.parent)
+
+
+def _hints(control: Control, picture: Image.Image) -> Callable[[Size], Image.Image]:
+    """Makes the hint of each size from the picture anew, so that it is as sharp as the size lets it
+    be.
+    """
+
+    def hint_at(size: Size) -> Image.Image:
+        whole = fitted(picture, size, control.resize)
+        if control.hint:
+            return whole
+        return fitted(annotate(control.kind, whole), size, "nearest")
+
+    return hint_at
+
+
+def _check_fit(control: Control, network: ControlNet, folder: Folder, name: str) -> None:
+    """Raises `SafelightError` for a network that steers another kind of U-Net, or of which more is
+    asked than it can do.
+    """
+    theirs, unet, shape = network.config, folder.unet.config, network.shape
+    own = {unet.in_channels, unet.out_channels}  # an inpainting model's, or the ordinary one's
+    known = theirs.in_channels if theirs.in_channels in own else unet.out_channels
+    for what, given, wanted in (
+        ("a context of width", theirs.cross_attention_dim, unet.cross_attention_dim),
+        ("an added vector of width", theirs.added_dim, unet.added_dim),
+        ("classes:", theirs.class_dim, unet.class_dim),
+        ("levels of widths", theirs.block_out_channels, unet.block_out_channels),
+        ("skips of widths", skip_channels(theirs), skip_channels(unet)),
+        ("pixels to a latent:", shape.factor, folder.autoencoder.factor),
+        ("latent channels:", theirs.in_channels, known),
+    ):
+        if given != wanted:
+            raise SafelightError(
+                f"The control {control.kind} is for another kind of model than {name}: it takes "
+                f"{what} {given or 'none'}, and here it would be {wanted or 'none'}. Give one "
+                "that was trained with this kind of model."
+            )
+    if shape.hint_channels not in (1, 3):
+        raise SafelightError(
+            f"The control {control.kind} takes a hint of {shape.hint_channels} channels; a picture "
+            "has 3, or 1 if it is grey. This network is not for pictures."
+        )
+    layers = len(network.controlnet_down_blocks) + 1
+    if control.weights is not None and len(control.weights) != layers:
+        raise SafelightError(
+            f"The control {control.kind} adds at {layers} places; got {len(control.weights)} "
+            "weights. Give one for each."
+        )
+    if control.mask is not None and shape.pooled:
+        raise SafelightError(
+            f"The control {control.kind} adds the same everywhere, so that no mask says where; "
+            "leave the mask out."
+        )
