@@ -24,6 +24,7 @@ class Conditioning:
     concat: Float[Tensor, "b c h w"] | None = None  # channels beside x
     hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
     residuals: tuple[Tensor, ...] = ()  # what control networks add, each (b, c, h, w)
+    features: tuple[Tensor, ...] = ()  # what T2I-Adapters add on the way down, one a level
     num_frames: int | None = None
 
     @staticmethod
@@ -51,6 +52,7 @@ class Conditioning:
             concat=join("concat"),
             hints=join_each("hints"),
             residuals=join_each("residuals"),
+            features=join_each("features"),
             num_frames=parts[0].num_frames,
         )
 
@@ -93,6 +95,7 @@ class Conditioning:
             concat=pick(self.concat, null.concat, "concat"),
             hints=pick_each("hints"),
             residuals=pick_each("residuals"),
+            features=pick_each("features"),
         )
 
     def to(
@@ -111,6 +114,7 @@ class Conditioning:
             concat=each(self.concat),
             hints=tuple(f(hint) for hint in self.hints),
             residuals=tuple(f(residual) for residual in self.residuals),
+            features=tuple(f(feature) for feature in self.features),
             num_frames=self.num_frames,
         )
 

@@ -1,4 +1,4 @@
-"""ControlNets: a folder in diffusers' layout with `config.json` and weights, or one file."""
+"""ControlNets and T2I-Adapters: a folder in diffusers' layout, or one file."""
 
 from pathlib import Path
 
@@ -11,31 +11,43 @@ from safelight.checkpoints.components import (
     read_part,
     write_part,
 )
+from safelight.checkpoints.control_lora import control_from_base, needs_base
 from safelight.checkpoints.controlnet_file import controlnet_from_file
+from safelight.checkpoints.t2i_adapter import adapter_from_file, is_adapter, read_adapter_folder
 from safelight.checkpoints.tables.controlnet import (
     CLASS,
     CONTROLNET,
     controlnet_config_from_diffusers,
     controlnet_config_to_diffusers,
 )
+from safelight.checkpoints.tables.t2i_adapter import CLASS as ADAPTER_CLASS
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.models.controlnet import ControlNet
+from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
 
 
 def read_control(
     path: Path, base: UNet | None = None, reading: Reading | None = None
-) -> ControlNet:
+) -> ControlNet | T2IAdapter:
     """What steers a U-Net by a picture: from a diffusers folder, or from one file, which is told by
     its tensors.
 
-    `base` is the U-Net that it steers.
+    `base` is the U-Net that it steers, without adapters; a Control-LoRA, and a ControlNet kept as a
+    difference, are made of it.
 
     Raises `SafelightError`, one line, if there is none, or it is broken.
     """
+    reading = reading or Reading()
     if path.is_dir():
-        return read_controlnet(path, reading)
-    return controlnet_from_file(read_weights_file(path), str(path), reading or Reading())
+        kind = part_config(path, CLASS, ADAPTER_CLASS).get("_class_name")
+        return (read_controlnet if kind == CLASS else read_adapter_folder)(path, reading)
+    opened, source = read_weights_file(path), str(path)
+    if needs_base(opened.state):
+        return control_from_base(opened.state, base, source, reading)
+    if is_adapter(opened.state):
+        return adapter_from_file(opened, source, reading)
+    return controlnet_from_file(opened, source, reading)
 
 
 def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:

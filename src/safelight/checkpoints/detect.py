@@ -9,7 +9,14 @@ from safelight.config import read_json
 from safelight.errors import SafelightError
 
 _MARKS = (
-    (("controlnet_cond_embedding.",), "a ControlNet"),
+    (("lora_controlnet",), "a Control-LoRA, which needs the U-Net that it is made for"),
+    (("lllite_",), "a ControlNet-LLLite"),
+    (("control_add_embedding.", "task_embedding"), "a union of ControlNets"),
+    (("controlnet_cond_embedding.", "input_hint_block."), "a ControlNet"),
+    (
+        ("body.0.block1.weight", "body.0.body.0.block1.weight", "body.0.resnets.0.block1.weight"),
+        "a T2I-Adapter",
+    ),
     (
         (
             "model.diffusion_model.",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
 from safelight.models.unet_encoder import UNetConfig, UNetEncoder, skip_channels
 from safelight.nn.blocks import Picture
@@ -63,6 +64,11 @@ class ControlNet(UNetEncoder):
             _zero_convolution(width) for width in skip_channels(config.unet)
         )
         self.controlnet_mid_block = _zero_convolution(config.unet.block_out_channels[-1])
+
+    @property
+    def parts(self) -> int:
+        """How many tensors it adds: to each skip, and to the middle."""
+        return len(self.controlnet_down_blocks) + 1
 
     def forward(
         self,
@@ -148,23 +154,26 @@ def control_of(unet: UNet, config: ControlNetConfig) -> ControlNet:
 
 @dataclass(frozen=True)
 class Steering:
-    """One ControlNet at work.
+    """One ControlNet or T2I-Adapter at work.
 
     Attributes:
         network: it.
-        weights: what its part for each skip, and last for the middle, is multiplied by.
+        weights: what each of its parts is multiplied by: for each skip, and last for the middle;
+            or, of an adapter, for each level.
         first: the network's time from which it works, going down.
         last: the time down to which it works.
     """
 
-    network: ControlNet
+    network: ControlNet | T2IAdapter
     weights: tuple[float, ...]
     first: float = math.inf
     last: float = -math.inf
 
 
 class Controlled:
-    """A U-Net steered by ControlNets, one for each of `cond.hints`; itself a `Network`."""
+    """A U-Net steered by ControlNets and T2I-Adapters, one for each of `cond.hints`; itself a
+    `Network`.
+    """
 
     def __init__(self, unet: Network, controls: Sequence[Steering]):
         self.unet = unet
@@ -181,24 +190,35 @@ class Controlled:
         if len(cond.hints) != len(self.controls):
             raise ValueError(f"Expected {len(self.controls)} hints, got {len(cond.hints)}.")
         plain = replace(cond, hints=())
-        total: tuple[Tensor, ...] = ()
+        residuals: tuple[Tensor, ...] = ()
+        features: tuple[Tensor, ...] = ()
         for control, hint in zip(self.controls, cond.hints, strict=True):
             if not bool(((t <= control.first) & (t >= control.last)).all()):
                 continue
-            parts = control.network(x, t, plain, hint)
-            weighed = [weight * part for weight, part in zip(control.weights, parts, strict=True)]
-            total = tuple(map(torch.add, total, weighed)) if total else tuple(weighed)
-        return self.unet(x, t, replace(plain, residuals=total))
+            if isinstance(control.network, T2IAdapter):
+                features = _sum(features, control.weights, control.network(hint.to(x)))
+            else:
+                parts = control.network(x, t, plain, hint)
+                residuals = _sum(residuals, control.weights, parts)
+        return self.unet(x, t, replace(plain, residuals=residuals, features=features))
 
 
-def even_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
-    """The same weight for every skip and the middle."""
-    return (strength,) * (len(network.controlnet_down_blocks) + 1)
+def _sum(
+    total: tuple[Tensor, ...], weights: Sequence[float], parts: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """A total, empty at first, with further parts, each times its weight."""
+    weighed = tuple(weight * part for weight, part in zip(weights, parts, strict=True))
+    return tuple(map(torch.add, total, weighed)) if total else weighed
+
+
+def even_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
+    """The same weight for every part."""
+    return (strength,) * network.parts
 
 
 def rising_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
     """Weights from a tenth at the finest skip to the whole in the middle, evenly in their
     logarithm: guess mode, in which the prompt may be empty (Zhang et al. 2023, section 3.4).
     """
-    count = len(network.controlnet_down_blocks)
+    count = network.parts - 1
     return tuple(strength * 10 ** (place / count - 1) for place in range(count + 1))
