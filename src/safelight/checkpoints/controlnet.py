@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from safelight.checkpoints.components import (
     DIFFUSERS_STEM,
     Reading,
@@ -12,8 +14,19 @@ from safelight.checkpoints.components import (
     write_part,
 )
 from safelight.checkpoints.control_lora import control_from_base, needs_base
-from safelight.checkpoints.controlnet_file import controlnet_from_file
-from safelight.checkpoints.t2i_adapter import adapter_from_file, is_adapter, read_adapter_folder
+from safelight.checkpoints.controlnet_file import (
+    controlnet_from_file,
+    is_controlnet,
+    write_controlnet_file,
+)
+from safelight.checkpoints.inspection import names_of
+from safelight.checkpoints.t2i_adapter import (
+    adapter_from_file,
+    is_adapter,
+    read_adapter_folder,
+    write_adapter,
+    write_adapter_file,
+)
 from safelight.checkpoints.tables.controlnet import (
     CLASS,
     CONTROLNET,
@@ -22,6 +35,7 @@ from safelight.checkpoints.tables.controlnet import (
 )
 from safelight.checkpoints.tables.t2i_adapter import CLASS as ADAPTER_CLASS
 from safelight.checkpoints.weights_file import read_weights_file
+from safelight.config import read_json
 from safelight.models.controlnet import ControlNet
 from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
@@ -48,6 +62,36 @@ def read_control(
     if is_adapter(opened.state):
         return adapter_from_file(opened, source, reading)
     return controlnet_from_file(opened, source, reading)
+
+
+def write_control(path: Path, control: ControlNet | T2IAdapter, dtype: torch.dtype) -> None:
+    """Writes what steers a U-Net as one file, where the path ends in `.safetensors`, in the
+    original layout, or as a folder in diffusers'.
+    """
+    single = path.suffix == ".safetensors"
+    if isinstance(control, T2IAdapter):
+        if single:
+            write_adapter_file(path, control, dtype=dtype)
+        else:
+            write_adapter(path, control, Writing(dtype))
+    elif single:
+        write_controlnet_file(path, control, dtype=dtype)
+    else:
+        write_controlnet(path, control, Writing(dtype))
+
+
+def is_control(path: Path) -> bool:
+    """Whether a folder or a file is what `read_control` reads, by its class or its names; errors
+    as `inspect`.
+    """
+    if path.is_dir():
+        config = path / "config.json"
+        kind = read_json(config).get("_class_name") if config.is_file() else None
+        return kind in (CLASS, ADAPTER_CLASS)
+    if not path.is_file():
+        return False
+    state = names_of(path)[0]
+    return needs_base(state) or is_adapter(state) or is_controlnet(state)
 
 
 def read_controlnet(folder: Path, reading: Reading | None = None) -> ControlNet:

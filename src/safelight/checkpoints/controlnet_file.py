@@ -59,6 +59,11 @@ def controlnet_of(
     return control.to(reading.device)
 
 
+def is_controlnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds a ControlNet, in either layout, by the names of its tensors."""
+    return any(mark in state for mark in (_HINT, CONTROL + _HINT, _THEIR_HINT))
+
+
 def original_names(state: Mapping[str, Tensor], source: str) -> State:
     """The tensors of the ControlNet in a file, in the original layout and without its prefix.
 
