@@ -25,6 +25,7 @@ class Conditioning:
     hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
     hint_masks: tuple[Tensor, ...] = ()  # where each works, 0 to 1, (b, 1, h, w); none: everywhere
     residuals: tuple[Tensor, ...] = ()  # what control networks add, each (b, c, h, w)
+    features: tuple[Tensor, ...] = ()  # what T2I-Adapters add on the way down, one a level
     num_frames: int | None = None
 
     @staticmethod
@@ -53,6 +54,7 @@ class Conditioning:
             hints=join_each("hints"),
             hint_masks=join_each("hint_masks"),
             residuals=join_each("residuals"),
+            features=join_each("features"),
             num_frames=parts[0].num_frames,
         )
 
@@ -96,6 +98,7 @@ class Conditioning:
             hints=pick_each("hints"),
             hint_masks=pick_each("hint_masks"),
             residuals=pick_each("residuals"),
+            features=pick_each("features"),
         )
 
     def take(self, rows: Bool[Tensor, " b"]) -> "Conditioning":
@@ -119,6 +122,7 @@ class Conditioning:
             hints=tuple(f(hint) for hint in self.hints),
             hint_masks=tuple(f(mask) for mask in self.hint_masks),
             residuals=tuple(f(residual) for residual in self.residuals),
+            features=tuple(f(feature) for feature in self.features),
             num_frames=self.num_frames,
         )
 

@@ -2,10 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from safelight.app.cli import main
+from safelight.checkpoints.components import read_unet
+from safelight.checkpoints.controlnet import read_control, write_control
 from safelight.checkpoints.files import read_state
+from safelight.errors import SafelightError
+from safelight.models.controlnet import ControlNet, ControlNetConfig
+from safelight.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
 
 def _picture(model, into):
@@ -69,3 +75,35 @@ def test_nothing_that_is_there_is_lost(target, told, model_folder, tmp_path, cap
     assert error.count("\n") == 1
     for name in ("there.safetensors", "file", "full/mine"):
         assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["a ControlNet", "a T2I-Adapter"])
+def test_what_steers_a_model_is_converted_and_is_no_model(kind, model_folder, tmp_path, capsys):
+    if kind == "a ControlNet":
+        config = ControlNetConfig(read_unet(model_folder / "unet").config)
+        control = ControlNet(config)
+    else:
+        control = T2IAdapter(T2IAdapterConfig(block_out_channels=(8, 16), layers_per_block=1))
+    single, folder = tmp_path / "one.safetensors", tmp_path / "folder"
+    write_control(single, control, torch.bfloat16)
+    assert main(["convert", str(single), str(folder)]) == 0
+    assert main(["convert", str(folder), str(tmp_path / "again.safetensors")]) == 0
+    before, after = read_state(single), read_state(tmp_path / "again.safetensors")
+    assert before.keys() == after.keys()
+    assert all((before[key] == after[key]).all() for key in before)
+    capsys.readouterr()
+    assert main(["inspect", str(single)]) == 0
+    assert kind in capsys.readouterr().out
+    out = ["-o", str(tmp_path / "x.png")]
+    for command in (
+        ["generate", "a red cube", "--model", str(single), *out],
+        ["generate", "a red cube", "--model", str(folder), *out],
+        ["convert", str(single), str(tmp_path / "new"), "--lora", "some"],
+        ["generate", "a red cube", "--model", str(model_folder), "--vae", str(single), *out],
+        ["generate", "a red cube", "--model", str(model_folder), "--lora", str(single), *out],
+    ):
+        assert main(command) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    for other in (model_folder, single.with_name("nowhere")):
+        with pytest.raises(SafelightError):
+            read_control(other)

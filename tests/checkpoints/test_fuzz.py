@@ -18,6 +18,8 @@ import torch
 
 from safelight.checkpoints.adapters import read_adapter
 from safelight.checkpoints.components import write_autoencoder
+from safelight.checkpoints.controlnet import read_control
+from safelight.checkpoints.controlnet_file import write_controlnet_file
 from safelight.checkpoints.files import write_state
 from safelight.checkpoints.folder import Folder, read_folder, write_folder
 from safelight.checkpoints.inspection import inspect
@@ -27,6 +29,7 @@ from safelight.checkpoints.swap import with_autoencoder
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
+from safelight.models.controlnet import ControlNet, ControlNetConfig
 from tiny_model import seeing_folder, tiny_folder
 
 SECONDS = 10  # a case, on a machine that does other things too
@@ -89,6 +92,8 @@ def samples(tmp_path_factory) -> dict[str, Sample]:
     write_autoencoder(top / "vae", Autoencoder(shape))
     vae = top / "vae" / "diffusion_pytorch_model.safetensors"
     made["swap"] = Sample(vae.read_bytes(), swap)
+    write_controlnet_file(top / "control", ControlNet(ControlNetConfig(folder.unet.config)))
+    made["control"] = Sample((top / "control").read_bytes(), read_control)
     write_folder(top / "seeing", seeing_folder())
     for model in (top / "seeing", top / "model"):
         for file in sorted(model.rglob("*")):

@@ -1,4 +1,4 @@
-"""Pictures steered by ControlNets, against the pipelines of diffusers: the same seed, the same one."""
+"""Pictures steered by ControlNets against those of diffusers' pipelines, from the same seeds."""
 
 import numpy as np
 import pytest

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from safelight.checkpoints.components import Reading, check_layers, filled, layers_of
 from safelight.checkpoints.detect import describe_state
+from safelight.checkpoints.families import CONTROL
 from safelight.checkpoints.files import State, write_state
 from safelight.checkpoints.header import ENTRY, read_entry
 from safelight.checkpoints.rules import from_ours, to_ours
@@ -24,9 +25,6 @@ from safelight.checkpoints.weights_file import WeightsFile
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet, ControlNetConfig
 
-PREFIX = "control_model."
-"""Before every name of a ControlNet that lies beside the model it steers, and of most that do not.
-"""
 _HINT = "input_hint_block.0.weight"
 _THEIR_HINT = "controlnet_cond_embedding.conv_in.weight"
 
@@ -61,13 +59,20 @@ def controlnet_of(
     return control.to(reading.device)
 
 
+def is_controlnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds a ControlNet, in either layout, by the names of its tensors."""
+    return any(mark in state for mark in (_HINT, CONTROL + _HINT, _THEIR_HINT))
+
+
 def original_names(state: Mapping[str, Tensor], source: str) -> State:
     """The tensors of the ControlNet in a file, in the original layout and without its prefix.
 
     Raises `SafelightError` that says what the file is if it holds none.
     """
-    if any(key.startswith(PREFIX) for key in state):
-        state = {k.removeprefix(PREFIX): part for k, part in state.items() if k.startswith(PREFIX)}
+    if any(key.startswith(CONTROL) for key in state):
+        state = {
+            k.removeprefix(CONTROL): part for k, part in state.items() if k.startswith(CONTROL)
+        }
     if _HINT in state:
         return dict(state)
     if _THEIR_HINT not in state:
@@ -88,7 +93,7 @@ def write_controlnet_file(
     """
     theirs = from_ours(CONTROLNET, control.state_dict())
     state = {
-        PREFIX + name: tensor.detach().to("cpu", dtype)
+        CONTROL + name: tensor.detach().to("cpu", dtype)
         for name, tensor in from_ours(original_table(control.shape), theirs).items()
     }
     header = json.dumps(controlnet_config_to_diffusers(control.shape))

@@ -8,8 +8,18 @@ from torch import Tensor
 from safelight.config import read_json
 from safelight.errors import SafelightError
 
+_CONTROLS = (
+    (("lora_controlnet",), "a Control-LoRA"),
+    (("lllite_",), "a ControlNet-LLLite"),
+    (("control_add_embedding.", "task_embedding"), "a union of ControlNets"),
+    (("controlnet_cond_embedding.", "input_hint_block."), "a ControlNet"),
+    (
+        ("body.0.block1.weight", "body.0.body.0.block1.weight", "body.0.resnets.0.block1.weight"),
+        "a T2I-Adapter",
+    ),
+)
+"""What steers a U-Net by a picture; the first that fits."""
 _MARKS = (
-    (("controlnet_cond_embedding.",), "a ControlNet"),
     (
         (
             "model.diffusion_model.",
@@ -44,6 +54,7 @@ _RANK_PARTS = (
     *("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight"),
     *("lora_linear_layer.down.weight", "hada_w1_b"),
 )
+_CROSSINGS = ("attn2.to_k.weight", "attn2.to_k.down")
 _CONTEXT_WIDTHS = {
     768: "a Stable Diffusion 1.x U-Net",
     1024: "a Stable Diffusion 2.x U-Net",
@@ -73,9 +84,12 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     kind = _adapter_kind(state)
     if kind is not None:
         return _describe_adapter(state, kind)
-    for marks, description in _MARKS:
-        if any(mark in key for key in state for mark in marks):
-            return description
+    control = _first_mark(state, _CONTROLS)
+    if control is not None:
+        return control + _family(state, _CROSSINGS)
+    mark = _first_mark(state, _MARKS)
+    if mark is not None:
+        return mark
     if "down_blocks.0.resnets.0.time_emb_proj.weight" in state and "conv_in.weight" in state:
         return _describe_unet(state)
     if "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state:
@@ -144,14 +158,18 @@ def _describe_adapter(state: Mapping[str, Tensor], kind: str) -> str:
         None,
     )
     layout = "" if begins is None else f" in {begins} layout"
+    return f"{kind}{rank}{layout}{_family(state, _RANK_PARTS)}"
+
+
+def _family(state: Mapping[str, Tensor], endings: tuple[str, ...]) -> str:
+    """Which U-Net it is for, by the context's width in the names that end so."""
     widths = {
         _width(part)
         for key, part in state.items()
-        if "attn2" in key and "to_k" in key and key.endswith(_RANK_PARTS)
+        if "attn2" in key and "to_k" in key and key.endswith(endings)
     }
     found = {width for width in widths if width in _CONTEXT_WIDTHS}
-    family = f", for {_CONTEXT_WIDTHS[found.pop()]}" if len(found) == 1 else ""
-    return f"{kind}{rank}{layout}{family}"
+    return f", for {_CONTEXT_WIDTHS[found.pop()]}" if len(found) == 1 else ""
 
 
 def _describe_unet(state: Mapping[str, Tensor]) -> str:

@@ -15,6 +15,8 @@ from safelight.errors import SafelightError
 
 BERT = "LDMTextToImagePipeline"
 """CompVis' first text-to-image model, whose parts have names of their own in diffusers."""
+CONTROL = "control_model."
+"""Before the names of a ControlNet, which may lie beside the model that it steers."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SPREAD = "noise_augmentor.data_"
 """Where our files keep the mean and spread of a picture's vectors, which published ones leave out.
@@ -139,6 +141,7 @@ CLASSES = Family(
         class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
     ),
 )
+_FAMILIES = (XL, REFINER, UPSCALER, UNCLIP, SD2, BERT_TEXT, SD1, CLASSES)
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
     (8, False): "StableDiffusionInstructPix2PixPipeline",
@@ -166,7 +169,8 @@ _LATENT_SIZE_OF_768_V = 96
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
     channels = in_channels_of(state)
-    for family in (XL, REFINER, UPSCALER, UNCLIP, SD2, BERT_TEXT, SD1, CLASSES):
+    families = () if any(key.startswith(CONTROL) for key in state) else _FAMILIES
+    for family in families:
         prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text), family.vision]
         complete = all(any(key.startswith(prefix) for key in state) for prefix in prefixes)
         if complete and family.in_channels in (None, channels):

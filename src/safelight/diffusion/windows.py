@@ -29,8 +29,8 @@ def windowed(
     step that is linear in x and x0, as of DDIM, it is the same; fresh noise and a solver's memory
     stay those of the whole.
 
-    The result raises `ValueError` for residuals, which a control network should add to each window,
-    and for hints whose sides are no multiples of x's.
+    The result raises `ValueError` for residuals and features, which a control network should add to
+    each window, and for hints whose sides are no multiples of x's.
     """
 
     def over_windows(
@@ -63,7 +63,7 @@ def _bell(length: int) -> Float[Tensor, " length"]:
 
 def _cut(cond: Conditioning, x: Tensor, top: int, left: int, size: int) -> Conditioning:
     """What is beside x and over it in one window."""
-    if cond.residuals:
+    if cond.residuals or cond.features:
         raise ValueError("Residuals of the whole do not fit a window; compute them in each.")
     return replace(
         cond,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
 from safelight.models.unet_encoder import UNetConfig, UNetEncoder, skip_channels
 from safelight.nn.blocks import Picture
@@ -80,6 +81,11 @@ class ControlNet(UNetEncoder):
         self.controlnet_mid_block = _zero_convolution(
             config.unet.block_out_channels[-1], config.steered.block_out_channels[-1]
         )
+
+    @property
+    def parts(self) -> int:
+        """How many tensors it adds: to each skip, and to the middle."""
+        return len(self.controlnet_down_blocks) + 1
 
     def forward(
         self,
@@ -165,23 +171,26 @@ def control_of(unet: UNet, config: ControlNetConfig) -> ControlNet:
 
 @dataclass(frozen=True)
 class Steering:
-    """One ControlNet at work.
+    """One ControlNet or T2I-Adapter at work.
 
     Attributes:
         network: it.
-        weights: what its part for each skip, and last for the middle, is multiplied by.
+        weights: what each of its parts is multiplied by: for each skip, and last for the middle;
+            or, of an adapter, for each level.
         first: the network's time from which it works, going down.
         last: the time down to which it works.
     """
 
-    network: ControlNet
+    network: ControlNet | T2IAdapter
     weights: tuple[float, ...]
     first: float = math.inf
     last: float = -math.inf
 
 
 class Controlled:
-    """A U-Net steered by ControlNets, one for each of `cond.hints`; itself a `Network`."""
+    """A U-Net steered by ControlNets and T2I-Adapters, one for each of `cond.hints`; itself a
+    `Network`.
+    """
 
     def __init__(self, unet: Network, controls: Sequence[Steering]):
         self.unet = unet
@@ -202,13 +211,22 @@ class Controlled:
                 raise ValueError(f"Expected {len(self.controls)} {what}, got {len(given)}.")
         masks = cond.hint_masks or (None,) * len(cond.hints)
         plain = replace(cond, hints=(), hint_masks=())
-        total: tuple[Tensor, ...] = ()
+        residuals: tuple[Tensor, ...] = ()
+        features: tuple[Tensor, ...] = ()
         for control, hint, mask in zip(self.controls, cond.hints, masks, strict=True):
             if not bool(((t <= control.first) & (t >= control.last)).all()):
                 continue
             parts = _added(control, x, t, plain, hint, mask)
-            total = tuple(map(torch.add, total, parts)) if total and parts else total or parts
-        return self.unet(x, t, replace(plain, residuals=total))
+            if isinstance(control.network, T2IAdapter):
+                features = _sum(features, parts)
+            else:
+                residuals = _sum(residuals, parts)
+        return self.unet(x, t, replace(plain, residuals=residuals, features=features))
+
+
+def _sum(total: tuple[Tensor, ...], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A total with further parts; either may be empty."""
+    return tuple(map(torch.add, total, parts)) if total and parts else total or parts
 
 
 def _added(
@@ -217,12 +235,11 @@ def _added(
     """What a control adds, weighed; nothing where it works nowhere."""
     rows = None if mask is None else mask.flatten(1).any(dim=1)
     if rows is None or mask is None or rows.all():
-        parts = control.network(x, t, _taken(control.network, x, cond), hint)
+        parts = _parts(control.network, x, t, cond, hint)
     elif not rows.any():
         return ()
     else:
-        some = _taken(control.network, x, cond.take(rows))
-        added = control.network(x[rows], t[rows], some, hint[rows])
+        added = _parts(control.network, x[rows], t[rows], cond.take(rows), hint[rows])
         parts = tuple(_spread(part, rows) for part in added)
     weighed = (weight * part for weight, part in zip(control.weights, parts, strict=True))
     if mask is None:
@@ -231,6 +248,14 @@ def _added(
         part * F.interpolate(mask.to(part), size=(part.shape[-2], part.shape[-1]), mode="area")
         for part in weighed
     )
+
+
+def _parts(
+    network: ControlNet | T2IAdapter, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor
+) -> Sequence[Tensor]:
+    if isinstance(network, T2IAdapter):
+        return network(hint.to(x))
+    return network(x, t, _taken(network, x, cond), hint)
 
 
 def _spread(part: Tensor, rows: Tensor) -> Tensor:
@@ -253,23 +278,23 @@ def _taken(network: ControlNet, x: Tensor, cond: Conditioning) -> Conditioning:
     )
 
 
-def even_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
-    """The same weight for every skip and the middle."""
-    return (strength,) * (len(network.controlnet_down_blocks) + 1)
+def even_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
+    """The same weight for every part."""
+    return (strength,) * network.parts
 
 
-def rising_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
+def rising_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
     """Weights from a tenth at the finest skip to the whole in the middle, evenly in their
     logarithm: guess mode, in which the prompt may be empty (Zhang et al. 2023, section 3.4).
     """
-    count = len(network.controlnet_down_blocks)
+    count = network.parts - 1
     return tuple(strength * 10 ** (place / count - 1) for place in range(count + 1))
 
 
-def softer_weights(network: ControlNet, strength: float) -> tuple[float, ...]:
+def softer_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
     """Weights that fall from the whole in the middle to the finest skip, each 0.825 of the one
     after it, so that the prompt counts for more in the details: AUTOMATIC1111's ControlNet
     extension, "My prompt is more important".
     """
-    count = len(network.controlnet_down_blocks)
+    count = network.parts - 1
     return tuple(strength * 0.825 ** (count - place) for place in range(count + 1))

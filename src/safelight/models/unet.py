@@ -56,7 +56,8 @@ class UNet(UNetEncoder):
             t: the network's time, (b,).
             cond: `context` (b, n, cross_attention_dim), `vector` and `concat` as the configuration
             asks;
-                `residuals`, if any, are added to the skips in order and the last to the middle.
+                `residuals`, if any, are added to the skips in order and the last to the middle;
+                `features` as in `descend`.
 
         Raises:
             ValueError: a part of the conditioning is missing or has the wrong width.

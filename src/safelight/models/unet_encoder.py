@@ -114,7 +114,17 @@ class UNetEncoder(nn.Module):
         self.mid_block = _MidBlock(config) if config.mid_block else None
 
     def descend(self, x: Picture, emb: Emb, cond: Conditioning) -> tuple[Picture, list[Tensor]]:
-        """From the first layer's output to the middle's, with the skips on the way."""
+        """From the first layer's output to the middle's, with the skips on the way.
+
+        Each of `cond.features`, if any, is added within its level, and one more to the middle.
+        Raises `ValueError` for another number of them.
+        """
+        levels, features = len(self.down_blocks), cond.features
+        if features and len(features) not in (levels, levels + 1):
+            raise ValueError(
+                f"Expected features for {levels} levels, and at most one more for the middle, got "
+                f"{len(features)}."
+            )
         recompute = self.gradient_checkpointing
         skips: list[Tensor] = [x]
         for block in self.down_blocks:
@@ -122,6 +132,8 @@ class UNetEncoder(nn.Module):
             skips += outputs
         if self.mid_block is not None:
             x = recomputed(self.mid_block, recompute)(x, emb, cond)
+        if len(features) > levels:
+            x = x + features[-1]
         return x, skips
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Emb:
@@ -158,11 +170,13 @@ class UNetEncoder(nn.Module):
 
 class _DownBlock(nn.Module):
     """Residual blocks, each followed by a transformer where the level has attention; then a
-    halving.
+    halving. A T2I-Adapter's features are added before the halving where the level has attention,
+    else after it, as diffusers does.
     """
 
     def __init__(self, config: UNetConfig, level: int, inputs: list[int], *, downsample: bool):
         super().__init__()
+        self.level = level
         channels = config.block_out_channels[level]
         self.resnets = nn.ModuleList(residual_block(config, width, channels) for width in inputs)
         self.attentions = transformers_of(config, level, len(inputs))
@@ -175,9 +189,13 @@ class _DownBlock(nn.Module):
             if self.attentions is not None:
                 x = self.attentions[i](x, cond.context)
             outputs.append(x)
+        if cond.features and self.attentions is not None:
+            x = outputs[-1] = x + cond.features[self.level]
         if self.downsampler is not None:
             x = self.downsampler(x)
             outputs.append(x)
+        if cond.features and self.attentions is None:
+            x = outputs[-1] = x + cond.features[self.level]
         return x, outputs
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.single_file import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
@@ -98,6 +99,14 @@ def precision_named(name: str) -> torch.dtype:
     if name not in PRECISIONS:
         raise SafelightError(f"Unknown precision {name!r}. {near(name, PRECISIONS)}")
     return PRECISIONS[name]
+
+
+def precision_of(path: Path) -> torch.dtype:
+    """The precision of most weights at a path that pictures are made in, else float32; errors as
+    `inspect`.
+    """
+    kept = (PRECISIONS[name] for name in inspect(path).precisions if name in PRECISIONS)
+    return next(kept, torch.float32)
 
 
 def has_device(name: str) -> bool:

@@ -20,7 +20,8 @@ def convert(
     Parameters
     ----------
     source
-        A folder, a .safetensors or a .ckpt, or a name from safelight models.
+        A folder, a .safetensors or a .ckpt, or a name from safelight models; also a ControlNet or
+        a T2I-Adapter.
     target
         What to write: a name ending in .safetensors for one file, else a folder.
     precision
@@ -34,14 +35,15 @@ def convert(
     from safelight.app.adapters import chosen_adapters
     from safelight.app.outputs import check_new_folder
     from safelight.checkpoints.adapters import merged
+    from safelight.checkpoints.controlnet import is_control, read_control, write_control
     from safelight.checkpoints.folder import INDEX, write_folder
-    from safelight.checkpoints.inspection import inspect
     from safelight.checkpoints.single_file import read_model, write_single_file
     from safelight.errors import SafelightError
     from safelight.pipelines.find import find_model
-    from safelight.pipelines.load import PRECISIONS, precision_named
+    from safelight.pipelines.load import precision_named, precision_of
 
-    found = find_model(source)
+    control = is_control(Path(source))
+    found = Path(source) if control else find_model(source)
     dtype = precision_named(precision) if precision else None
     single = target.suffix == ".safetensors"
     if target.suffix in (".ckpt", ".pt", ".pth", ".bin"):
@@ -54,13 +56,18 @@ def convert(
     if taken and not force:
         raise SafelightError(f"{target} is there already; --force replaces it.")
     check_new_folder(target.parent)
+    if control:
+        if lora:
+            raise SafelightError(f"--lora changes a model; {source} is what steers one.")
+        write_control(target, read_control(found), dtype or precision_of(found))
+        print(target)
+        return
     chosen = chosen_adapters(lora, offline=True)
     adapters = {Path(file): strength for file, strength in chosen.items()}
     model = read_model(found)
     if dtype is None:
         unet = model.files.get("unet") or (found,)
-        kept = next((name for name in inspect(unet[0]).precisions if name in PRECISIONS), "float32")
-        dtype = precision_named(kept)
+        dtype = precision_of(unet[0])
     with merged(model, adapters):
         if single:
             write_single_file(target, model, dtype=dtype)

@@ -104,16 +104,24 @@ def controlnet_config_of(state: Mapping[str, Tensor], source: str) -> ControlNet
     hint has red first. Raises `SafelightError` for anything but a ControlNet of this family.
     """
     try:
-        hint = state["input_hint_block.0.weight"]
-        return ControlNetConfig(
-            unet=_encoder_config(state),
-            hint_channels=hint.shape[1],
-            hint_block_channels=(hint.shape[0], *_hint_widths(state)),
-        )
+        return hint_config_of(state, _encoder_config(state), source)
     except (KeyError, IndexError, ValueError) as error:
         raise SafelightError(
             f"{source} holds no ControlNet of Stable Diffusion's family that is whole ({error})."
         ) from error
+
+
+def hint_config_of(state: Mapping[str, Tensor], unet: UNetConfig, source: str) -> ControlNetConfig:
+    """The shape of the ControlNet of such a U-Net whose tensors, in the original names, these are.
+
+    Raises `SafelightError` if it has no layers for a hint.
+    """
+    try:
+        hint = state["input_hint_block.0.weight"]
+        widths = (hint.shape[0], *_hint_widths(state))
+        return ControlNetConfig(unet, hint_channels=hint.shape[1], hint_block_channels=widths)
+    except (KeyError, IndexError, ValueError) as error:
+        raise SafelightError(f"{source} holds no ControlNet that is whole ({error}).") from error
 
 
 def _hint_widths(state: Mapping[str, Tensor]) -> list[int]:
