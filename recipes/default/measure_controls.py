@@ -179,10 +179,8 @@ def main() -> None:
         report[kind] = {}
         for subject, folder, count in SETS[kind]:
             wanted = asked(arguments.work / "pictures", kind, folder, count, size)
-            made = {
-                "on": make(pipeline, control, wanted, 0),
-                "off": make(pipeline, None, wanted, 0),
-            }
+            networks = {"on": control, "off": None}
+            made = {name: make(pipeline, network, wanted) for name, network in networks.items()}
             made["real"] = wanted.real.pixels
             hold, judge = held_to_hint(kind, wanted, judges), verdicts(subject, wanted, judges)
             real = pooled_features(pooled, wanted.real.pixels)
