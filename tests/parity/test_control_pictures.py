@@ -1,4 +1,4 @@
-"""Pictures steered by ControlNets, against the pipelines of diffusers: the same seed, the same one."""
+"""Steered pictures against diffusers' pipelines: the same seed, the same picture."""
 
 import numpy as np
 import pytest

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
 
 PLAIN = GuidanceOptions()
+FREE = ControlOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 RngName = Literal["cpu", "a1111-gpu"]
 
@@ -63,6 +65,9 @@ def planned(
     guiding: Annotated[
         GuidanceOptions, Parameter(name="*", group="Guidance", show_default=False)
     ] = PLAIN,
+    controlling: Annotated[
+        ControlOptions, Parameter(name="*", group="Control", show_default=False)
+    ] = FREE,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -222,6 +227,7 @@ def planned(
     from safelight.pipelines.request import Request
 
     one_scale, scales = chosen_scale(scale)
+    controls = controlling.controls()
     requests = [
         Request(
             text,
@@ -252,6 +258,7 @@ def planned(
             subseed=subseed,
             subseed_strength=subseed_strength,
             guidance=guiding.guidance(scales),
+            controls=controls,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
