@@ -26,6 +26,7 @@ def conditioning(
         vector=part("vector", 6),
         concat=part("concat", 1, 2, 2),
         hints=each("hints"),
+        hint_masks=each("hint_masks"),
         residuals=each("residuals"),
         num_frames=2 if "num_frames" in parts else None,
     )
@@ -33,7 +34,11 @@ def conditioning(
 
 def tensors(cond: Conditioning) -> list[Tensor]:
     single = [cond.context, cond.vector, cond.concat]
-    return [t for t in single if t is not None] + [*cond.hints, *cond.residuals]
+    return [t for t in single if t is not None] + [
+        *cond.hints,
+        *cond.hint_masks,
+        *cond.residuals,
+    ]
 
 
 def assert_same(one: Conditioning, other: Conditioning) -> None:
@@ -42,7 +47,7 @@ def assert_same(one: Conditioning, other: Conditioning) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
 
 
-every_part = ["context", "vector", "concat", "hints", "residuals", "num_frames"]
+every_part = ["context", "vector", "concat", "hints", "hint_masks", "residuals", "num_frames"]
 some_parts = st.frozensets(st.sampled_from(every_part))
 
 
@@ -107,7 +112,7 @@ def test_drop_keeps_the_dtype_and_asks_for_the_same_parts():
 def test_to_moves_every_part():
     cond = conditioning(2, parts=frozenset(every_part))
     moved = cond.to("meta", torch.float16)
-    assert len(tensors(moved)) == 7
+    assert len(tensors(moved)) == 9
     assert all(t.device.type == "meta" and t.dtype == torch.float16 for t in tensors(moved))
     assert moved.num_frames == 2
     assert_same(cond.to(), cond)

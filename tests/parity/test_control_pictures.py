@@ -1,4 +1,4 @@
-"""Pictures steered by ControlNets against those of diffusers' pipelines, from the same seeds."""
+"""Steered pictures against diffusers' pipelines: the same seed, the same picture."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ _RANGE = re.compile(
 )
 _FILES = (  # of which a label is the name alone
     *("model", "lora", "vae", "refiner", "guide", "embedding"),
-    *("image", "mask", "depth"),
+    *("image", "mask", "depth", "control", "control-mask"),
 )
 _MOST = 1000  # values of an axis
 

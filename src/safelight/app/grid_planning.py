@@ -10,13 +10,16 @@ from cyclopts import App
 from safelight.app.adapters import chosen_adapters
 from safelight.app.axes import WORDS, Axis, axis_of, replaced
 from safelight.app.commands.generate import planned
+from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions
 from safelight.app.job import Job
 from safelight.errors import SafelightError
 
 _STRENGTH = "lora-strength"
-_SCALE = "scale"  # a text, which may name several numbers; an axis gives one
-_GUIDING = "guiding"  # the argument that holds all of guidance
+_NUMBERS = {"scale", "control_weight", "control_start", "control_end"}
+"""Texts, which may name several numbers; an axis gives one."""
+_GROUPS: dict[str, type] = {"guiding": GuidanceOptions, "controlling": ControlOptions}
+"""The arguments that hold several options."""
 _NOT_HERE = {"output", "count", "prompts", "preview", "preview_vae", "infotext"}
 _NO_AXES = {*_NOT_HERE, "offline"}
 
@@ -27,7 +30,7 @@ def axis_named(text: str) -> Axis:
     numbers = [
         _spelled(name)
         for name, kind in kinds.items()
-        if name == _SCALE or {int, float} & {kind, *get_args(kind)}
+        if name in _NUMBERS or {int, float} & {kind, *get_args(kind)}
     ]
     return axis_of(text, [*map(_spelled, kinds), WORDS, _STRENGTH], [*numbers, _STRENGTH])
 
@@ -35,8 +38,9 @@ def axis_named(text: str) -> Axis:
 def _options() -> dict[str, Any]:
     """The options of `safelight generate` and their types."""
     parameters = inspect.signature(planned).parameters
-    own = {name: part.annotation for name, part in parameters.items() if name != _GUIDING}
-    return own | {option.name: option.type for option in fields(GuidanceOptions)}
+    own = {name: part.annotation for name, part in parameters.items() if name not in _GROUPS}
+    grouped = (option for group in _GROUPS.values() for option in fields(group))
+    return own | {option.name: option.type for option in grouped}
 
 
 def planned_cells(options: Sequence[str], columns: Axis, rows: Axis | None) -> list[Job]:
@@ -98,12 +102,13 @@ def _arguments(tokens: Sequence[str], command: str = "safelight grid") -> dict[s
 
 
 def _merged(given: dict[str, Any], more: dict[str, Any], axis: str) -> dict[str, Any]:
-    """Arguments with an axis' own put upon them; guidance is one argument, of which an axis varies
-    one option.
+    """Arguments with an axis' own put upon them; of an argument that holds several options an axis
+    varies one.
     """
     merged, option = given | more, axis.replace("-", "_")
-    if _GUIDING in given and _GUIDING in more:
-        merged[_GUIDING] = replace(given[_GUIDING], **{option: getattr(more[_GUIDING], option)})
+    for group in _GROUPS:
+        if group in given and group in more:
+            merged[group] = replace(given[group], **{option: getattr(more[group], option)})
     return merged
 
 

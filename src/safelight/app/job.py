@@ -80,6 +80,7 @@ class Job:
             for field in fields(Request)
             if getattr(request, field.name) != getattr(plain, field.name)
         }
+        options = {"control" if name == "controls" else name: v for name, v in options.items()}
         options |= {name: getattr(loading, name) for name in _PUT_IN}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
         check_options(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from safelight.app.making import counting_steps
+from safelight.app.remaking_controls import check_controls, control_differences, controls_again
 from safelight.checkpoints.upscaler import is_upscaler
 from safelight.errors import SafelightError
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part, give
@@ -86,6 +87,7 @@ def prepared(
         pipeline.embed(embedding.file, embedding.token)
     if not any_weights:
         check_adapters(manifest, pipeline)
+        check_controls(manifest, pipeline)
     return pipeline
 
 
@@ -172,6 +174,7 @@ def request_of(manifest: Manifest) -> Request:
         subseed_strength=manifest.subseed_strength,
         guidance=manifest.guidance,
         toward=manifest.toward,
+        controls=controls_again(manifest),
     )
 
 
@@ -224,7 +227,8 @@ def differences(then: Manifest, now: Manifest) -> list[str]:
         "device": (then.device, now.device),
         "machine": (then.machine, now.machine),
     }
-    return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
+    told = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
+    return told + control_differences(then, now)
 
 
 def _short(digest: str | None) -> str:

@@ -37,6 +37,7 @@ class Control:
         picture: a file, or a picture in memory.
         hint: whether it is a hint already, such as a drawn skeleton, and goes to the network as it
             is.
+        annotator: the weights that make the hint, for a kind that is estimated by a network.
         network: a folder or file to take in the place of the model's own of that kind.
         weight: how strongly it steers.
         start: the part of the steps after which it begins, 0 to 1.
@@ -51,6 +52,7 @@ class Control:
     kind: str
     picture: str | Path | Image.Image
     hint: bool = False
+    annotator: str | Path | None = None
     network: str | Path | None = None
     weight: float = 1.0
     start: float = 0.0

@@ -64,7 +64,7 @@ def hints_of(model: Model, batch: Batch) -> Hints:
     size = (settings.width, settings.height)
     whole = (-(-size[1] // factor) * factor, -(-size[0] // factor) * factor)
 
-    def rows(picture: Float[Tensor, "1 k h w"]) -> Float[Tensor, "b k h w"]:
+    def rows(picture: Float[Tensor, "1 k h w"]) -> Float[Tensor, "b k H W"]:
         return padded(picture, whole).to(model.device).expand(count, -1, -1, -1)
 
     pictures: list[Tensor] = []
@@ -93,7 +93,7 @@ def steered(
     """A U-Net with its controls, for steps from each of these noise levels to the next."""
     if not controls:
         return unet
-    times = scheduler.schedule().sigma_to_t(levels).tolist()
+    times = [float(t) for t in scheduler.schedule().sigma_to_t(levels)]
     return Controlled(unet, [_steering(read, times) for read in controls])
 
 

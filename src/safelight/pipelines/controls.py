@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 
 from safelight.checkpoints.components import Reading, weights_files
-from safelight.checkpoints.controlnet import read_controlnet
+from safelight.checkpoints.controlnet import read_control
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import SINGLE, Folder
 from safelight.config import near
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet
 from safelight.models.unet_encoder import skip_channels
-from safelight.pipelines.annotate import annotate
+from safelight.pipelines.annotate import Annotator, annotator
 from safelight.pipelines.control_settings import Control
-from safelight.pipelines.find import own_controls
+from safelight.pipelines.find import lasting_name, own_controls
 from safelight.pipelines.given import GivenPicture, give
 from safelight.pipelines.hint_pictures import Size, fitted
 from safelight.pipelines.hub import find_part
@@ -57,6 +57,7 @@ class ReadControl:
             picture=UsedPicture(self.picture.file, self.picture.sha256),
             made=pixel_digest(self.hint_at(size)),
             hint=control.hint,
+            annotator=lasting_name(str(control.annotator)) if control.annotator else "",
             weight=control.weight,
             start=control.start,
             end=control.end,
@@ -75,6 +76,7 @@ class Controls:
         self.name = name
         self.reading = Reading(dtype, device)
         self._networks: dict[Path, tuple[ControlNet, str]] = {}
+        self._annotators: dict[tuple[str, str], Annotator] = {}
 
     def read(self, control: Control) -> ReadControl:
         """A control with all that it needs.
@@ -85,15 +87,31 @@ class Controls:
         control.check()
         path, place = self._find(control)
         if path not in self._networks:
-            sha256 = sha256_of_files([*weights_files(path), path / "config.json"])
-            self._networks[path] = read_controlnet(path, self.reading), sha256
+            files = [*weights_files(path), path / "config.json"] if path.is_dir() else [path]
+            network = read_control(path, self.folder.unet, self.reading)
+            self._networks[path] = network, sha256_of_files(files)
         network, sha256 = self._networks[path]
         _check_fit(control, network, self.folder, self.name)
         picture, mask = give("image", control.picture), give("mask", control.mask)
         assert picture is not None
-        return ReadControl(
-            control, network, place, sha256, picture, mask, cache(_hints(control, picture.picture))
-        )
+        make = None if control.hint else self._annotator(control)
+        hint_at = cache(_hints(control, picture.picture, make))
+        return ReadControl(control, network, place, sha256, picture, mask, hint_at)
+
+    def _annotator(self, control: Control) -> Annotator:
+        """What makes the control's hint; read once."""
+        weights = control.annotator
+        key = (control.kind, str(weights or ""))
+        if key not in self._annotators:
+            try:
+                made = annotator(control.kind, weights=weights, device=str(self.reading.device))
+            except SafelightError as error:
+                raise SafelightError(
+                    f"{error} Or give the hint itself as the picture, and say that it is one "
+                    "(--hint)."
+                ) from error
+            self._annotators[key] = made
+        return self._annotators[key]
 
     def _find(self, control: Control) -> tuple[Path, str]:
         """Where the network lies, and the same in words that last."""
@@ -120,16 +138,16 @@ class Controls:
         return own_controls(files["unet"][0].parent.parent)
 
 
-def _hints(control: Control, picture: Image.Image) -> Callable[[Size], Image.Image]:
+def _hints(
+    control: Control, picture: Image.Image, make: Annotator | None
+) -> Callable[[Size], Image.Image]:
     """Makes the hint of each size from the picture anew, so that it is as sharp as the size lets it
     be.
     """
 
     def hint_at(size: Size) -> Image.Image:
         whole = fitted(picture, size, control.resize)
-        if control.hint:
-            return whole
-        return fitted(annotate(control.kind, whole), size, "nearest")
+        return whole if make is None else fitted(make(whole), size, "nearest")
 
     return hint_at
 

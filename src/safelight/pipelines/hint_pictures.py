@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 
 def fitted(picture: Image.Image, size: Size, how: ControlResize) -> Image.Image:
-    """A picture of a size; by Lanczos, as diffusers resizes hints, but for "nearest".
+    """An RGB picture at a size; by Lanczos, as diffusers resizes hints, but for "nearest".
 
     "crop" keeps the middle of what is too long; "fill" puts the picture into the middle of a plane
     of the median colour of its edge, as AUTOMATIC1111's ControlNet extension does.
@@ -40,9 +40,8 @@ def hint_tensor(hint: Image.Image, channels: int) -> Float[Tensor, "1 k h w"]:
     return torch.from_numpy(levels.reshape(*levels.shape[:2], channels)).permute(2, 0, 1)[None]
 
 
-def _edge_colour(picture: Image.Image) -> tuple[int, ...] | int:
+def _edge_colour(picture: Image.Image) -> tuple[int, ...]:
     """The median colour of the outermost pixels."""
-    levels = np.asarray(picture)
+    levels = np.asarray(picture.convert("RGB"))
     edge = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
-    colour = np.median(edge, axis=0).astype(int).tolist()
-    return tuple(colour) if isinstance(colour, list) else colour
+    return tuple(int(level) for level in np.median(edge, axis=0))

@@ -54,6 +54,7 @@ class UsedControl:
     picture: UsedPicture
     made: str  # SHA-256 of the hint's pixels, at the size of the first pass
     hint: bool = False
+    annotator: str = ""
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0

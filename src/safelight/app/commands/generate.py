@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
 
 PLAIN = GuidanceOptions()
+FREE = ControlOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 RngName = Literal["cpu", "a1111-gpu"]
 
@@ -63,6 +65,9 @@ def planned(
     guiding: Annotated[
         GuidanceOptions, Parameter(name="*", group="Guidance", show_default=False)
     ] = PLAIN,
+    controlling: Annotated[
+        ControlOptions, Parameter(name="*", group="Control", show_default=False)
+    ] = FREE,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -227,6 +232,7 @@ def planned(
             "--subseed does nothing by itself; say how far to go to it: --subseed-strength 0.1."
         )
     one_scale, scales = chosen_scale(scale)
+    controls = controlling.controls()
     requests = [
         Request(
             text,
@@ -257,6 +263,7 @@ def planned(
             subseed=subseed,
             subseed_strength=subseed_strength or 0.0,
             guidance=guiding.guidance(scales),
+            controls=controls,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]

@@ -1,0 +1,71 @@
+"""The controls of a picture that is made again."""
+
+from pathlib import Path
+
+from safelight.errors import SafelightError
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.given import Part, give
+from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.manifest import Manifest, UsedControl, UsedPicture
+
+
+def controls_again(manifest: Manifest) -> tuple[Control, ...]:
+    """The controls of then; `SafelightError` if a picture is gone or another."""
+    return tuple(_control_again(used) for used in manifest.controls)
+
+
+def check_controls(manifest: Manifest, pipeline: ImagePipeline) -> None:
+    """Raises `SafelightError` naming the control whose network did not make the picture."""
+    now = pipeline.read_controls(controls_again(manifest))
+    for then, control in zip(manifest.controls, now, strict=True):
+        if then.sha256 != control.sha256:
+            raise SafelightError(
+                f"The network of control {then.kind} is not the one that made the picture "
+                f"({then.sha256[:12]} then, {control.sha256[:12]} now). Put the right one there, "
+                "or give --other-weights to go on."
+            )
+
+
+def control_differences(then: Manifest, now: Manifest) -> list[str]:
+    """What has changed of networks and of hints, each as "the hint of pose 0af3 -> 92bd"."""
+    told: list[str] = []
+    for old, new in zip(then.controls, now.controls, strict=False):
+        pairs = {"network": (old.sha256, new.sha256), "hint": (old.made, new.made)}
+        told += [
+            f"the {what} of {old.kind} {before[:12]} -> {after[:12]}"
+            for what, (before, after) in pairs.items()
+            if before != after
+        ]
+    return told
+
+
+def _control_again(used: UsedControl) -> Control:
+    return Control(
+        used.kind,
+        _picture_again(used.kind, "image", used.picture),
+        hint=used.hint,
+        annotator=used.annotator or None,
+        network=used.network or None,
+        weight=used.weight,
+        start=used.start,
+        end=used.end,
+        mode=used.mode,
+        weights=used.weights,
+        mask=None if used.mask is None else _picture_again(used.kind, "mask", used.mask),
+        resize=used.resize,
+    )
+
+
+def _picture_again(kind: str, part: Part, used: UsedPicture) -> Path:
+    what = "mask" if part == "mask" else "picture"
+    if used.file is None:
+        raise SafelightError(
+            f"The {what} of control {kind} was never a file; ask for the picture in Python with it."
+        )
+    given = give(part, used.file)
+    if given is None or given.sha256 != used.sha256:
+        raise SafelightError(
+            f"{used.file} is not the {what} of control {kind} then: its pixels are others. Put the "
+            "right one there."
+        )
+    return Path(used.file)
