@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,16 @@ class ControlNet(UNetEncoder):
         self.controlnet_mid_block = _zero_convolution(
             config.unet.block_out_channels[-1], config.steered.block_out_channels[-1]
         )
+
+    @property
+    def hint_channels(self) -> int:
+        """Of the picture that it is given."""
+        return self.shape.hint_channels
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it adds the same everywhere."""
+        return self.shape.pooled
 
     @property
     def parts(self) -> int:
@@ -169,6 +180,9 @@ def control_of(unet: UNet, config: ControlNetConfig) -> ControlNet:
     return control
 
 
+SteeringNetwork: TypeAlias = ControlNet | T2IAdapter
+
+
 @dataclass(frozen=True)
 class Steering:
     """One ControlNet or T2I-Adapter at work.
@@ -181,7 +195,7 @@ class Steering:
         last: the time down to which it works.
     """
 
-    network: ControlNet | T2IAdapter
+    network: SteeringNetwork
     weights: tuple[float, ...]
     first: float = math.inf
     last: float = -math.inf
@@ -251,7 +265,7 @@ def _added(
 
 
 def _parts(
-    network: ControlNet | T2IAdapter, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor
+    network: SteeringNetwork, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor
 ) -> Sequence[Tensor]:
     if isinstance(network, T2IAdapter):
         return network(hint.to(x))
@@ -278,12 +292,12 @@ def _taken(network: ControlNet, x: Tensor, cond: Conditioning) -> Conditioning:
     )
 
 
-def even_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
+def even_weights(network: SteeringNetwork, strength: float) -> tuple[float, ...]:
     """The same weight for every part."""
     return (strength,) * network.parts
 
 
-def rising_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
+def rising_weights(network: SteeringNetwork, strength: float) -> tuple[float, ...]:
     """Weights from a tenth at the finest skip to the whole in the middle, evenly in their
     logarithm: guess mode, in which the prompt may be empty (Zhang et al. 2023, section 3.4).
     """
@@ -291,7 +305,7 @@ def rising_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[f
     return tuple(strength * 10 ** (place / count - 1) for place in range(count + 1))
 
 
-def softer_weights(network: ControlNet | T2IAdapter, strength: float) -> tuple[float, ...]:
+def softer_weights(network: SteeringNetwork, strength: float) -> tuple[float, ...]:
     """Weights that fall from the whole in the middle to the finest skip, each 0.825 of the one
     after it, so that the prompt counts for more in the details: AUTOMATIC1111's ControlNet
     extension, "My prompt is more important".

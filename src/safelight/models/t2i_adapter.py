@@ -61,6 +61,16 @@ class T2IAdapter(nn.Module):
             before = after
 
     @property
+    def hint_channels(self) -> int:
+        """Of the picture that it is given."""
+        return self.config.hint_channels
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it adds the same everywhere, which none does."""
+        return False
+
+    @property
     def parts(self) -> int:
         """How many tensors it adds: one to each level, and of SDXL's the last to the middle."""
         return len(self.body)

@@ -70,7 +70,7 @@ def hints_of(model: Model, batch: Batch) -> Hints:
     pictures: list[Tensor] = []
     masks: list[Tensor] = []
     for read in batch.controls:
-        pictures.append(rows(hint_tensor(read.hint_at(size), read.network.shape.hint_channels)))
+        pictures.append(rows(hint_tensor(read.hint_at(size), read.network.hint_channels)))
         if read.mask is None:
             masks.append(torch.ones_like(pictures[-1][:, :1]))
         else:
@@ -128,7 +128,7 @@ def _weights(read: ReadControl) -> tuple[float, ...]:
     control, network = read.control, read.network
     if control.weights is not None:
         return tuple(control.weight * weight for weight in control.weights)
-    if control.mode == "guess" and not network.shape.pooled:
+    if control.mode == "guess" and not network.pooled:
         return rising_weights(network, control.weight)
     if control.mode in ("prompt", "control"):
         return softer_weights(network, control.weight)
@@ -137,4 +137,4 @@ def _weights(read: ReadControl) -> tuple[float, ...]:
 
 def _is_one_sided(read: ReadControl) -> bool:
     """Whether it works under the prompt alone; one that is pooled always does, as in diffusers."""
-    return read.control.mode in ONE_SIDED or read.network.shape.pooled
+    return read.control.mode in ONE_SIDED or read.network.pooled

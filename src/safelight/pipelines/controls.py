@@ -14,9 +14,9 @@ from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import SINGLE, Folder
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.models.controlnet import ControlNet
-from safelight.models.unet_encoder import skip_channels
+from safelight.models.controlnet import SteeringNetwork
 from safelight.pipelines.annotate import Annotator, annotator
+from safelight.pipelines.control_fit import check_fit
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import lasting_name, own_controls
 from safelight.pipelines.given import GivenPicture, give
@@ -40,7 +40,7 @@ class ReadControl:
     """
 
     control: Control
-    network: ControlNet
+    network: SteeringNetwork
     place: str
     sha256: str
     picture: GivenPicture
@@ -75,7 +75,7 @@ class Controls:
         self.folder = folder
         self.name = name
         self.reading = Reading(dtype, device)
-        self._networks: dict[Path, tuple[ControlNet, str]] = {}
+        self._networks: dict[Path, tuple[SteeringNetwork, str]] = {}
         self._annotators: dict[tuple[str, str], Annotator] = {}
 
     def read(self, control: Control) -> ReadControl:
@@ -91,7 +91,7 @@ class Controls:
             network = read_control(path, self.folder.unet, self.reading)
             self._networks[path] = network, sha256_of_files(files)
         network, sha256 = self._networks[path]
-        _check_fit(control, network, self.folder, self.name)
+        check_fit(control, network, self.folder, self.name)
         picture, mask = give("image", control.picture), give("mask", control.mask)
         assert picture is not None
         make = None if control.hint else self._annotator(control)
@@ -150,43 +150,3 @@ def _hints(
         return whole if make is None else fitted(make(whole), size, "nearest")
 
     return hint_at
-
-
-def _check_fit(control: Control, network: ControlNet, folder: Folder, name: str) -> None:
-    """Raises `SafelightError` for a network that steers another kind of U-Net, or of which more is
-    asked than it can do.
-    """
-    theirs, unet, shape = network.config, folder.unet.config, network.shape
-    own = {unet.in_channels, unet.out_channels}  # an inpainting model's, or the ordinary one's
-    known = theirs.in_channels if theirs.in_channels in own else unet.out_channels
-    for what, given, wanted in (
-        ("a context of width", theirs.cross_attention_dim, unet.cross_attention_dim),
-        ("an added vector of width", theirs.added_dim, unet.added_dim),
-        ("classes:", theirs.class_dim, unet.class_dim),
-        ("levels of widths", theirs.block_out_channels, unet.block_out_channels),
-        ("skips of widths", skip_channels(theirs), skip_channels(unet)),
-        ("pixels to a latent:", shape.factor, folder.autoencoder.factor),
-        ("latent channels:", theirs.in_channels, known),
-    ):
-        if given != wanted:
-            raise SafelightError(
-                f"The control {control.kind} is for another kind of model than {name}: it takes "
-                f"{what} {given or 'none'}, and here it would be {wanted or 'none'}. Give one "
-                "that was trained with this kind of model."
-            )
-    if shape.hint_channels not in (1, 3):
-        raise SafelightError(
-            f"The control {control.kind} takes a hint of {shape.hint_channels} channels; a picture "
-            "has 3, or 1 if it is grey. This network is not for pictures."
-        )
-    layers = len(network.controlnet_down_blocks) + 1
-    if control.weights is not None and len(control.weights) != layers:
-        raise SafelightError(
-            f"The control {control.kind} adds at {layers} places; got {len(control.weights)} "
-            "weights. Give one for each."
-        )
-    if control.mask is not None and shape.pooled:
-        raise SafelightError(
-            f"The control {control.kind} adds the same everywhere, so that no mask says where; "
-            "leave the mask out."
-        )
