@@ -1,4 +1,4 @@
-"""Pictures steered by a T2I-Adapter against diffusers' pipeline: the same seed, the same picture."""
+"""Pictures steered by a T2I-Adapter against diffusers': the same seed, the same picture."""
 
 import numpy as np
 import pytest
