@@ -10,10 +10,18 @@ from PIL import Image, ImageDraw
 
 from safelight.app.training import run_recipe
 from safelight.checkpoints.components import read_unet
-from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
+from safelight.checkpoints.controlnet import (
+    is_control,
+    read_control,
+    read_controlnet,
+    write_control,
+    write_controlnet,
+)
 from safelight.errors import SafelightError
 from safelight.models.control_plan import ControlPlan, planned
-from safelight.models.controlnet import Controlled, Steering, even_weights
+from safelight.models.controlnet import Controlled, ControlNet, Steering, even_weights
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.load import load
 from safelight.types import Conditioning
 from tiny_model import FACTOR, SIZE, write_tiny_model
 
@@ -98,6 +106,17 @@ def test_it_begins_as_the_base_and_leaves_that_as_it_is(workshop: Path, tmp_path
     assert _bytes_in(workshop / "model") == before
     with Image.open(whole / "previews/step_0000004.png") as preview:
         assert preview.size == (2 * SIZE, 3 * SIZE)  # hint, steered, alone
+
+    control = read_control(whole / "model")
+    assert isinstance(control, ControlNet)
+    assert is_control(whole / "model")
+    if shape:
+        with pytest.raises(SafelightError, match="has no original layout"):
+            write_control(tmp_path / "one.safetensors", control, torch.float32)
+    hint = next((workshop / "pictures/hints").iterdir())
+    steering = Control("edges", hint, hint=True, network=whole / "model")
+    (made,) = load(workshop / "model", device="cpu").generate("a red cube", controls=[steering])
+    assert made.image.size == (SIZE, SIZE)
 
     halves = tmp_path / "halves"
     run_recipe(workshop / "control.toml", (f'output="{halves}"', "loop.steps=2", *shape))

@@ -37,6 +37,7 @@ from safelight.checkpoints.tables.controlnet import (
 from safelight.checkpoints.tables.t2i_adapter import CLASS as ADAPTER_CLASS
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.config import read_json
+from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet
 from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
@@ -55,8 +56,8 @@ def read_control(
     """
     reading = reading or Reading()
     if path.is_dir():
-        kind = part_config(path, CLASS, ADAPTER_CLASS).get("_class_name")
-        return (read_controlnet if kind == CLASS else read_adapter_folder)(path, reading)
+        kind = part_config(path, CLASS, SMALL_CLASS, ADAPTER_CLASS).get("_class_name")
+        return (read_adapter_folder if kind == ADAPTER_CLASS else read_controlnet)(path, reading)
     opened, source = read_weights_file(path), str(path)
     if needs_base(opened.state):
         return control_from_base(opened.state, base, source, reading)
@@ -68,6 +69,8 @@ def read_control(
 def write_control(path: Path, control: ControlNet | T2IAdapter, dtype: torch.dtype) -> None:
     """Writes what steers a U-Net as one file, where the path ends in `.safetensors`, in the
     original layout, or as a folder in diffusers'.
+
+    Raises `SafelightError` for one that has no original layout.
     """
     single = path.suffix == ".safetensors"
     if isinstance(control, T2IAdapter):
@@ -75,6 +78,11 @@ def write_control(path: Path, control: ControlNet | T2IAdapter, dtype: torch.dty
             write_adapter_file(path, control, dtype=dtype)
         else:
             write_adapter(path, control, Writing(dtype))
+    elif single and control.shape.steered_channels is not None:
+        raise SafelightError(
+            "A small ControlNet, of other channels than the U-Net that it steers, has no original "
+            "layout; give a folder to write it to."
+        )
     elif single:
         write_controlnet_file(path, control, dtype=dtype)
     else:
@@ -88,7 +96,7 @@ def is_control(path: Path) -> bool:
     if path.is_dir():
         config = path / "config.json"
         kind = read_json(config).get("_class_name") if config.is_file() else None
-        return kind in (CLASS, ADAPTER_CLASS)
+        return kind in (CLASS, SMALL_CLASS, ADAPTER_CLASS)
     if not path.is_file():
         return False
     state = names_of(path)[0]
