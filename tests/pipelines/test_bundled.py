@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image, ImageDraw
 
 import safelight
-from safelight.pipelines.find import bundled
+from safelight.eval.edges import edge_f1
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.find import bundled, own_controls
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request
 
@@ -20,9 +23,27 @@ def pipeline() -> ImagePipeline:
 
 def test_it_fits_into_a_package():
     sizes = {path: path.stat().st_size for path in bundled().rglob("*") if path.is_file()}
-    weights = sum(size for path, size in sizes.items() if path.suffix == ".safetensors")
-    assert 1_000_000 < weights <= 40_000_000
-    assert sum(sizes.values()) - weights <= 1_000_000
+    weights = {path: size for path, size in sizes.items() if path.suffix == ".safetensors"}
+    controls = sum(size for path, size in weights.items() if "controls" in path.parts)
+    assert 1_000_000 < sum(weights.values()) - controls <= 40_000_000
+    assert controls <= 15_000_000
+    assert sum(sizes.values()) - sum(weights.values()) <= 1_000_000
+
+
+@pytest.mark.parametrize("kind", own_controls(bundled()))
+def test_its_controls_make_what_their_hints_show(pipeline, kind):
+    """The picture's own edges lie nearer to the hint's than without control."""
+    cv2 = pytest.importorskip("cv2")
+    assert kind == "canny"  # another kind needs a measure of its own here
+    hint = Image.new("RGB", (64, 64))
+    ImageDraw.Draw(hint).ellipse((8, 30, 36, 58), outline="white")
+    control = Control(kind, hint, hint=True)
+
+    def distance(controls: list[Control]) -> float:
+        made = pipeline.generate("a green ball", seed=4, controls=controls)[0].image
+        return edge_f1(cv2.Canny(np.asarray(made), 100, 200) > 0, np.asarray(hint)[..., 0] > 0)
+
+    assert distance([control]) > distance([]) + 0.2
 
 
 def test_it_says_how_it_is_best_used(pipeline):

@@ -169,8 +169,13 @@ _LATENT_SIZE_OF_768_V = 96
 def family_of(state: Mapping[str, Tensor], source: str) -> Family:
     """The family of a file; `SafelightError` that says what it is if it is not a whole model."""
     channels = in_channels_of(state)
-    families = () if any(key.startswith(CONTROL) for key in state) else _FAMILIES
-    for family in families:
+    control = next((key for key in state if key.startswith(CONTROL)), None)
+    if control is not None and any(key.startswith(UNET) for key in state):
+        raise SafelightError(
+            f"{source} holds a ControlNet ({control}) beside a model; give it as the network of a "
+            "control, and the model by itself."
+        )
+    for family in _FAMILIES if control is None else ():
         prefixes = [UNET, VAE, *(part.prefix + part.mark for part in family.text), family.vision]
         complete = all(any(key.startswith(prefix) for key in state) for prefix in prefixes)
         if complete and family.in_channels in (None, channels):

@@ -40,6 +40,13 @@ class Given:
     mask: GivenPicture | None = None
     depth: GivenPicture | None = None
 
+    def __post_init__(self):
+        """Raises `SafelightError` for a mask that leaves nothing to make."""
+        if self.mask is not None and max(self.mask.picture.tobytes()) < WHITE_FROM:
+            raise SafelightError(
+                "The mask is black, so that nothing would be made anew; paint white what should be."
+            )
+
     @property
     def parts(self) -> dict[Part, GivenPicture]:
         """Those that are there."""
@@ -81,12 +88,7 @@ def _plain(part: Part, picture: Image.Image) -> Image.Image:
 
         return flatten(picture.convert("RGBA"), WHITE)
     if part == "mask":
-        levels = picture.convert("L")
-        if max(levels.tobytes()) < WHITE_FROM:
-            raise SafelightError(
-                "The mask is black, so that nothing would be made anew; paint white what should be."
-            )
-        return levels
+        return picture.convert("L")
     if picture.mode.startswith("I"):  # 16 bits or more
         return picture.convert("I").convert("F")
     if picture.mode == "F":
