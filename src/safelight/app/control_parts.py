@@ -14,6 +14,7 @@ from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.sampling import text_conditioner
+from safelight.pipelines.telling import numbers_of
 from safelight.train.latent_task import Conditioner
 from safelight.types import Conditioning
 
@@ -49,8 +50,7 @@ def captions_to_conditioning(model: Folder, config: DataConfig) -> Conditioner:
             "This model is told the size of its pictures, which with data.buckets are many; leave "
             "buckets out."
         )
-    size = [float(config.size)] * 2
-    told = [*size, 0.0, 0.0, *size] if kind.numbers == "sizes" else [*size, 0.0, 0.0, _AESTHETIC]
+    told, _ = numbers_of(kind, config.size, config.size)
 
     def condition(captions: Sequence[str]) -> Conditioning:
         device = next(model.unet.parameters()).device
@@ -58,6 +58,3 @@ def captions_to_conditioning(model: Folder, config: DataConfig) -> Conditioner:
         return with_numbers(text(captions), rows, model.unet.config)
 
     return condition
-
-
-_AESTHETIC = 6.0  # as SDXL's refiner is told where nobody says

@@ -57,9 +57,6 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     cache = latents_of(
         autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
     )
-    lost = cache.pictures.skipped[len(pictures.skipped) :]
-    if lost:
-        say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
     if recipe.base is None:
         set_scale(autoencoder, *(_scale_in(former) or measure_scale(cache.sample())))
         say(f"Latents scaled by {autoencoder.config.scaling_factor:.4f} to unit variance.")
@@ -104,7 +101,10 @@ def latents_of(
     folder: Path,
     device: torch.device,
 ) -> LatentCache:
-    """The latents of all pictures, encoded as far as they are not in `folder` yet."""
+    """The latents of all pictures, encoded as far as they are not in `folder` yet.
+
+    Says how many cannot be decoded.
+    """
     autoencoder.eval()
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ def latents_of(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("encoding pictures")
-        return cache_latents(
+        cache = cache_latents(
             folder,
             pictures,
             config,
@@ -125,6 +125,10 @@ def latents_of(
             sha256_of_state(autoencoder.state_dict()),
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
+    lost = cache.pictures.skipped[len(pictures.skipped) :]
+    if lost:
+        say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
+    return cache
 
 
 def _scale_in(basis: Basis) -> tuple[float, float] | None:

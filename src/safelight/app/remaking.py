@@ -6,10 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from safelight.app.making import counting_steps
-from safelight.app.remaking_controls import check_controls, control_differences, controls_again
+from safelight.app.remaking_controls import (
+    check_controls,
+    control_differences,
+    controls_again,
+    picture_again,
+)
 from safelight.checkpoints.upscaler import is_upscaler
 from safelight.errors import SafelightError
-from safelight.pipelines.given import PARTS, Given, GivenPicture, Part, give
+from safelight.pipelines.given import PARTS, Given, GivenPicture, Part
 from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
 from safelight.pipelines.load import has_device, load, precision_named
@@ -180,19 +185,7 @@ def request_of(manifest: Manifest) -> Request:
 
 def _given_again(part: Part, used: UsedPicture | None) -> GivenPicture | None:
     """The picture that was given then; `SafelightError` if it is gone or another."""
-    if used is None:
-        return None
-    if used.file is None:
-        raise SafelightError(
-            f"The {part} that was given was never a file; ask for the picture in Python with it."
-        )
-    given = give(part, used.file)
-    if given is None or given.sha256 != used.sha256:
-        raise SafelightError(
-            f"{used.file} is not the {part} that was given then: its pixels are others. Put the "
-            "right one there."
-        )
-    return given
+    return None if used is None else picture_again(part, used, f"{part} that was given")
 
 
 _Used = Manifest | UsedRefiner | UsedGuide

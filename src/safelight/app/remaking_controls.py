@@ -1,10 +1,8 @@
 """The controls of a picture that is made again."""
 
-from pathlib import Path
-
 from safelight.errors import SafelightError
 from safelight.pipelines.control_settings import Control
-from safelight.pipelines.given import Part, give
+from safelight.pipelines.given import GivenPicture, Part, give
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.manifest import Manifest, UsedControl, UsedPicture
 
@@ -42,7 +40,7 @@ def control_differences(then: Manifest, now: Manifest) -> list[str]:
 def _control_again(used: UsedControl) -> Control:
     return Control(
         used.kind,
-        _picture_again(used.kind, "image", used.picture),
+        _file_again(used.kind, "image", used.picture),
         hint=used.hint,
         annotator=used.annotator or None,
         network=used.network or None,
@@ -51,21 +49,25 @@ def _control_again(used: UsedControl) -> Control:
         end=used.end,
         mode=used.mode,
         weights=used.weights,
-        mask=None if used.mask is None else _picture_again(used.kind, "mask", used.mask),
+        mask=None if used.mask is None else _file_again(used.kind, "mask", used.mask),
         resize=used.resize,
     )
 
 
-def _picture_again(kind: str, part: Part, used: UsedPicture) -> Path:
+def _file_again(kind: str, part: Part, used: UsedPicture) -> str:
     what = "mask" if part == "mask" else "picture"
+    again = picture_again(part, used, f"{what} of control {kind}")
+    assert again.file is not None
+    return again.file
+
+
+def picture_again(part: Part, used: UsedPicture, what: str) -> GivenPicture:
+    """A picture that was used then; `SafelightError`, in which it is `what`, if it is another."""
     if used.file is None:
-        raise SafelightError(
-            f"The {what} of control {kind} was never a file; ask for the picture in Python with it."
-        )
+        raise SafelightError(f"The {what} was never a file; ask for the picture in Python with it.")
     given = give(part, used.file)
     if given is None or given.sha256 != used.sha256:
         raise SafelightError(
-            f"{used.file} is not the {what} of control {kind} then: its pixels are others. Put the "
-            "right one there."
+            f"{used.file} is not the {what} then: its pixels are others. Put the right one there."
         )
-    return Path(used.file)
+    return given

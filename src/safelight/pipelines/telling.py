@@ -13,6 +13,7 @@ from safelight.conditioners.numbers import with_class, with_guidance, with_numbe
 from safelight.conditioners.text import TextConditioner
 from safelight.pipelines.beginning import Batch, Model, seeded
 from safelight.pipelines.guiding import Conditions
+from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
 from safelight.pipelines.saying import Saying, Texts, encoded_texts
 from safelight.types import Conditioning
@@ -81,15 +82,25 @@ def _sides(model: Model, batch: Batch, texts: Texts, seen: Float[Tensor, "b v"] 
         return with_class(cond, level, unet), with_class(uncond, level, unet)
     if model.kind.numbers == "none":
         return cond, uncond
-    size = [float(settings.height), float(settings.width)]  # as of a whole picture of this size
-    aesthetics = model.kind.numbers == "aesthetics"
-    wanted = [*size, 0.0, 0.0, *([_AESTHETIC] if aesthetics else size)]
-    avoided = [*size, 0.0, 0.0, *([_UNAESTHETIC] if aesthetics else size)]
+    wanted, avoided = numbers_of(model.kind, settings.width, settings.height)
 
     def rows(numbers: list[float]) -> Float[Tensor, "b k"]:
         return torch.tensor([numbers] * count, dtype=torch.float32, device=model.device)
 
     return with_numbers(cond, rows(wanted), unet), with_numbers(uncond, rows(avoided), unet)
+
+
+def numbers_of(kind: Kind, width: int, height: int) -> tuple[list[float], list[float]]:
+    """What a model with numbers is told of a whole picture of a size that is wanted, and of one to
+    steer away from.
+    """
+    size = [float(height), float(width)]
+    aesthetics = kind.numbers == "aesthetics"
+    wanted, avoided = (
+        [*size, 0.0, 0.0, *([score] if aesthetics else size)]
+        for score in (_AESTHETIC, _UNAESTHETIC)
+    )
+    return wanted, avoided
 
 
 def _seen(model: Model, batch: Batch, vision: Vision) -> Float[Tensor, "b v"]:
