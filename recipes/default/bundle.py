@@ -1,7 +1,7 @@
 """Puts a trained model into the package, in bfloat16, as `safelight.load()` finds it.
 
 `python bundle.py` takes `work/unet_scenes/model`; the folder is replaced whole or not at all. The
-ControlNets of `work/controls/*/model` go into its `controls/`.
+ControlNets of `work/controls/` that reach their aims (`CONTROLS`) go into its `controls/`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from safelight.errors import SafelightError
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
 LARGEST = 40_000_000  # bytes of its weights
+CONTROLS = ("canny",)
 LARGEST_CONTROLS = 15_000_000  # bytes of theirs together
 
 
@@ -28,7 +29,7 @@ def bundle(model: Path, controls: Path, target: Path) -> int:
     than a bundle may be.
     """
     folder = read_folder(model)
-    steering = {path.parent.name: read_controlnet(path) for path in controls.glob("*/model")}
+    steering = {kind: read_controlnet(controls / kind / "model") for kind in CONTROLS}
     added = 2 * sum(p.numel() for control in steering.values() for p in control.parameters())
     if added > LARGEST_CONTROLS:
         raise SafelightError(

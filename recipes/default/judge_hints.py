@@ -9,13 +9,14 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from held_out import HERE
 from hints import nearness, read_points
-from torch import Tensor
+from torch import Tensor, nn
 
 from safelight.data.folders import PictureItem
 from safelight.data.order import BatchOrder
@@ -66,41 +67,54 @@ def telling(what: str, steps: int) -> Callable[[int, float], None]:
     return on_step
 
 
-def train_depth(real: PictureSet, steps: int) -> DepthJudge:
-    """Trains a judge of depth on moved and disturbed pictures."""
-    torch.manual_seed(0)
-    judge, truth = DepthJudge(HintJudgeConfig()), depths(real.items)
+Shifts = Callable[[int, torch.Generator], Tensor]
+Moved = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A judge's loss of pictures, by the places of these and the maps by which they were moved."""
+
+
+def learn(
+    what: str, judge: nn.Module, real: PictureSet, steps: int, loss: Moved, shifts: Shifts
+) -> None:
+    """Trains a judge on pictures that are moved and disturbed."""
     order = BatchOrder([len(real.items)], BATCH, 0)
 
     def loss_at(step: int) -> Tensor:
         generator = generator_for(0, step)
         members = torch.tensor([member for member, _ in order.at(step)[1]])
-        maps = random_shifts(BATCH, generator, shift=0.0, zoom=0.0, flip=True)
+        maps = shifts(BATCH, generator)
         pixels = disturbed(move(real.pixels[members], maps), generator)
+        return loss(pixels, members, maps)
+
+    fit(judge, loss_at, OPTIM, steps=steps, on_step=telling(what, steps))
+
+
+def train_depth(real: PictureSet, steps: int) -> DepthJudge:
+    """Trains a judge of depth."""
+    torch.manual_seed(0)
+    judge, truth = DepthJudge(HintJudgeConfig()), depths(real.items)
+
+    def loss(pixels: Tensor, members: Tensor, maps: Tensor) -> Tensor:
         return judge.loss(pixels, move(truth[members, None], maps)[:, 0])
 
-    fit(judge, loss_at, OPTIM, steps=steps, on_step=telling("depth", steps))
+    learn("depth", judge, real, steps, loss, partial(random_shifts, shift=0.0, zoom=0.0, flip=True))
     return judge
 
 
 def train_pose(real: PictureSet, steps: int) -> PoseJudge:
-    """Trains a judge of poses on moved and disturbed pictures."""
+    """Trains a judge of poses."""
     torch.manual_seed(0)
     points, seen, _ = poses(real.items)
     judge = PoseJudge(HintJudgeConfig(points=points.shape[1]))
-    order = BatchOrder([len(real.items)], BATCH, 0)
 
-    def loss_at(step: int) -> Tensor:
-        generator = generator_for(0, step)
-        members = torch.tensor([member for member, _ in order.at(step)[1]])
-        maps = random_shifts(BATCH, generator, shift=0.06, zoom=0.1, flip=False)
-        pixels = disturbed(move(real.pixels[members], maps), generator)
+    def loss(pixels: Tensor, members: Tensor, maps: Tensor) -> Tensor:
         scale, shift = maps[:, None, (0, 1), (0, 1)], maps[:, None, :, 2]
         moved = ((2 * points[members] - 1 - shift) / scale + 1) / 2
         inside = ((moved > 0) & (moved < 1)).all(dim=2)
         return judge.loss(pixels, moved, seen[members] & inside)
 
-    fit(judge, loss_at, OPTIM, steps=steps, on_step=telling("poses", steps))
+    learn(
+        "poses", judge, real, steps, loss, partial(random_shifts, shift=0.06, zoom=0.1, flip=False)
+    )
     return judge
 
 

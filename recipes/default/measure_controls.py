@@ -36,8 +36,8 @@ from safelight.eval.judge_files import load_caption_ranker, load_hint_judge, loa
 from safelight.eval.judges import CaptionVerdicts, Judge, SceneVerdicts, rates
 from safelight.eval.pictures import PictureSet, read_pictures
 from safelight.models.controlnet import Controlled, ControlNet, Steering, even_weights
-from safelight.pictures import Levels, to_image
-from safelight.pipelines.annotate import annotator
+from safelight.pictures import to_image
+from safelight.pipelines.annotate import annotator, on_levels
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request
 from safelight.pipelines.sampling import text_conditioner
@@ -67,18 +67,12 @@ def asked(pictures: Path, kind: str, folder: str, count: int, size: int) -> Aske
     config = DataConfig((FolderConfig(pictures / folder),), size=size)
     found = PictureFolder(real.items)
     if kind in ("canny", "scribble"):
-        companions = Companions(found, config, annotate=levels_by(kind))
+        companions = Companions(found, config, annotate=on_levels(annotator(kind)))
     else:
         companions = Companions(found, config, column="conditioning_image")
     rows = [companions.of(i, (size, size), False, 0) for i in range(len(real.items))]
     levels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float()
     return Asked(real, levels / 127.5 - 1)
-
-
-def levels_by(kind: str) -> Callable[[Levels], Levels]:
-    """An annotator from levels to levels."""
-    annotate = annotator(kind)
-    return lambda levels: np.asarray(annotate(Image.fromarray(levels)))
 
 
 @torch.inference_mode()
@@ -121,7 +115,7 @@ def held_to_hint(kind: str, wanted: Asked, judges: Path) -> Callable[[Tensor], f
     if kind == "pose":
         pose, truth = load_hint_judge(judges / "pose", PoseJudge), poses(wanted.real.items)
         return lambda made: float(pck(pose.find(made), *truth).mean())
-    annotate = levels_by(kind)
+    annotate = on_levels(annotator(kind))
 
     def edges(made: Tensor) -> float:
         scores = []

@@ -5,14 +5,13 @@ from dataclasses import replace
 from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.app.running import (
     MODEL,
-    batches_from,
     check_sizes,
     choose_device,
     describe,
-    keep_recipe,
     open_autoencoder,
     say,
     seeded,
+    train_by,
 )
 from safelight.app.training_basis import autoencoder_basis, check_basis
 from safelight.app.training_previews import reconstruction_preview
@@ -33,7 +32,7 @@ from safelight.train.autoencoder_task import (
     reconstruct_vq,
     start_codebook,
 )
-from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.loop import Outcome
 from safelight.train.optim import autocast_dtype
 
 
@@ -76,19 +75,14 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         with replacing_folder(recipe.output / MODEL) as model:
             write_autoencoder(model / "vae", autoencoder)
 
-    outcome = train(
+    outcome = train_by(
+        recipe,
         task,
-        batches_from(pictures.batch),
-        recipe.loop,
-        recipe.optim,
-        recipe.output,
+        pictures.batch,
+        reconstruction_preview(autoencoder, shown, recipe.data, device),
+        export,
         device=device,
         resume=resume,
-        hooks=Hooks(
-            reconstruction_preview(autoencoder, shown, recipe.data, device),
-            export,
-            lambda: keep_recipe(recipe, resume=resume),
-        ),
         basis=basis,
     )
     lost = pictures.skipped

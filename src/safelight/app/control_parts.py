@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 
-from safelight.app.running import own_memory
+from safelight.app.running import open_whole
 from safelight.checkpoints.folder import Folder
-from safelight.checkpoints.single_file import read_model
 from safelight.conditioners.numbers import with_numbers
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
@@ -24,15 +23,13 @@ def steerable(path: Path) -> Folder:
 
     Raises `SafelightError` for one that takes more than these.
     """
-    model = read_model(path)
+    model = open_whole(path)
     kind = kind_of(model, str(path))
     if kind.beside != "nothing" or kind.sees != "nothing" or kind.guided or not model.text_towers:
         raise SafelightError(
             f"{path} is a {model.pipeline_class}; a ControlNet can be trained for a model that "
             "makes pictures from a prompt alone."
         )
-    for module in (model.unet, model.autoencoder, *model.text_towers):
-        own_memory(module)
     return model
 
 

@@ -1,37 +1,31 @@
 """Runs recipes of ControlNets: what steers a model that stays as it is."""
 
-import numpy as np
-from PIL import Image
-
 from safelight.app.control_parts import captions_to_conditioning, steerable
 from safelight.app.control_preview import Steered, control_preview
 from safelight.app.latent_training import latents_of, scale_of
 from safelight.app.recipe import ControlRecipe
 from safelight.app.running import (
     MODEL,
-    batches_from,
     check_sizes,
     choose_device,
     describe,
-    keep_recipe,
     say,
     seeded,
+    train_by,
 )
 from safelight.app.training_basis import check_basis, control_basis
 from safelight.checkpoints.controlnet import write_controlnet
-from safelight.data.companions import Annotate, Companions
-from safelight.data.config import DataConfig
+from safelight.data.companions import Companions
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches
 from safelight.diffusion.denoiser import Denoiser
 from safelight.errors import SafelightError
 from safelight.models.control_plan import planned
 from safelight.models.controlnet import Controlled, Steering, even_weights
-from safelight.pictures import Levels
-from safelight.pipelines.annotate import annotator
-from safelight.train.beside import Beside, as_hint
+from safelight.pipelines.annotate import annotator, on_levels
+from safelight.train.beside import as_hint
 from safelight.train.latent_task import LatentTask, latent_objective
-from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.loop import Outcome
 from safelight.train.optim import autocast_dtype, prepare
 
 HINT = "hint"  # among a batch's extras
@@ -53,7 +47,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
             raise SafelightError(f"[control] cannot be built: {error}") from error
     basis = control_basis(model, control.shape)
     check_basis(recipe.output, basis, resume=resume)
-    hints_of(recipe, pictures, recipe.data)  # raises now for a file that is not there
+    hints_of(recipe, pictures)  # raises now for a file that is not there
     for frozen in (autoencoder, unet, *model.text_towers):
         prepare(frozen, recipe.optim, device)
         frozen.requires_grad_(False).eval()
@@ -62,7 +56,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     cache = latents_of(
         autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
     )
-    hints = hints_of(recipe, cache.pictures, recipe.data)
+    hints = hints_of(recipe, cache.pictures)
     batches = LatentBatches(
         cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: hints}
     )
@@ -76,7 +70,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         denoiser,
         condition,
         latent_objective(recipe.objective, denoiser),
-        {HINT: Beside(as_hint)},
+        {HINT: as_hint},
     )
     shown = Steered(denoiser, plain, condition, autoencoder)
     preview = control_preview(shown, recipe.preview, cache, hints)
@@ -84,33 +78,24 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     def export(step: int) -> None:
         write_controlnet(recipe.output / MODEL, control)
 
-    return train(
+    return train_by(
+        recipe,
         task,
-        batches_from(batches.batch),
-        recipe.loop,
-        recipe.optim,
-        recipe.output,
+        batches.batch,
+        preview,
+        export,
         device=device,
         resume=resume,
-        hooks=Hooks(preview, export, lambda: keep_recipe(recipe, resume=resume)),
         basis=basis,
     )
 
 
-def hints_of(recipe: ControlRecipe, pictures: PictureFolder, config: DataConfig) -> Companions:
+def hints_of(recipe: ControlRecipe, pictures: PictureFolder) -> Companions:
     """The hints of a recipe's pictures.
 
     Raises `SafelightError` for an unknown annotator, or a picture without a hint.
     """
     if recipe.hint.annotator is None:
-        return Companions(pictures, config, column=recipe.hint.column or "")
-    return Companions(pictures, config, annotate=_on_levels(recipe.hint.annotator))
-
-
-def _on_levels(name: str) -> Annotate:
-    annotate = annotator(name)
-
-    def of(levels: Levels) -> Levels:
-        return np.asarray(annotate(Image.fromarray(levels)))
-
-    return of
+        return Companions(pictures, recipe.data, column=recipe.hint.column or "")
+    annotate = on_levels(annotator(recipe.hint.annotator))
+    return Companions(pictures, recipe.data, annotate=annotate)

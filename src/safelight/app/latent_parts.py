@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from safelight.app.recipe import LatentRecipe, TextConfig
-from safelight.app.running import open_autoencoder, own_memory, seeded
+from safelight.app.running import open_autoencoder, open_whole, seeded
 from safelight.checkpoints.components import read_tokenizer
 from safelight.checkpoints.folder import Defaults, Folder
 from safelight.checkpoints.scheduler_files import scheduler_to_diffusers
 from safelight.checkpoints.schedulers import SchedulerConfig
-from safelight.checkpoints.single_file import read_model
 from safelight.conditioners.text import TextConditioner
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.samplers import sampler_name
@@ -60,7 +59,7 @@ def conditioner(model: Folder) -> TextConditioner:
 
 
 def _base(folder: Path) -> Folder:
-    model = read_model(folder)
+    model = open_whole(folder)
     config = model.unet.config
     vector = (config.class_dim, config.added_dim, config.guidance_dim)
     if config.in_channels != config.out_channels or any(width is not None for width in vector):
@@ -68,8 +67,6 @@ def _base(folder: Path) -> Folder:
             f"{folder} holds a {model.pipeline_class} whose U-Net takes more than latents and "
             "text; such models cannot be gone on from."
         )
-    for module in (model.unet, model.autoencoder, *model.text_towers):
-        own_memory(module)
     return model
 
 

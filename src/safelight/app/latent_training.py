@@ -12,12 +12,11 @@ from safelight.app.latent_parts import conditioner, start_model
 from safelight.app.recipe import LatentRecipe
 from safelight.app.running import (
     MODEL,
-    batches_from,
     check_sizes,
     choose_device,
     describe,
-    keep_recipe,
     say,
+    train_by,
 )
 from safelight.app.training_basis import check_basis, latent_basis
 from safelight.app.training_previews import sample_preview
@@ -33,7 +32,7 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis
 from safelight.train.latent_task import LatentTask, latent_objective
-from safelight.train.loop import Hooks, Outcome, train
+from safelight.train.loop import Outcome
 from safelight.train.optim import autocast_dtype
 
 
@@ -81,15 +80,14 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     def export(step: int) -> None:
         write_folder(recipe.output / MODEL, model)
 
-    return train(
+    return train_by(
+        recipe,
         task,
-        batches_from(batches.batch),
-        recipe.loop,
-        recipe.optim,
-        recipe.output,
+        batches.batch,
+        preview,
+        export,
         device=device,
         resume=resume,
-        hooks=Hooks(preview, export, lambda: keep_recipe(recipe, resume=resume)),
         basis=basis,
     )
 

@@ -12,6 +12,8 @@ from torch import nn
 from safelight.app.recipe import Recipe, changes
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.components import read_autoencoder
+from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.single_file import read_model
 from safelight.config import read_toml, to_dict, to_toml
 from safelight.data.batches import prefetch
 from safelight.data.config import DataConfig
@@ -19,18 +21,15 @@ from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines.load import has_device
 from safelight.pipelines.request import check_multiple
-from safelight.train.loop import BatchesFrom
+from safelight.train.checkpoint import Basis
+from safelight.train.loop import Hooks, Outcome, Preview, train
+from safelight.train.task import Task
 from safelight.types import Batch
 
 M = TypeVar("M", bound=nn.Module)
 
 RECIPE = "recipe.toml"  # the recipe in a training's output
 MODEL = "model"  # the folder in a training's output that holds the model, in diffusers' layout
-
-
-def batches_from(batch: Callable[[int], Batch]) -> BatchesFrom:
-    """Batches computed a few steps ahead in a thread."""
-    return lambda start: prefetch(batch, start, depth=3)
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,6 +75,14 @@ def own_memory(module: M) -> M:
     return module
 
 
+def open_whole(path: Path) -> Folder:
+    """The model at a path, ready to be trained."""
+    model = read_model(path)
+    for module in (model.unet, model.autoencoder, *model.text_towers):
+        own_memory(module)
+    return model
+
+
 def check_sizes(data: DataConfig, factor: int) -> None:
     """Raises `SafelightError` naming the nearest sizes if pictures of these sizes have no latents,
     a latent being `factor` pixels wide.
@@ -83,6 +90,33 @@ def check_sizes(data: DataConfig, factor: int) -> None:
     check_multiple("data.size", data.size, factor)
     if data.buckets:
         check_multiple("data.multiple", data.multiple, factor)
+
+
+def train_by(
+    recipe: Recipe,
+    task: Task,
+    batch: Callable[[int], Batch],
+    preview: Callable[[int], Preview],
+    export: Callable[[int], None],
+    *,
+    device: torch.device,
+    resume: bool,
+    basis: Basis,
+) -> Outcome:
+    """Runs the loop of a recipe, whose batch of a step is a pure function of that step; keeps the
+    recipe beside the result.
+    """
+    return train(
+        task,
+        lambda start: prefetch(batch, start, depth=3),
+        recipe.loop,
+        recipe.optim,
+        recipe.output,
+        device=device,
+        resume=resume,
+        hooks=Hooks(preview, export, lambda: keep_recipe(recipe, resume=resume)),
+        basis=basis,
+    )
 
 
 def describe(module: nn.Module) -> str:

@@ -1,8 +1,9 @@
 """`annotate`: from a picture to the hint of a ControlNet, by the kind's name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from safelight.conditioners.annotators.canny import Canny
@@ -11,7 +12,7 @@ from safelight.conditioners.annotators.shuffle import Shuffle
 from safelight.conditioners.annotators.tile import Tile
 from safelight.config import Value, from_dict, near
 from safelight.errors import SafelightError
-from safelight.pictures import WHITE, flatten
+from safelight.pictures import WHITE, Levels, flatten
 from safelight.pipelines import estimating
 from safelight.pipelines.estimating import WEIGHTS, Annotator
 from safelight.pipelines.find import HubId, expanded
@@ -61,6 +62,11 @@ def annotator(
         _check_there(str(weights), kind)
         make = _ESTIMATED[kind](options or {}, str(weights), device)
     return lambda image: make(_rgb(image))
+
+
+def on_levels(make: Annotator) -> Callable[[Levels], Levels]:
+    """The same from bytes to bytes, (h, w, 3) both."""
+    return lambda levels: np.asarray(make(Image.fromarray(levels)))
 
 
 def kind_of(name: str) -> str:

@@ -11,12 +11,14 @@ from safelight.pipelines.given import Given, GivenPicture, give, resized
 from safelight.pipelines.request import Margins
 
 
-def extended(given: Given, margins: Margins) -> Given:
+def extended(given: Given, margins: Margins | None) -> Given:
     """A picture with margins that are to be made, its edge continued into them, and their mask; a
-    mask that is there already is kept.
+    mask that is there already is kept. Without margins it is as it was.
 
     Raises `SafelightError` if there is no picture.
     """
+    if margins is None:
+        return given
     if given.image is None:
         raise SafelightError("outpaint needs an image to extend.")
     image = _continued(given.image.picture, margins)

@@ -67,6 +67,16 @@ def decoded(autoencoder: AnyAutoencoder, z: Latents, *, tiled: bool = False) -> 
     return _in_enough_precision(pixels, autoencoder).float()
 
 
+def finished(autoencoder: AnyAutoencoder, z: Latents, *, tiled: bool = False) -> Pixels:
+    """Pictures in [-1, 1] from scaled latents."""
+    return decoded(autoencoder, autoencoder.unscale(z), tiled=tiled).clamp(-1, 1)
+
+
+def there_and_back(autoencoder: AnyAutoencoder, pixels: Pixels) -> Pixels:
+    """Pictures in [-1, 1] as the autoencoder gives them back."""
+    return decoded(autoencoder, encoded_surely(autoencoder, pixels)).clamp(-1, 1)
+
+
 def _encode(coder: AnyAutoencoder, pixels: Tensor, *, tiled: bool) -> Gaussian | Tensor:
     x = pixels.to(weight_dtype(coder))
     return encode_tiled(coder, x, *tile_of(coder)) if tiled else coder.encode(x)

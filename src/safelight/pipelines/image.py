@@ -12,16 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from safelight.checkpoints.adapters import fused_networks
-from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import Folder
-from safelight.checkpoints.inversions import read_inversion
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.pipelines.adapting import put_in, take_out
+from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
-from safelight.pipelines.coding import check_finite, decoded, encoded_surely
+from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls, ReadControl
@@ -30,7 +28,7 @@ from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
-from safelight.pipelines.prompt_tags import find_adapter, without_tags
+from safelight.pipelines.prompt_tags import with_files, without_tags
 from safelight.pipelines.provenance import configuration_hashes
 from safelight.pipelines.recording import record
 from safelight.pipelines.request import (
@@ -112,14 +110,10 @@ class ImagePipeline:
         Raises:
             SafelightError: the file is broken, made for other text towers, or the word is known.
         """
-        path = Path(file)
-        inversion = read_inversion(path, self.folder, token)
-        if any(other.token.lower() == inversion.token.lower() for other in self._text.inversions):
-            raise SafelightError(f"The word {inversion.token!r} is known already; give another.")
+        inversion, used = learn(self.folder, self._text.inversions, Path(file), token)
         if self.guide is not None:
             self.guide.pipeline.embed(file, inversion.token)
         self._text = replace(self._text, inversions=(*self._text.inversions, inversion))
-        used = UsedEmbedding(str(path.absolute()), sha256_of_files([path]), inversion.token)
         self.embeddings = (*self.embeddings, used)
         return inversion.token
 
@@ -277,12 +271,12 @@ class ImagePipeline:
     def each(self, request: Request, on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
         """The pictures of a request, each as soon as it is made; errors as `generate`."""
         settings = self.settle(request)
-        prompt, files = self._named(request.prompt)
+        prompt, files = with_files(request.prompt)
         return self._each(replace(request, prompt=prompt), files, settings, on_step)
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
-        self._named(request.prompt)  # names that are wrong are told before anything is made
+        with_files(request.prompt)  # names that are wrong are told before anything is made
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
         self.read_controls(request.controls)
@@ -327,19 +321,15 @@ class ImagePipeline:
             else:
                 z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
             check_finite(z, self.name, self.dtype)
-            autoencoder = self.folder.autoencoder
-            z = autoencoder.unscale(z)
-            pixels = decoded(autoencoder, z, tiled=settings.tiled_decode).clamp(-1, 1)
+            pixels = finished(self.folder.autoencoder, z, tiled=settings.tiled_decode)
         if settings.mask_blur is not None:  # beside a mask the picture was continued
             pixels = pixels[..., : settings.height, : settings.width]
         return pixels
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
-        autoencoder = self.folder.autoencoder
         with torch.inference_mode():
-            z = encoded_surely(autoencoder, pixels.to(self.device))
-            return decoded(autoencoder, z).clamp(-1, 1).cpu()
+            return there_and_back(self.folder.autoencoder, pixels.to(self.device)).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:
         """Another autoencoder for this model's latents, such as a tiny one for previews; errors as
@@ -353,11 +343,6 @@ class ImagePipeline:
         not, and for all others, which are read in chunks; errors as `TextConditioner.unread`.
         """
         return self._text.unread(without_tags(prompt)[0]) if syntax == "plain" else ""
-
-    def _named(self, prompt: str) -> tuple[str, dict[Path, float]]:
-        """The prompt without the adapters that it names, and their files with their strengths."""
-        text, strengths = without_tags(prompt)
-        return text, {find_adapter(name): strength for name, strength in strengths.items()}
 
     def _each(
         self,
@@ -399,9 +384,7 @@ class ImagePipeline:
     ) -> GeneratedImage:
         seed, subseed = request.seeds_at(place)
         settings = replace(settings, subseed=subseed)
-        given = request.given
-        if request.outpaint is not None:
-            given = extended(given, request.outpaint)
+        given = extended(request.given, request.outpaint)
         pixels = self.sample(
             [request.prompt],
             [seed],

@@ -30,6 +30,12 @@ def without_tags(prompt: str) -> tuple[str, dict[str, float]]:
     return (_TAG.sub("", prompt).strip() if strengths else prompt), strengths
 
 
+def with_files(prompt: str) -> tuple[str, dict[Path, float]]:
+    """The same with the files of the adapters; errors as `find_adapter` too."""
+    text, strengths = without_tags(prompt)
+    return text, {find_adapter(name): strength for name, strength in strengths.items()}
+
+
 def find_adapter(name: str) -> Path:
     """The file of an adapter's name: its stem, or its path below a folder of `SAFELIGHT_LORAS`.
 

@@ -51,9 +51,7 @@ def settle(
     request.check()
     if kind.sees == "alone" and (request.prompt or request.negative):
         raise SafelightError(f"{name} makes pictures from an image alone; leave the prompt out.")
-    given = request.given
-    if request.outpaint is not None:
-        given = extended(given, request.outpaint)
+    given = extended(request.given, request.outpaint)
     kind.check(given, name)
     if refined and (given.parts or request.hires):
         raise SafelightError(

@@ -130,10 +130,10 @@ class LatentTask:
             x0.device.type, self._denoiser.dtype, enabled=self._denoiser.dtype is not None
         ):
             cond = self._condition(captions)
-        for stream, (name, part) in enumerate(self._beside.items(), start=_BESIDE):
-            cond = part.to(cond, batch.extras[name], draws.uniform(stream))
+        for name, put in self._beside.items():
+            cond = put(cond, batch.extras[name])
         loss = diffusion_loss(self._denoiser, x0, cond, sigma, noise, wanted.weight).mean()
         yield Loss("main", loss, {"loss": loss})
 
 
-_SIGMA, _NOISE, _DROP, _BESIDE = 0, 1, 2, 3  # streams of random numbers
+_SIGMA, _NOISE, _DROP = 0, 1, 2  # streams of random numbers
