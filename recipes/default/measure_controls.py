@@ -91,7 +91,7 @@ def make(pipeline: ImagePipeline, control: ControlNet | None, wanted: Asked) -> 
         cond, uncond = text(prompts), text([""] * len(prompts))
         if control is not None:
             hint = wanted.hints[first : first + BATCH]
-            cond, uncond = as_hint(cond, hint), as_hint(uncond, hint)
+            cond, uncond = as_hint(cond, (hint,)), as_hint(uncond, (hint,))
         noise = SeededNoise(list(range(first, first + len(prompts))))
         shape = (len(prompts), folder.unet.config.out_channels, *sides(wanted, vae.factor))
         x = noise(shape, 0) * scheduler.initial_scale(sigmas)

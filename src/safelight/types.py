@@ -4,11 +4,13 @@ pieces.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from safelight.errors import SafelightError
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,35 @@ class Scalings:
 
 
 @dataclass(frozen=True)
+class Box:
+    """Where a thing is to be: what it is, and its edges (left, top, right, bottom) as parts of the
+    picture's width and height.
+
+    Raises `SafelightError` for edges that are no box in the picture.
+    """
+
+    label: str
+    edges: tuple[float, float, float, float]
+
+    def __post_init__(self):
+        left, top, right, bottom = self.edges
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise SafelightError(
+                f"The box of {self.label!r} should be left, top, right and bottom as parts of the "
+                f"picture, such as 0.1, 0.2, 0.5, 0.6; got {', '.join(map(str, self.edges))}."
+            )
+
+
+Inputs: TypeAlias = tuple[Tensor, ...]
+"""What a user gives for one condition, as tensors whose first axis is the batch: a map, a class's
+number, boxes and their labels.
+"""
+
+
+@dataclass(frozen=True)
 class Batch:
-    """What one training step sees: pictures or their latents, with captions.
+    """What one training step sees: pictures or their latents, with captions and whatever else they
+    are conditioned on.
 
     Pixels are (b, 3, h, w) in [-1, 1]; latents are (b, c, h/f, w/f), scaled to about unit variance.
     """
@@ -153,6 +182,19 @@ class Batch:
     pixels: Float[Tensor, "b c h w"] | None = None
     latents: Float[Tensor, "b c h w"] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    beside: dict[str, Inputs] = field(default_factory=dict[str, Inputs])  # by the condition's kind
+
+
+@runtime_checkable
+class Conditioner(Protocol):
+    """Turns what is given for one condition into a part of a conditioning, and has a null for it.
+
+    Rows of `inputs` that are not `kept` count as not given: they get the null.
+    """
+
+    def __call__(
+        self, cond: Conditioning, inputs: Inputs, kept: Bool[Tensor, " b"]
+    ) -> Conditioning: ...
 
 
 @runtime_checkable

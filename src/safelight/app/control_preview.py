@@ -62,7 +62,7 @@ def control_preview(
     def preview(step: int) -> Preview:
         cond, uncond = model.condition(captions), model.condition([""] * len(captions))
         hint = shown.to(next(model.autoencoder.parameters()).device)
-        with_hint = sample(model.steered, as_hint(cond, hint), as_hint(uncond, hint))
+        with_hint = sample(model.steered, as_hint(cond, (hint,)), as_hint(uncond, (hint,)))
         rows = torch.stack([shown, with_hint, sample(model.alone, cond, uncond)])
         return Preview(rearrange(rows, "row b c h w -> c (row h) (b w)"))
 

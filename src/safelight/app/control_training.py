@@ -18,17 +18,18 @@ from safelight.checkpoints.controlnet import write_controlnet
 from safelight.data.companions import Companions
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches
+from safelight.data.sources import Pictures
 from safelight.diffusion.denoiser import Denoiser
 from safelight.errors import SafelightError
 from safelight.models.control_plan import planned
 from safelight.models.controlnet import Controlled, Steering, even_weights
 from safelight.pipelines.annotate import annotator, on_levels
-from safelight.train.beside import as_hint
+from safelight.train.beside import Dropped, as_hint
 from safelight.train.latent_task import LatentTask, latent_objective
 from safelight.train.loop import Outcome
 from safelight.train.optim import autocast_dtype, prepare
 
-HINT = "hint"  # among a batch's extras
+HINT = "hint"  # what it is called in a batch
 
 
 def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
@@ -58,7 +59,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     )
     hints = hints_of(recipe, cache.pictures)
     batches = LatentBatches(
-        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: hints}
+        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: Pictures(hints)}
     )
     steered = Controlled(unet, [Steering(control, even_weights(control, 1.0))])
     scheduler = model.scheduler
@@ -70,7 +71,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         denoiser,
         condition,
         latent_objective(recipe.objective, denoiser),
-        {HINT: as_hint},
+        {HINT: Dropped(as_hint)},
     )
     shown = Steered(denoiser, plain, condition, autoencoder)
     preview = control_preview(shown, recipe.preview, cache, hints)

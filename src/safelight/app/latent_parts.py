@@ -60,9 +60,14 @@ def conditioner(model: Folder) -> TextConditioner:
 
 def _base(folder: Path) -> Folder:
     model = open_whole(folder)
-    config = model.unet.config
+    config, beside = model.unet.config, model.beside
+    channels = beside.channels(latent_channels(model.autoencoder), model.autoencoder.factor)
     vector = (config.class_dim, config.added_dim, config.guidance_dim)
-    if config.in_channels != config.out_channels or any(width is not None for width in vector):
+    if config.in_channels - config.out_channels != channels or vector != (
+        beside.classes,
+        None,
+        None,
+    ):
         raise SafelightError(
             f"{folder} holds a {model.pipeline_class} whose U-Net takes more than latents and "
             "text; such models cannot be gone on from."

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from safelight.app.conditions_training import asked_in_previews, told_beside, with_conditions
 from safelight.app.latent_parts import conditioner, start_model
 from safelight.app.recipe import LatentRecipe
 from safelight.app.running import (
@@ -41,7 +42,8 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     device = choose_device(recipe.device)
     pictures = gather(recipe.data)
     say(f"Data: {pictures.summary()}.")
-    model = start_model(recipe, pictures)
+    model = with_conditions(start_model(recipe, pictures), recipe, pictures)
+    told_beside(model, recipe, pictures)  # raises now for what a picture lacks
     text = conditioner(model)
     unet, tower, autoencoder = model.unet, text.towers[0], model.autoencoder
     check_sizes(recipe.data, autoencoder.factor)
@@ -60,22 +62,25 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
         set_scale(autoencoder, *(_scale_in(former) or measure_scale(cache.sample())))
         say(f"Latents scaled by {autoencoder.config.scaling_factor:.4f} to unit variance.")
     basis["scale"] = scale_of(autoencoder)
-    batches = LatentBatches(cache, recipe.loop.batch_size, *scale_of(autoencoder))
+    told = told_beside(model, recipe, cache.pictures)
+    batches = LatentBatches(
+        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside=told.sources
+    )
 
     dtype = autocast_dtype(recipe.optim.precision, device)
     scheduler = model.scheduler
     denoiser = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), dtype)
     modules: dict[str, nn.Module] = {"unet": unet}
+    if model.beside.layout is not None:
+        modules["layout"] = model.beside.layout.to(device)
     if recipe.text.trained:
         modules["text"] = tower
     else:
         tower.requires_grad_(False)
     objective = latent_objective(recipe.objective, denoiser)
-    task = LatentTask(modules, denoiser, text, objective)
-    captions = [item.captions[0] for item in cache.pictures.items]
-    preview = sample_preview(
-        denoiser, text, autoencoder, recipe.preview, recipe.data.size, captions
-    )
+    task = LatentTask(modules, denoiser, text, objective, told.conditions)
+    asked = asked_in_previews(recipe, told, cache, device)
+    preview = sample_preview(denoiser, text, autoencoder, recipe.preview, asked)
 
     def export(step: int) -> None:
         write_folder(recipe.output / MODEL, model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, cast
 
+from safelight.app.recipe_conditions import ConditionConfig
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -107,6 +108,8 @@ class LatentRecipe:
     is measured, so that they have unit variance. `diffusion` says how much noise there is at
     each time and what the network predicts, in the words of diffusers' scheduler_config.json;
     `defaults` how the finished model is best used. What these leave open is as in the base.
+
+    `conditions` are what the pictures are learned under beside their captions.
     """
 
     output: Path
@@ -116,6 +119,7 @@ class LatentRecipe:
     base: Path | None = None
     latents: Path | None = None
     unet: UNetConfig | None = None
+    conditions: tuple[ConditionConfig, ...] = ()
     text: TextConfig = field(default_factory=TextConfig)
     diffusion: SchedulerConfig | None = None
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -127,6 +131,11 @@ class LatentRecipe:
 
     def __post_init__(self):
         _check_encoded_once(self.data, self.kind)
+        if self.conditions and self.preview.prompts:
+            raise SafelightError(
+                "preview.prompts do not go with [[conditions]]: previews are of pictures of the "
+                "data, under what these are conditioned on. Leave them out."
+            )
         own = dataclasses.replace(self.text, trained=TextConfig.trained)
         if self.base is not None and own != TextConfig():
             raise SafelightError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import Folder
+from safelight.conditioners.conditions import Conditions
 from safelight.config import Value, to_dict
 from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTokenizer
@@ -46,6 +47,8 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
         "levels": model.scheduler.levels,
         "sigma_data": model.scheduler.sigma_data,
     }
+    if model.beside.conditions:
+        basis |= Conditions(model.beside.conditions).to_values()
     if not text_trained:
         basis["text_tower_weights"] = sha256_of_state(tower.state_dict())
     return basis

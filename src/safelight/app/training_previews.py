@@ -1,7 +1,7 @@
 """Sample grids and measures that a training shows on its way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -18,11 +18,25 @@ from safelight.diffusion.guidance import cfg
 from safelight.diffusion.sigmas import usual_sigmas
 from safelight.diffusion.solvers import sample_ddim
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.pictures import Size
 from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
+from safelight.types import Conditioning
 
 _SHOWN, _MEASURED, _AT_ONCE = 8, 128, 16
 _SEED = 0x5AFE  # a preview shows the same pictures in every run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The prompts of a preview, its pictures' width and height, and what else is told.
+
+    `told` puts the conditions in, or, for what guidance leads away from, those that it keeps.
+    """
+
+    prompts: Sequence[str]
+    size: Size
+    told: Callable[[Conditioning, bool], Conditioning]
 
 
 def reconstruction_preview(
@@ -48,25 +62,22 @@ def sample_preview(
     text: TextConditioner,
     autoencoder: AnyAutoencoder,
     config: PreviewConfig,
-    size: int,
-    captions: Sequence[str],
+    asked: Asked,
 ) -> Callable[[int], Preview]:
-    """Pictures of `size` pixels by DDIM: unguided above guided, one column for each prompt.
-
-    Without prompts in the configuration, prompts are evenly chosen `captions`.
+    """Pictures by DDIM: unguided above guided, one column for each prompt.
 
     Raises `SafelightError` if the network knows fewer times than there are steps.
     """
-    every = max(1, len(captions) // config.columns)
-    prompts = list(config.prompts or captions[::every][: config.columns])
-    side = size // autoencoder.factor
-    shape = (len(prompts), latent_channels(autoencoder), side, side)
+    prompts = asked.prompts
+    width, height = (side // autoencoder.factor for side in asked.size)
+    shape = (len(prompts), latent_channels(autoencoder), height, width)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
     sigmas = usual_sigmas(denoiser.schedule, config.steps)
 
     def preview(step: int) -> Preview:
         device = next(text.towers[0].parameters()).device
-        cond, uncond = text(prompts), text([""] * len(prompts))
+        cond = asked.told(text(prompts), False)
+        uncond = asked.told(text([""] * len(prompts)), True)
         x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []
         for scale in (1.0, config.scale):

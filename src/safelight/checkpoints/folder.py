@@ -24,6 +24,7 @@ from safelight.checkpoints.components import (
     write_text_tower,
     write_unet,
 )
+from safelight.checkpoints.conditions import LAYOUT, NOTHING_BESIDE, Beside, read_beside, write_beside
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.families import BERT
 from safelight.checkpoints.files import sha256_of_files
@@ -103,8 +104,8 @@ class Folder:
 
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
     for XL, none for a model that is told a picture alone. `vision` is how a model sees a picture
-    that it is told of. `settings` are the plain values in model_index.json, such as XL's
-    `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
+    that it is told of, `beside` what else it is told. `settings` are the plain values in
+    model_index.json, such as XL's `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
     `files` are the weights that each component was read from. `swapped` is where the autoencoder
     came from, if it is not the model's own.
     """
@@ -119,6 +120,7 @@ class Folder:
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
     low_resolution: SchedulerConfig = LOW_RESOLUTION
     vision: Vision | None = None
+    beside: Beside = NOTHING_BESIDE
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
     swapped: Path | None = None
 
@@ -152,6 +154,7 @@ def read_folder(
     pairs = [(tower, words) for tower, words in _texts(pipeline_class) if tower in components]
     vae = autoencoder_name(pipeline_class)
     defaults = path / DEFAULTS
+    beside = read_beside(path, reading)
     towers = tuple(
         read_bert(path / tower, reading)
         if pipeline_class == BERT
@@ -180,12 +183,14 @@ def read_folder(
         if _LOW_RESOLUTION in components
         else LOW_RESOLUTION,
         vision=read_vision(path, pipeline_class, reading),
+        beside=beside,
         files={
             name: weights_files(path / name, variant)
             for name in (
                 "unet",
                 vae,
                 *(tower for tower, _ in pairs),
+                *(() if beside.layout is None else (LAYOUT,)),
                 *(part for part in vision_parts(pipeline_class) if part in (TOWER, NORMALIZER)),
             )
         },
@@ -226,6 +231,7 @@ def write_folder(
         write_scheduler(whole / "scheduler", folder.scheduler)
         if folder.vision is not None:
             write_vision(whole, folder.vision, writing)
+        write_beside(whole, folder.beside, writing)
         if folder.pipeline_class == _UPSCALER:
             write_scheduler(whole / _LOW_RESOLUTION, folder.low_resolution)
         _write_json(whole / DEFAULTS, to_dict(folder.defaults))

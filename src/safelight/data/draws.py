@@ -20,6 +20,7 @@ class Draws:
 
     def __init__(self, config: DataConfig, epoch: int, slot: int):
         self._config = config
+        self._place = (epoch, slot)
         self._generator = rng.generator_for(config.seed, _STREAM, epoch, slot)
         uniform = cast(list[float], torch.rand(7, generator=self._generator).tolist())
         self._zoom, self._across, self._down, self._flip = uniform[:4]
@@ -53,5 +54,10 @@ class Draws:
         """Standard normal noise, float32; each call draws anew."""
         return torch.randn(tuple(shape), generator=self._generator)
 
+    def generator(self, number: int) -> torch.Generator:
+        """More random numbers of their own, for what goes along with the picture."""
+        return rng.generator_for(self._config.seed, _ALONG + number, *self._place)
+
 
 _STREAM = 3  # of random numbers under the seed; the order of batches has 1 and 2
+_ALONG = 16

@@ -6,16 +6,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safelight.data.companions import Companions
 from safelight.data.config import DataConfig
 from safelight.data.draws import Draws
 from safelight.data.folders import PictureFolder
 from safelight.data.groups import grouped
 from safelight.data.latent_store import LatentStore, Moments, entry_name
 from safelight.data.order import BatchOrder
+from safelight.data.sources import Cut, Source, stacked
 from safelight.errors import SafelightError
-from safelight.pictures import Levels, Size, stack_pixels
-from safelight.types import Batch
+from safelight.pictures import Size
+from safelight.types import Batch, Inputs
 
 
 class LatentCache:
@@ -59,7 +59,7 @@ class LatentBatches:
     """Batches of latents with captions; `batch(step)` depends on the seed and the step alone.
 
     Latents are drawn from their moments, then shifted and scaled: `(z - shift) * scale`. `beside`
-    are pictures that go along, by the name they have among a batch's extras.
+    is what else the pictures are conditioned on, by its name in a batch.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LatentBatches:
         batch_size: int,
         shift: float = 0.0,
         scale: float = 1.0,
-        beside: Mapping[str, Companions] | None = None,
+        beside: Mapping[str, Source] | None = None,
     ):
         self._cache = cache
         self._beside = beside or {}
@@ -85,12 +85,11 @@ class LatentBatches:
     def batch(self, step: int) -> Batch:
         """Batch number `step`, counted from 0: captions, and scaled latents (b, c, h/f, w/f).
 
-        `extras["item"]` holds each picture's index in `cache.pictures`, int64 (b,), and the others
-        what goes along, (b, 3, h, w) in [-1, 1].
+        `extras["item"]` holds each picture's index in `cache.pictures`, int64 (b,).
         """
         number, members = self._order.at(step)
         group = self._cache.groups[number]
-        along: dict[str, list[Levels]] = {name: [] for name in self._beside}
+        beside: dict[str, list[Inputs]] = {name: [] for name in self._beside}
         moments: list[Tensor] = []
         noise: list[Tensor] = []
         captions: list[str] = []
@@ -98,10 +97,10 @@ class LatentBatches:
         for member, epoch in members:
             index = group.items[member]
             draws = Draws(self._cache.config, epoch, group.slots[member])
-            view = (index, group.bucket, draws.flip(), draws.background())
-            one = self._cache.moments(*view)
-            for name, companions in self._beside.items():
-                along[name].append(companions.of(*view))
+            cut = Cut(index, group.bucket, draws.flip(), draws.background())
+            one = self._cache.moments(*cut)
+            for place, (name, source) in enumerate(self._beside.items()):
+                beside[name].append(source(cut, draws.generator(place)))
             moments.append(one)
             noise.append(draws.normal(one.shape[1:]))
             captions.append(draws.caption(self._cache.pictures.items[index]))
@@ -111,8 +110,8 @@ class LatentBatches:
         return Batch(
             captions=tuple(captions),
             latents=(z - self._shift) * self._scale,
-            extras={"item": torch.tensor(indices)}
-            | {name: stack_pixels(rows) for name, rows in along.items()},
+            extras={"item": torch.tensor(indices)},
+            beside={name: stacked(rows) for name, rows in beside.items()},
         )
 
 

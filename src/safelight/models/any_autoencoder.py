@@ -1,6 +1,8 @@
 """The kinds of autoencoder that a latent diffusion model may have, and where they differ."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.tiny import TinyAutoencoder
@@ -19,3 +21,11 @@ def latent_channels(autoencoder: AnyAutoencoder) -> int:
     if isinstance(autoencoder, VQAutoencoder):
         return autoencoder.config.codebook_dim
     return autoencoder.config.latent_channels
+
+
+def likeliest(
+    autoencoder: AnyAutoencoder, pixels: Float[Tensor, "b c H W"]
+) -> Float[Tensor, "b z h w"]:
+    """Unscaled latents of pictures in [-1, 1]: of those that it finds possible, the likeliest."""
+    found = autoencoder.encode(pixels)
+    return found if isinstance(found, Tensor) else found.mode()

@@ -94,7 +94,12 @@ def kind_of(folder: Folder, name: str) -> Kind:
     unet, towers = folder.unet.config, folder.text_towers
     sees = _sees(folder)
     latents = latent_channels(folder.autoencoder)
-    by_level = unet.class_dim is not None and unet.class_kind == "embedding"
+    own = folder.beside.of_its_own
+    conditioned = own.channels(latents, folder.autoencoder.factor)
+    class_dim = (
+        None if own.classes is not None and own.classes == unet.class_dim else unet.class_dim
+    )
+    by_level = class_dim is not None and unet.class_kind == "embedding"
     known: dict[tuple[int, bool], Beside] = {
         (0, False): "nothing",
         (1, False): "depth",
@@ -102,7 +107,7 @@ def kind_of(folder: Folder, name: str) -> Kind:
         (latents + 1, False): "mask",
         (3, True): "low resolution",
     }
-    beside = known.get((unet.in_channels - latents, by_level))
+    beside = known.get((unet.in_channels - latents - conditioned, by_level))
     time_dim = unet.added_time_dim or 0
     pooled = (towers[-1].config.projection_dim or 0) if towers else 0
     widths: dict[int | None, Numbers] = {
@@ -111,7 +116,7 @@ def kind_of(folder: Folder, name: str) -> Kind:
         pooled + 5 * time_dim: "aesthetics",
     }
     numbers = widths.get(unet.added_dim)
-    told = unet.class_dim is None or by_level or sees == "beside the prompt"
+    told = class_dim is None or by_level or sees == "beside the prompt"
     if beside is None or numbers is None or not told or (sees != "nothing" and beside != "nothing"):
         raise SafelightError(
             f"{name} is a {folder.pipeline_class}, whose U-Net takes {unet.in_channels} channels, "

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from safelight import __version__
+from safelight.checkpoints.conditions import FILE as CONDITIONS
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
 from safelight.checkpoints.vision import FEATURES, TOWER
@@ -32,7 +33,7 @@ def machine_of(device: str) -> str:
 def configuration_hashes(folder: Folder) -> dict[str, str]:
     """The SHA-256 of each file of a model's folder that pictures depend on besides its weights.
 
-    These are model_index.json and, by their paths in the folder, the configurations of the
+    These are model_index.json, conditions.json and, by their paths in the folder, the configurations of the
     networks, the schedulers' and the tokenizers' files; none for a model made in memory or read
     from a single file. How it is best used (safelight.json) is not among them, since a manifest
     says how it was. Of an autoencoder in the place of the model's own it is its configuration.
@@ -52,7 +53,7 @@ def hashes_beside(weights: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:
         places = {*components, *root.glob("*scheduler"), *root.glob("tokenizer*")}
         places |= {root / FEATURES} if TOWER in weights else set()
         files = [path for place in places for path in place.glob("*") if _configures(path)]
-        for path in sorted([root / INDEX, *files]):
+        for path in sorted([root / INDEX, root / CONDITIONS, *files]):
             if path.is_file():
                 hashes[path.relative_to(root).as_posix()] = sha256_of_files([path])
     return hashes

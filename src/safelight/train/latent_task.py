@@ -18,7 +18,7 @@ from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
 from safelight.diffusion.objective import SigmaLaw, Weight, diffusion_loss
 from safelight.diffusion.parameterization import Edm
 from safelight.errors import SafelightError
-from safelight.train.beside import Beside
+from safelight.train.beside import Dropped, put_beside
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch, Conditioning
 
@@ -93,7 +93,7 @@ def latent_objective(config: ObjectiveConfig, denoiser: Denoiser) -> LatentObjec
 class LatentTask:
     """Trains `modules` (the denoiser's network, or a part of it, among them) to denoise latents.
 
-    `beside` says what becomes of a batch's extras.
+    `beside` are the conditions beside the caption, in the order in which they are put in.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class LatentTask:
         denoiser: Denoiser,
         condition: Conditioner,
         objective: LatentObjective,
-        beside: Mapping[str, Beside] | None = None,
+        beside: Mapping[str, Dropped] | None = None,
     ):
         self._denoiser, self._condition, self._objective = denoiser, condition, objective
         self._beside = beside or {}
@@ -129,9 +129,7 @@ class LatentTask:
         with torch.autocast(
             x0.device.type, self._denoiser.dtype, enabled=self._denoiser.dtype is not None
         ):
-            cond = self._condition(captions)
-        for name, put in self._beside.items():
-            cond = put(cond, batch.extras[name])
+            cond = put_beside(self._condition(captions), batch, self._beside, draws)
         loss = diffusion_loss(self._denoiser, x0, cond, sigma, noise, wanted.weight).mean()
         yield Loss("main", loss, {"loss": loss})
 

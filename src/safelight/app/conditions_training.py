@@ -1,0 +1,179 @@
+"""The conditions of a latent training: the model that is told them, and what it is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from safelight.app.recipe import LatentRecipe
+from safelight.app.recipe_conditions import ConditionConfig
+from safelight.app.running import seeded
+from safelight.app.training_previews import Asked
+from safelight.checkpoints.conditions import Beside, conditioners_of
+from safelight.checkpoints.folder import Folder
+from safelight.conditioners.conditions import (
+    CONCATENATED,
+    AnyCondition,
+    Class,
+    Inpainting,
+    Layout,
+    LowResolution,
+    in_order,
+)
+from safelight.data.companions import Companions
+from safelight.data.folders import PictureFolder
+from safelight.data.latents import LatentCache
+from safelight.data.sources import (
+    Classes,
+    Cut,
+    Layouts,
+    Masked,
+    Pictures,
+    Source,
+    class_of,
+    stacked,
+)
+from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import latent_channels
+from safelight.models.clip import ClipText
+from safelight.models.layout import LayoutEncoder, LayoutEncoderConfig
+from safelight.models.tokenizer import ClipTokenizer
+from safelight.models.widening import widened
+from safelight.pictures import Levels
+from safelight.pipelines.annotate import annotator, on_levels
+from safelight.rng import generator_for
+from safelight.train.beside import Dropped
+from safelight.types import Conditioning
+
+_INPAINTING = "StableDiffusionInpaintPipeline"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a training puts in beside the caption, and where each picture's comes from, by kind."""
+
+    conditions: Mapping[str, Dropped]
+    sources: Mapping[str, Source]
+
+
+def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder) -> Folder:
+    """The model made ready to be told a recipe's conditions; what is new in its U-Net is zero.
+
+    Raises `SafelightError` for conditions that the model, or the pictures, cannot have.
+    """
+    wanted = in_order([_condition(config, pictures) for config in recipe.conditions])
+    if model.beside.conditions:
+        if model.beside.conditions != wanted:
+            kinds = ", ".join(condition.kind for condition in model.beside.conditions)
+            raise SafelightError(
+                f"The base is told {kinds}; a training that goes on from it has the same "
+                "[[conditions]], with the same fields."
+            )
+        return model
+    if not wanted:
+        return model
+    layout = None
+    if any(isinstance(condition, Layout) for condition in wanted):
+        with seeded(recipe.loop.seed):
+            layout = LayoutEncoder(_layout_config(model))
+    beside = Beside(wanted, layout)
+    channels = beside.channels(latent_channels(model.autoencoder), model.autoencoder.factor)
+    try:
+        unet = widened(model.unet, channels, beside.classes or 0)
+    except ValueError as error:
+        raise SafelightError(f"[[conditions]]: {error}") from error
+    alone = wanted == (Inpainting(),)
+    pipeline_class = _INPAINTING if alone else model.pipeline_class  # which diffusers opens
+    return replace(model, unet=unet, beside=beside, pipeline_class=pipeline_class)
+
+
+def told_beside(model: Folder, recipe: LatentRecipe, pictures: PictureFolder) -> Told:
+    """What a recipe's conditions are for these pictures, in the model's order.
+
+    Raises `SafelightError` for a picture that lacks what a condition needs.
+    """
+    configs = {config.kind: config for config in recipe.conditions}
+    conditioners = conditioners_of(model.beside, model.autoencoder, model.text_towers)
+    return Told(
+        {kind: Dropped(put, configs[kind].dropout) for kind, put in conditioners.items()},
+        {
+            condition.kind: _source(condition, configs[condition.kind], model, recipe, pictures)
+            for condition in model.beside.conditions
+        },
+    )
+
+
+def asked_in_previews(
+    recipe: LatentRecipe, told: Told, cache: LatentCache, device: torch.device
+) -> Asked:
+    """What previews show: the recipe's prompts, else captions of the data, evenly chosen; with
+    conditions the captions of pictures, under what these are conditioned on.
+    """
+    group = max(cache.groups, key=lambda group: len(group.items))
+    items = list(group.items) if told.sources else range(len(cache.pictures.items))
+    chosen = items[:: max(1, len(items) // recipe.preview.columns)][: recipe.preview.columns]
+    captions = [cache.pictures.items[item].captions[0] for item in chosen]
+    if not told.sources:
+        size = (recipe.data.size, recipe.data.size)
+        return Asked(list(recipe.preview.prompts or captions), size, lambda cond, _: cond)
+    cuts = [Cut(item, group.bucket, False, 0) for item in chosen]
+    inputs = {
+        kind: stacked([source(cut, generator_for(recipe.preview.seed, cut.item)) for cut in cuts])
+        for kind, source in told.sources.items()
+    }
+
+    def put_in(cond: Conditioning, null: bool) -> Conditioning:
+        for kind, condition in told.conditions.items():
+            given = tuple(tensor.to(device) for tensor in inputs[kind])
+            kept = torch.full((len(cuts),), kind in CONCATENATED or not null, device=device)
+            cond = condition.put(cond, given, kept)
+        return cond
+
+    return Asked(captions, group.bucket, put_in)
+
+
+def _condition(config: ConditionConfig, pictures: PictureFolder) -> AnyCondition:
+    if config.kind != "class" or config.names is not None:
+        return config.condition()
+    found = {class_of(item, config.of_column) for item in pictures.items}
+    return config.condition(sorted(found))
+
+
+def _source(
+    condition: AnyCondition,
+    config: ConditionConfig,
+    model: Folder,
+    recipe: LatentRecipe,
+    pictures: PictureFolder,
+) -> Source:
+    data, column = recipe.data, config.of_column
+    match condition:
+        case Class():
+            return Classes(pictures, column, condition.names)
+        case Layout():
+            tokenizer = model.tokenizers[-1]
+            assert isinstance(tokenizer, ClipTokenizer)
+            return Layouts(pictures, column, condition.most, tokenizer.encode)
+        case Inpainting():
+            return Masked(Companions(pictures, data, annotate=_itself))
+        case LowResolution():
+            return Pictures(Companions(pictures, data, annotate=_itself), condition.factor)
+        case _:
+            if config.annotator is None:
+                return Pictures(Companions(pictures, data, column=column))
+            make = on_levels(annotator(config.annotator, weights=config.weights))
+            return Pictures(Companions(pictures, data, annotate=make))
+
+
+def _layout_config(model: Folder) -> LayoutEncoderConfig:
+    tower = model.text_towers[-1]
+    assert isinstance(tower, ClipText)
+    width = model.unet.config.cross_attention_dim
+    if width is None:
+        raise SafelightError("A layout is told by cross-attention, which this U-Net has not.")
+    label = tower.config.projection_dim or tower.config.hidden_size
+    return LayoutEncoderConfig(label_dim=label, token_dim=width)
+
+
+def _itself(levels: Levels) -> Levels:
+    return levels

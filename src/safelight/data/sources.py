@@ -1,0 +1,152 @@
+"""What pictures are conditioned on beside their captions: one picture's inputs, as tensors."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from safelight.config import Value, near
+from safelight.data.boxes import Box, as_cut, boxes_of
+from safelight.data.companions import Companions
+from safelight.data.folders import PictureFolder, PictureItem
+from safelight.data.masks import draw_mask
+from safelight.errors import SafelightError
+from safelight.pictures import Levels, Size, to_pixels
+from safelight.types import Inputs
+
+
+class Cut(NamedTuple):
+    """One cut of a picture: its index, its shape, whether it is mirrored, and its background."""
+
+    item: int
+    bucket: Size
+    flip: bool
+    background: int
+
+
+Source = Callable[[Cut, torch.Generator], Inputs]
+"""The inputs of one picture, without the batch's axis; random ones from the generator alone."""
+
+
+def stacked(rows: Sequence[Inputs]) -> Inputs:
+    """The inputs of several pictures as those of a batch."""
+    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A second picture for each, (3, h, w) in [-1, 1]; `shrink` times smaller."""
+
+    companions: Companions
+    shrink: int = 1
+
+    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
+        """One picture."""
+        levels = self.companions.of(*cut)
+        return (_pixels(levels if self.shrink == 1 else shrunk(levels, self.shrink)),)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A mask drawn at random, (1, h, w), and the whole picture, (3, h, w) in [-1, 1]."""
+
+    companions: Companions
+
+    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
+        """Another mask each time."""
+        pixels = _pixels(self.companions.of(*cut))
+        return draw_mask((cut.bucket[1], cut.bucket[0]), random), pixels
+
+
+class Classes:
+    """The number of each picture's class, int64, which the metadata names in `column`."""
+
+    def __init__(self, pictures: PictureFolder, column: str, names: Sequence[str]):
+        """Raises `SafelightError` for a picture without a class, or of an unknown one."""
+        numbers = {name: number for number, name in enumerate(names)}
+        self._numbers: list[int] = []
+        for item in pictures.items:
+            name = class_of(item, column)
+            if name not in numbers:
+                raise SafelightError(f"{item.path}: no class {name!r}. {near(name, numbers)}")
+            self._numbers.append(numbers[name])
+
+    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
+        """One number."""
+        return (torch.tensor(self._numbers[cut.item]),)
+
+
+class Layouts:
+    """The boxes of each picture, of the first `most`: the tokens of their labels, int64 (most, l),
+    their edges as parts of the cut, (most, 4), and which are there, (most,).
+    """
+
+    def __init__(
+        self,
+        pictures: PictureFolder,
+        column: str,
+        most: int,
+        encode: Callable[[Sequence[str]], Int64[Tensor, "n l"]],
+    ):
+        """Raises `SafelightError` for a picture whose metadata names no boxes."""
+        self._sizes = [item.size for item in pictures.items]
+        self._boxes = [boxes_of(item, column)[:most] for item in pictures.items]
+        labels = sorted({box.label for boxes in self._boxes for box in boxes} | {""})
+        self._ids: Mapping[str, Tensor] = dict(zip(labels, encode(labels), strict=True))
+        self._most = most
+
+    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
+        """Boxes that the cut leaves out are not there."""
+        size = self._sizes[cut.item]
+        shown = as_cut(self._boxes[cut.item], size, cut.bucket, flip=cut.flip)
+        return laid_out(shown, self._most, self._ids)
+
+
+class Vectors:
+    """The vector of each picture's view as a network sees it, (e,); computed once."""
+
+    def __init__(self, companions: Companions, embed: Callable[[Levels], Float[Tensor, " e"]]):
+        self._companions = companions
+        self._embed = embed
+        self._known: dict[Cut, Tensor] = {}
+
+    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
+        """One vector."""
+        if cut not in self._known:
+            self._known[cut] = self._embed(self._companions.of(*cut))
+        return (self._known[cut],)
+
+
+def laid_out(boxes: Sequence[Box], most: int, ids: Mapping[str, Tensor]) -> Inputs:
+    """Boxes as the inputs of a layout, with room for `most`."""
+    there = torch.arange(most) < len(boxes)
+    rows = torch.stack([ids[box.label] for box in boxes] + [ids[""]] * (most - len(boxes)))
+    edges = torch.zeros(most, 4)
+    for place, box in enumerate(boxes):
+        edges[place] = torch.tensor(box.edges)
+    return rows, edges, there
+
+
+def class_of(item: PictureItem, column: str) -> str:
+    """The class that a picture's metadata names; `SafelightError` if there is none."""
+    name: Value = item.extras.get(column)
+    if not isinstance(name, (str, int)) or isinstance(name, bool):
+        raise SafelightError(
+            f"{item.path} has no {column!r} in its metadata; expected the name of its class."
+        )
+    return str(name)
+
+
+def shrunk(levels: Levels, factor: int) -> Levels:
+    """A picture so many times smaller, by the mean of what falls together, as cameras do."""
+    height, width = levels.shape[0] // factor, levels.shape[1] // factor
+    return np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BOX))
+
+
+def _pixels(levels: Levels) -> Float[Tensor, "3 h w"]:
+    return to_pixels(Image.fromarray(levels))
