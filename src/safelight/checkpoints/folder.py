@@ -24,7 +24,13 @@ from safelight.checkpoints.components import (
     write_text_tower,
     write_unet,
 )
-from safelight.checkpoints.conditions import LAYOUT, NOTHING_BESIDE, Beside, read_beside, write_beside
+from safelight.checkpoints.conditions import (
+    LAYOUT,
+    NOTHING_BESIDE,
+    Beside,
+    read_beside,
+    write_beside,
+)
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.families import BERT
 from safelight.checkpoints.files import sha256_of_files

@@ -96,9 +96,7 @@ def kind_of(folder: Folder, name: str) -> Kind:
     latents = latent_channels(folder.autoencoder)
     own = folder.beside.of_its_own
     conditioned = own.channels(latents, folder.autoencoder.factor)
-    class_dim = (
-        None if own.classes is not None and own.classes == unet.class_dim else unet.class_dim
-    )
+    class_dim = unet.class_dim if own.classes is None else None
     by_level = class_dim is not None and unet.class_kind == "embedding"
     known: dict[tuple[int, bool], Beside] = {
         (0, False): "nothing",
