@@ -11,6 +11,7 @@ from safelight.pipelines.request import Request
 
 _PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide")
 """What is put into a model, of the fields of `Loading`."""
+_SINGULAR = {"controls": "control", "conditions": "condition"}  # as their options are called
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Job:
             for field in fields(Request)
             if getattr(request, field.name) != getattr(plain, field.name)
         }
-        options = {"control" if name == "controls" else name: v for name, v in options.items()}
+        options = {_SINGULAR.get(name, name): v for name, v in options.items()}
         options |= {name: getattr(loading, name) for name in _PUT_IN}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
         check_options(

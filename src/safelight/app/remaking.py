@@ -8,6 +8,7 @@ import torch
 from safelight.app.making import counting_steps
 from safelight.app.remaking_controls import (
     check_controls,
+    conditions_again,
     control_differences,
     controls_again,
     picture_again,
@@ -180,6 +181,7 @@ def request_of(manifest: Manifest) -> Request:
         guidance=manifest.guidance,
         toward=manifest.toward,
         controls=controls_again(manifest),
+        conditions=conditions_again(manifest),
     )
 
 

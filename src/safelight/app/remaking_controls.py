@@ -1,10 +1,11 @@
-"""The controls of a picture that is made again."""
+"""The controls and the conditions of a picture that is made again."""
 
 from safelight.errors import SafelightError
+from safelight.pipelines.condition_settings import Condition
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import GivenPicture, Part, give
 from safelight.pipelines.image import ImagePipeline
-from safelight.pipelines.manifest import Manifest, UsedControl, UsedPicture
+from safelight.pipelines.manifest import Manifest, UsedCondition, UsedControl, UsedPicture
 
 
 def controls_again(manifest: Manifest) -> tuple[Control, ...]:
@@ -35,6 +36,19 @@ def control_differences(then: Manifest, now: Manifest) -> list[str]:
             if before != after
         ]
     return told
+
+
+def conditions_again(manifest: Manifest) -> tuple[Condition, ...]:
+    """The conditions of then; `SafelightError` if a picture is gone or another."""
+    return tuple(_condition_again(used) for used in manifest.conditions)
+
+
+def _condition_again(used: UsedCondition) -> Condition:
+    if used.picture is None:
+        return Condition(used.kind, used.boxes or used.name, used.scale)
+    again = picture_again("image", used.picture, f"picture of condition {used.kind}")
+    assert again.file is not None
+    return Condition(used.kind, again.file, used.scale)
 
 
 def _control_again(used: UsedControl) -> Control:

@@ -111,9 +111,9 @@ class Folder:
     `text_towers` and `tokenizers` go in pairs: one for SD 1.x and 2.x and for the XL refiner, two
     for XL, none for a model that is told a picture alone. `vision` is how a model sees a picture
     that it is told of, `beside` what else it is told. `settings` are the plain values in
-    model_index.json, such as XL's `force_zeros_for_empty_prompt`. `low_resolution` is how an upscaler's small picture is noised.
-    `files` are the weights that each component was read from. `swapped` is where the autoencoder
-    came from, if it is not the model's own.
+    model_index.json, such as XL's `force_zeros_for_empty_prompt`. `low_resolution` is how an
+    upscaler's small picture is noised. `files` are the weights that each component was read from.
+    `swapped` is where the autoencoder came from, if it is not the model's own.
     """
 
     unet: UNet

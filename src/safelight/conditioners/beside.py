@@ -4,6 +4,7 @@ Each takes a conditioning, the inputs of a batch, and which rows of them count, 
 into the conditioning: its null where they do not.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +25,7 @@ from safelight.conditioners.conditions import (
 from safelight.models.any_autoencoder import AnyAutoencoder, likeliest
 from safelight.models.clip import ClipText
 from safelight.models.layout import LayoutEncoder
-from safelight.types import Conditioning, Inputs
+from safelight.types import Box, Conditioning, Inputs
 
 Kept = Bool[Tensor, " b"]
 
@@ -142,6 +143,18 @@ class LayoutConditioner:
         if cond.context is None:
             return replace(cond, context=tokens)
         return replace(cond, context=torch.cat([cond.context, tokens.to(cond.context)], 1))
+
+
+def laid_out(boxes: Sequence[Box], most: int, ids: Mapping[str, Tensor]) -> Inputs:
+    """Boxes as the inputs of a layout, with room for `most`; `ids` are the tokens of each label,
+    and of the empty one.
+    """
+    there = torch.arange(most) < len(boxes)
+    rows = torch.stack([ids[box.label] for box in boxes] + [ids[""]] * (most - len(boxes)))
+    edges = torch.zeros(most, 4)
+    for place, box in enumerate(boxes):
+        edges[place] = torch.tensor(box.edges)
+    return rows, edges, there
 
 
 def in_cells(

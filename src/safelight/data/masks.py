@@ -34,9 +34,7 @@ def draw_mask(size: tuple[int, int], random: torch.Generator) -> Float[Tensor, "
             pen.line([(x, y), end], fill=255, width=thick)
             pen.ellipse(_around(x, y, thick / 2), fill=255)
             pen.ellipse(_around(*end, thick / 2), fill=255)
-            x, y = (
-                min(max(place, 0), side) for place, side in zip(end, (width, height), strict=True)
-            )
+            x, y = min(max(end[0], 0), width), min(max(end[1], 0), height)
     for _ in range(int(2 * next(draws)) if strokes else 1 + int(2 * next(draws))):
         across, down = ((0.15 + 0.55 * next(draws)) * side for side in (width, height))
         left, top = next(draws) * (width - across), next(draws) * (height - down)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
+from safelight.conditioners.beside import laid_out
 from safelight.config import Value, near
-from safelight.data.boxes import Box, as_cut, boxes_of
+from safelight.data.boxes import as_cut, boxes_of
 from safelight.data.companions import Companions
 from safelight.data.folders import PictureFolder, PictureItem
 from safelight.data.masks import draw_mask
@@ -120,16 +121,6 @@ class Vectors:
         if cut not in self._known:
             self._known[cut] = self._embed(self._companions.of(*cut))
         return (self._known[cut],)
-
-
-def laid_out(boxes: Sequence[Box], most: int, ids: Mapping[str, Tensor]) -> Inputs:
-    """Boxes as the inputs of a layout, with room for `most`."""
-    there = torch.arange(most) < len(boxes)
-    rows = torch.stack([ids[box.label] for box in boxes] + [ids[""]] * (most - len(boxes)))
-    edges = torch.zeros(most, 4)
-    for place, box in enumerate(boxes):
-        edges[place] = torch.tensor(box.edges)
-    return rows, edges, there
 
 
 def class_of(item: PictureItem, column: str) -> str:

@@ -54,8 +54,11 @@ def cfg_image(
     scale: float,
     image_scale: float,
 ) -> Denoise:
-    """Guidance towards a prompt and a picture, each by its own scale; see `linear_image`."""
-    return guided(linear_image(denoise, cond, image_only, uncond, scale, image_scale))
+    """Guidance towards a prompt and a picture, each by its own scale; see `chained`.
+
+    `image_only` has the picture and not the prompt, `uncond` neither.
+    """
+    return guided(chained(denoise, [uncond, image_only, cond], [image_scale, scale]))
 
 
 def guided(steer: Steer) -> Denoise:
@@ -135,29 +138,25 @@ def linear(sides: Sides, scale: Scale) -> Steer:
     return steer
 
 
-def linear_image(
-    denoise: ConditionalDenoise,
-    cond: Conditioning,
-    image_only: Conditioning,
-    uncond: Conditioning,
-    scale: Scale,
-    image_scale: float,
+def chained(
+    denoise: ConditionalDenoise, links: Sequence[Conditioning], scales: Sequence[Scale]
 ) -> Steer:
-    """Guidance towards a prompt and a picture, each by its own scale (Brooks et al. 2023, arXiv
-    2211.09800, eq. 3): `uncond + image_scale * (image_only - uncond) + scale * (cond -
-    image_only)`.
+    """Guidance towards several things, each by its own scale: from the first of `links`, which has
+    none of them, to the last, which has all, each is told one thing more than the one before, and
+    `scale * (with it - without it)` is added (Brooks et al. 2023, arXiv 2211.09800, eq. 3, where
+    they are a picture and a prompt).
 
-    `image_only` has the picture and not the prompt, `uncond` neither. All three go through the
-    network in one batch.
+    `scales` are one fewer than `links`. All go through the network in one batch.
     """
-    all_three = Conditioning.cat([cond, image_only, uncond])
+    every = Conditioning.cat(links)
 
     def steer(x: Latents, sigma: Levels) -> tuple[Latents, Latents]:
-        steered, kept, without = denoise(
-            torch.cat([x] * 3), torch.cat([sigma] * 3), all_three
-        ).chunk(3)
-        towards_image = without + image_scale * (kept - without)
-        return towards_image + strength_of(scale, x, sigma) * (steered - kept), steered
+        count = len(links)
+        outputs = denoise(torch.cat([x] * count), torch.cat([sigma] * count), every).chunk(count)
+        led = outputs[0]
+        for before, after, scale in zip(outputs[:-1], outputs[1:], scales, strict=True):
+            led = led + strength_of(scale, x, sigma) * (after - before)
+        return led, outputs[-1]
 
     return steer
 

@@ -22,6 +22,7 @@ from safelight.pipelines.beside import (
     noised_small,
 )
 from safelight.pipelines.coding import encoded
+from safelight.pipelines.conditions import ReadCondition
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.given import Given
 from safelight.pipelines.kind import Kind
@@ -59,6 +60,7 @@ class Batch:
     settings: Settings
     given: Given
     controls: Sequence[ReadControl] = ()
+    conditions: Sequence[ReadCondition] = ()
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from safelight.diffusion.guidance import (
     away_from,
     between,
     both,
+    chained,
     composed,
     guided,
     linear,
-    linear_image,
     over_steps,
     rescaled,
     where,
@@ -41,12 +41,15 @@ class Conditions:
         uncond: what guidance leads away from: the negative prompt, or nothing.
         weights: how strongly each of several prompts guides.
         null: nothing, where that is needed beside a negative prompt.
+        links: between `uncond` and the one prompt, what is told one condition more each time, and
+            the scale of the guidance by that.
     """
 
     conds: tuple[Conditioning, ...]
     uncond: Conditioning
     weights: Float[Tensor, "k b"] | None = None
     null: Conditioning | None = None
+    links: tuple[tuple[Conditioning, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,11 @@ def _classifier_free(
 ) -> Steer:
     """Guidance by the scale, in one of its forms; none where that is 1 or less."""
     plain = unguided(own, conditions)
-    if kind.guided or settings.scale <= 1:
+    if kind.guided or (settings.scale <= 1 and not conditions.links):
         return plain
     if settings.guidance.scales is None:
-        return _by_scale(own, conditions, settings, kind, settings.scale, memory) or plain
+        scale = max(settings.scale, 1.0)
+        return _by_scale(own, conditions, settings, kind, scale, memory) or plain
     scale = over_steps(sigmas, settings.guidance.scales.over(settings.steps))
     steer = _by_scale(own, conditions, settings, kind, scale, memory) or plain
     return where(lambda sigma: scale(sigma) > 1, steer, plain)
@@ -123,7 +127,11 @@ def _by_scale(
         if by_image < 1:
             return None
         neither = replace(uncond, concat=torch.zeros_like(cond.concat))
-        return linear_image(own, cond, uncond, neither, scale, by_image)
+        return chained(own, [neither, uncond, cond], [by_image, scale])
+    if conditions.links:
+        links = [link for link, _ in conditions.links]
+        strengths = [strength for _, strength in conditions.links]
+        return chained(own, [uncond, *links, cond], [*strengths, scale])
     if guidance.perp_neg is not None and conditions.null is not None:
         return perpendicular(own, cond, uncond, conditions.null, scale, guidance.perp_neg)
     if guidance.apg == Projection():

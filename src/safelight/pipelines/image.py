@@ -1,6 +1,6 @@
 """Pictures from prompts."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -16,21 +16,22 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import Batch, Model
-from safelight.pipelines.canvas import extended, pasted
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
+from safelight.pipelines.condition_settings import Condition
+from safelight.pipelines.conditions import ReadCondition, read_condition, size_by
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls, ReadControl
-from safelight.pipelines.generated import GeneratedImage, to_image
+from safelight.pipelines.generated import GeneratedImage
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
 from safelight.pipelines.prompt_tags import with_files, without_tags
 from safelight.pipelines.provenance import configuration_hashes
-from safelight.pipelines.recording import record
 from safelight.pipelines.request import (
     Hires,
     Margins,
@@ -179,6 +180,7 @@ class ImagePipeline:
         subseed_strength: float = 0.0,
         guidance: Guidance = PLAIN,
         controls: Sequence[Control] = (),
+        conditions: Sequence[Condition] = (),
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -228,6 +230,7 @@ class ImagePipeline:
             subseed, subseed_strength: a second seed, and how far noise goes to its, 0 to 1.
             guidance: how it works beside its one scale.
             controls: pictures that steer what is made, each by a ControlNet.
+            conditions: what the model has learned to be told beside the prompt.
             on_step: called after each step of each picture.
 
         Raises:
@@ -265,6 +268,7 @@ class ImagePipeline:
             subseed_strength=subseed_strength,
             guidance=guidance,
             controls=tuple(controls),
+            conditions=tuple(conditions),
         )
         return list(self.each(request, on_step))
 
@@ -272,7 +276,7 @@ class ImagePipeline:
         """The pictures of a request, each as soon as it is made; errors as `generate`."""
         settings = self.settle(request)
         prompt, files = with_files(request.prompt)
-        return self._each(replace(request, prompt=prompt), files, settings, on_step)
+        return making.pictures(self, replace(request, prompt=prompt), files, settings, on_step)
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
@@ -280,6 +284,12 @@ class ImagePipeline:
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
         self.read_controls(request.controls)
+        conditions = self.read_conditions(request.conditions)
+        if (size := size_by(conditions, self.folder)) is not None:
+            width, height = size
+            request = replace(
+                request, width=request.width or width, height=request.height or height
+            )
         for other in (self.refiner, self.guide):
             if other is not None:
                 clip_skip_for(request, other.pipeline.folder)
@@ -296,6 +306,10 @@ class ImagePipeline:
         """Controls with their networks and pictures, for `sample`; errors as `generate`."""
         return tuple(self._controls.read(control) for control in controls)
 
+    def read_conditions(self, conditions: Sequence[Condition]) -> tuple[ReadCondition, ...]:
+        """Conditions with their inputs, for `sample`; errors as `generate`."""
+        return tuple(read_condition(asked, self.folder, self.name) for asked in conditions)
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -305,6 +319,7 @@ class ImagePipeline:
         negative: str = "",
         given: Given = NOTHING,
         controls: Sequence[ReadControl] = (),
+        conditions: Sequence[ReadCondition] = (),
         on_step: OnStep | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Makes one picture a prompt in one batch: faster where many are wanted.
@@ -313,7 +328,7 @@ class ImagePipeline:
         up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        batch = Batch(prompts, seeds, negative, settings, given, controls)
+        batch = Batch(prompts, seeds, negative, settings, given, controls, conditions)
         model, second = self._model, self.refiner
         with one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
             if second is None:
@@ -344,25 +359,6 @@ class ImagePipeline:
         """
         return self._text.unread(without_tags(prompt)[0]) if syntax == "plain" else ""
 
-    def _each(
-        self,
-        request: Request,
-        files: Mapping[Path, float],
-        settings: Settings,
-        on_step: OnStep | None,
-    ) -> Iterator[GeneratedImage]:
-        """The pictures of a request, with adapters for these pictures only."""
-        before = self.adapters
-        try:
-            for file, strength in files.items():
-                self.adapt(file, strength)
-            controls = self.read_controls(request.controls)
-            for place in range(request.count):
-                yield self._make(request, controls, place, settings, on_step)
-        finally:
-            take_out(self.folder, self.adapters[len(before) :])
-            self.adapters = before
-
     @contextmanager
     def _with_adapters(self) -> Generator[None]:
         """The networks with their adapters added to their weights, as fast as without any."""
@@ -373,28 +369,3 @@ class ImagePipeline:
     def _model(self) -> Model:
         guide = None if self.guide is None else self.guide.pipeline._model
         return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)
-
-    def _make(
-        self,
-        request: Request,
-        controls: Sequence[ReadControl],
-        place: int,
-        settings: Settings,
-        on_step: OnStep | None,
-    ) -> GeneratedImage:
-        seed, subseed = request.seeds_at(place)
-        settings = replace(settings, subseed=subseed)
-        given = extended(request.given, request.outpaint)
-        pixels = self.sample(
-            [request.prompt],
-            [seed],
-            settings,
-            negative=request.negative,
-            given=given,
-            controls=controls,
-            on_step=on_step,
-        )
-        image = to_image(pixels[0])
-        if given.image is not None and given.mask is not None and settings.mask_blur is not None:
-            image = pasted(image, given.image, given.mask, settings.mask_blur)
-        return GeneratedImage(image, record(self, request, controls, place, settings, image))

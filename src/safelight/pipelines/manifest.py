@@ -13,6 +13,7 @@ from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
 from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Toward, Windows
+from safelight.types import Box
 
 _FORMAT = 1
 _MOST_THREADS = 4096
@@ -62,6 +63,17 @@ class UsedControl:
     weights: tuple[float, ...] | None = None
     mask: UsedPicture | None = None
     resize: ControlResize = "stretch"
+
+
+@dataclass(frozen=True)
+class UsedCondition:
+    """What a picture was made under beside its prompt: a picture, a class's name, or boxes."""
+
+    kind: str
+    picture: UsedPicture | None = None
+    name: str = ""
+    boxes: tuple[Box, ...] = ()
+    scale: float | None = None  # of its own guidance
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,7 @@ class Manifest:
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net
     controls: tuple[UsedControl, ...] = ()
+    conditions: tuple[UsedCondition, ...] = ()
     format: int = _FORMAT
 
     def to_json(self) -> str:

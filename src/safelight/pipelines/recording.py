@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
+from safelight.pipelines.conditions import ReadCondition
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.manifest import Manifest, pixel_digest, used_pictures
 from safelight.pipelines.provenance import library_versions, machine_of
@@ -19,6 +20,7 @@ def record(
     pipeline: "ImagePipeline",
     request: Request,
     controls: Sequence[ReadControl],
+    conditions: Sequence[ReadCondition],
     place: int,
     settings: Settings,
     image: Image.Image,
@@ -68,4 +70,5 @@ def record(
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae=str(pipeline.folder.swapped or ""),
         controls=tuple(control.used((settings.width, settings.height)) for control in controls),
+        conditions=tuple(condition.used for condition in conditions),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from safelight.errors import SafelightError
+from safelight.pipelines.condition_settings import Condition
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -138,6 +139,7 @@ class Request:
     guidance: Guidance = PLAIN  # beside its scale
     toward: Toward | None = None  # a second prompt to go to
     controls: tuple[Control, ...] = ()  # pictures that steer what is made
+    conditions: tuple[Condition, ...] = ()  # that the model has learned
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -179,6 +181,11 @@ class Request:
             self.hires.check()
         for control in self.controls:
             control.check()
+        kinds = [condition.kind for condition in self.conditions]
+        for condition in self.conditions:
+            condition.check()
+            if kinds.count(condition.kind) > 1:
+                raise SafelightError(f"The condition {condition.kind} is given more than once.")
         self._check_windows()
         for name, value, known in (
             ("rng", self.rng, get_args(RngName)),

@@ -104,7 +104,7 @@ def sample_in_two(
     x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
     second = Start(x, after(first.noise, noise.taken))  # with fresh draws
     start = theirs.place_of(start)
-    batch = replace(batch, controls=())  # which are trained with the base
+    batch = replace(batch, controls=(), conditions=())  # which are of the base
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 

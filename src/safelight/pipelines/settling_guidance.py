@@ -1,6 +1,7 @@
 """Whether guidance as it is asked for goes with a model and with itself."""
 
 from safelight.checkpoints.folder import Folder
+from safelight.conditioners.prompt_grammar import parse
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet
 from safelight.nn.identity_attention import chosen_attentions, self_attentions
@@ -33,6 +34,25 @@ def check_guidance(
                 )
     if guidance.pag_scale:
         check_layers(folder.unet, guidance)
+    if any(condition.scale not in (None, 1) for condition in request.conditions):
+        _check_own_scales(guidance, request, kind)
+
+
+def _check_own_scales(guidance: Guidance, request: Request, kind: Kind) -> None:
+    """That guidance is of the one form that several scales go with."""
+    others = {
+        "apg": guidance.apg != Projection(),
+        "perp_neg": guidance.perp_neg is not None,
+        "a scale that changes": guidance.scales is not None,
+        "AND": request.prompt_syntax == "a1111" and len(parse(request.prompt)) > 1,
+        "a model that edits by instruction": kind.beside == "image",
+        "a model that is told its scale": kind.guided,
+    }
+    for what, there in others.items():
+        if there:
+            raise SafelightError(
+                f"{what} does not go with the own scale of a condition; leave one of them out."
+            )
 
 
 def check_layers(unet: UNet, guidance: Guidance) -> None:

@@ -1,6 +1,6 @@
 """What a model is told of prompts and pictures, as the conditions of its guidance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +12,7 @@ from safelight.conditioners.image import noised, prepared
 from safelight.conditioners.numbers import with_class, with_guidance, with_numbers, with_vector
 from safelight.conditioners.text import TextConditioner
 from safelight.pipelines.beginning import Batch, Model, seeded
+from safelight.pipelines.conditions import with_conditions
 from safelight.pipelines.guiding import Conditions
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
@@ -29,26 +30,45 @@ def conditions_of(
     settings, count = batch.settings, len(batch.prompts)
     text = replace(model.text, skip=settings.clip_skip - 1)
     seen = None if model.folder.vision is None else _seen(model, batch, model.folder.vision)
+    size = (settings.width, settings.height)
+    put_in = with_conditions(model.folder, batch.conditions, size, count, model.device)
+    scales = {read.condition.kind: read.own_scale for read in batch.conditions}
+    both = [kind for kind, scale in scales.items() if scale == 1]  # told on both sides
     told: list[Conditions] = []
 
-    def side(conditioning: Conditioning) -> Conditioning:
-        return replace(_told(model, conditioning, settings), concat=concat)
+    def side(conditioning: Conditioning, kinds: Collection[str]) -> Conditioning:
+        return put_in(replace(_told(model, conditioning, settings), concat=concat), kinds)
 
     for saying, parts in zip(said, encoded_texts(text, said, settings.prompt_syntax), strict=True):
         pairs = [_sides(model, batch, texts, seen) for texts in parts]
         null = None
         if settings.guidance.perp_neg is not None:
             null = _nothing(text, parts[0][1], count)
-            null = side(_sides(model, batch, (null, null), seen)[1])
+            null = side(_sides(model, batch, (null, null), seen)[1], both)
+        uncond = pairs[0][1]
         told.append(
             Conditions(
-                tuple(side(cond) for cond, _ in pairs),
-                side(pairs[0][1]),
+                tuple(side(cond, scales) for cond, _ in pairs),
+                side(uncond, both),
                 torch.tensor(saying.weights) if len(pairs) > 1 else None,
                 null,
+                tuple((side(uncond, kinds), scale) for kinds, scale in _links(scales, both)),
             )
         )
     return told
+
+
+def _links(
+    scales: Mapping[str, float | None], both: Sequence[str]
+) -> Iterator[tuple[list[str], float]]:
+    """For each condition with a scale of its own, the kinds that are told up to it, and the scale;
+    from those on that are told on both sides of guidance.
+    """
+    so_far = list(both)
+    for kind, scale in scales.items():
+        if scale is not None and scale != 1:
+            so_far.append(kind)
+            yield list(so_far), scale
 
 
 def _nothing(text: TextConditioner, like: Conditioning, count: int) -> Conditioning:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.app.condition_options import ConditionOptions
 from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
@@ -12,6 +13,7 @@ from safelight.errors import SafelightError
 
 PLAIN = GuidanceOptions()
 FREE = ControlOptions()
+PROMPT_ALONE = ConditionOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
 RngName = Literal["cpu", "a1111-gpu"]
 
@@ -68,6 +70,9 @@ def planned(
     controlling: Annotated[
         ControlOptions, Parameter(name="*", group="Control", show_default=False)
     ] = FREE,
+    conditioning: Annotated[
+        ConditionOptions, Parameter(name="*", group="Condition", show_default=False)
+    ] = PROMPT_ALONE,
     device: str = "auto",
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -232,7 +237,7 @@ def planned(
             "--subseed does nothing by itself; say how far to go to it: --subseed-strength 0.1."
         )
     one_scale, scales = chosen_scale(scale)
-    controls = controlling.controls()
+    controls, conditions = controlling.controls(), conditioning.conditions()
     requests = [
         Request(
             text,
@@ -264,6 +269,7 @@ def planned(
             subseed_strength=subseed_strength or 0.0,
             guidance=guiding.guidance(scales),
             controls=controls,
+            conditions=conditions,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
