@@ -11,6 +11,7 @@ from safelight.diffusion.guidance import (
     both,
     by_step,
     cfg,
+    chained,
     composed,
     guided,
     linear,
@@ -64,6 +65,18 @@ def test_a_scale_for_each_image():
     for row in range(2):
         alone = cfg(_Counting(), COND, UNCOND, scale[row].item())(X, SIGMA)
         torch.testing.assert_close(guided[row], alone[row])
+
+
+def test_several_things_each_by_its_scale_in_one_batch():
+    first = Conditioning(context=torch.full((2, 1, 3), 0.5), vector=torch.zeros(2, 4))
+    denoise = _Counting()
+    made, steered = chained(denoise, [UNCOND, first, COND], [1.5, 7.0])(X, SIGMA)
+    none, one, all_ = _apart(UNCOND), _apart(first), _apart(COND)
+    torch.testing.assert_close(made, none + 1.5 * (one - none) + 7.0 * (all_ - one))
+    torch.testing.assert_close(steered, all_)
+    assert denoise.batches == [6]
+    equal, _ = chained(_Counting(), [UNCOND, first, COND], [3.0, 3.0])(X, SIGMA)
+    torch.testing.assert_close(equal, none + 3.0 * (all_ - none))  # which is guidance by one scale
 
 
 def test_sides_that_carry_different_parts_are_refused():

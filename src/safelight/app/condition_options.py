@@ -89,9 +89,9 @@ def _boxes_of(text: str) -> "list[Box]":
 
 
 def _box_of(row: object, source: str) -> "Box":
-    if not isinstance(row, Mapping):
-        raise SafelightError(f"{source}: a box should be a table with label and box; got {row!r}.")
-    said = cast(Mapping[str, object], row)
+    said = cast(Mapping[str, object], row if isinstance(row, Mapping) else {})
+    if not said:
+        raise SafelightError(f"{source}: a box should be a table with label and box; got {row}.")
     edges = said.get("box")
     numbers = cast(Sequence[object], edges) if isinstance(edges, list) else ()
     return _box(str(said.get("label", "")), [str(edge) for edge in numbers], str(row))

@@ -6,11 +6,12 @@ into the conditioning: its null where they do not.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from safelight.conditioners.conditions import (
@@ -137,8 +138,8 @@ class LayoutConditioner:
     def __call__(self, cond: Conditioning, inputs: Inputs, kept: Kept) -> Conditioning:
         """Adds `n` tokens."""
         ids, edges, there = inputs
-        different, places = ids.flatten(0, 1).unique(dim=0, return_inverse=True)
-        labels = self.tower(different).pooled[places].unflatten(0, ids.shape[:2])
+        rows, places = _different(ids.flatten(0, 1))  # few labels are asked for again and again
+        labels = self.tower(rows).pooled[places].unflatten(0, ids.shape[:2])
         tokens = self.encoder(labels, edges, there & kept[:, None])
         if cond.context is None:
             return replace(cond, context=tokens)
@@ -169,6 +170,11 @@ def in_cells(
     else:
         fine = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
     return F.pixel_unshuffle(fine, detail)
+
+
+def _different(rows: Int64[Tensor, "n l"]) -> tuple[Int64[Tensor, "k l"], Int64[Tensor, " n"]]:
+    """Each different row once, and where each row is among them."""
+    return cast(tuple[Tensor, Tensor], torch.unique(rows, dim=0, return_inverse=True))
 
 
 def _beside(cond: Conditioning, channels: Float[Tensor, "b c h w"], kept: Kept) -> Conditioning:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -133,7 +133,7 @@ def class_of(item: PictureItem, column: str) -> str:
     return str(name)
 
 
-def shrunk(levels: Levels, factor: int) -> Levels:
+def shrunk(levels: Levels, factor: int) -> UInt8[np.ndarray, "h2 w2 3"]:
     """A picture so many times smaller, by the mean of what falls together, as cameras do."""
     height, width = levels.shape[0] // factor, levels.shape[1] // factor
     return np.asarray(Image.fromarray(levels).resize((width, height), Image.Resampling.BOX))

@@ -3,11 +3,14 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 
 from safelight.errors import SafelightError
 from safelight.types import Box
+
+Value: TypeAlias = str | Path | Image.Image | tuple[Box, ...]
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Condition:
     """
 
     kind: str
-    value: str | Path | Image.Image | tuple[Box, ...]
+    value: Value
     scale: float | None = None
 
     def check(self) -> None:

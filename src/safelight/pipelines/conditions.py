@@ -21,7 +21,7 @@ from safelight.config import near
 from safelight.errors import SafelightError
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.pictures import to_pixels
-from safelight.pipelines.condition_settings import Condition
+from safelight.pipelines.condition_settings import Condition, Value
 from safelight.pipelines.given import GivenPicture, give, resized
 from safelight.pipelines.hint_pictures import Size
 from safelight.pipelines.manifest import UsedCondition, UsedPicture
@@ -131,7 +131,7 @@ def with_conditions(
     return told
 
 
-def _class(condition: Class, value: object) -> int:
+def _class(condition: Class, value: Value) -> int:
     if not isinstance(value, str) or value not in condition.names:
         raise SafelightError(
             f"This model knows no class {value!r}. {near(str(value), condition.names)}"
@@ -139,15 +139,14 @@ def _class(condition: Class, value: object) -> int:
     return condition.names.index(value)
 
 
-def _boxes(condition: Layout, value: object, folder: Folder) -> Inputs:
+def _boxes(condition: Layout, value: Value, folder: Folder) -> Inputs:
     if not isinstance(value, tuple):
         raise SafelightError("A layout is told by boxes, each with a label and its edges.")
-    boxes = [box for box in value if isinstance(box, Box)]
-    if len(boxes) > condition.most:
+    if len(value) > condition.most:
         raise SafelightError(
-            f"This model takes {condition.most} boxes at most, got {len(boxes)}; leave some out."
+            f"This model takes {condition.most} boxes at most, got {len(value)}; leave some out."
         )
-    return _as_batch(_laid_out(condition, boxes, folder))
+    return _as_batch(_laid_out(condition, value, folder))
 
 
 def _laid_out(condition: Layout, boxes: Sequence[Box], folder: Folder) -> Inputs:

@@ -36,7 +36,8 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     These are model_index.json, conditions.json and, by their paths in the folder, the
     configurations of the networks, the schedulers' and the tokenizers' files; none for a model made
     in memory or read from a single file. How it is best used (safelight.json) is not among them,
-    since a manifest says how it was. Of an autoencoder in the place of the model's own it is its configuration.
+    since a manifest says how it was. Of an autoencoder in the place of the model's own it is its
+    configuration.
     """
     own = {name: paths for name, paths in folder.files.items() if not _is_swapped(name, folder)}
     hashes = _swapped_configuration(folder)
