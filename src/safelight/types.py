@@ -22,6 +22,7 @@ class Conditioning:
     """
 
     context: Float[Tensor, "b n d"] | None = None  # tokens for cross-attention
+    pictures: tuple[Tensor, ...] = ()  # tokens of pictures for attention of their own, (b, m, d)
     vector: Float[Tensor, "b v"] | None = None  # added to the time embedding
     concat: Float[Tensor, "b c h w"] | None = None  # channels beside x
     hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
@@ -51,6 +52,7 @@ class Conditioning:
             raise ValueError("Cannot join conditionings with different num_frames.")
         return Conditioning(
             context=join("context"),
+            pictures=join_each("pictures"),
             vector=join("vector"),
             concat=join("concat"),
             hints=join_each("hints"),
@@ -95,6 +97,7 @@ class Conditioning:
         return replace(
             self,
             context=pick(self.context, null.context, "context"),
+            pictures=pick_each("pictures"),
             vector=pick(self.vector, null.vector, "vector"),
             concat=pick(self.concat, null.concat, "concat"),
             hints=pick_each("hints"),
@@ -119,6 +122,7 @@ class Conditioning:
 
         return Conditioning(
             context=each(self.context),
+            pictures=tuple(f(tokens) for tokens in self.pictures),
             vector=each(self.vector),
             concat=each(self.concat),
             hints=tuple(f(hint) for hint in self.hints),

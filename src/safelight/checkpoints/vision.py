@@ -74,20 +74,24 @@ def read_vision(path: Path, pipeline_class: str, reading: Reading) -> Vision | N
     """
     if pipeline_class not in (VARIATION, UNCLIP):
         return None
-    tower = _read_image_tower(path / TOWER, reading)
-    file = path / FEATURES / _PREPROCESSOR
-    side = tower.config.image_size
-    preparation = (
-        preparation_from_transformers(read_json(file), str(file))
-        if file.is_file()
-        else Preparation(shortest=side, side=side)
-    )
+    tower = read_image_tower(path / TOWER, reading)
+    preparation = read_preparation(tower, path / FEATURES)
     noising = None
     if pipeline_class == UNCLIP:
         noising = Noising(
             _read_normalizer(path / NORMALIZER, reading), read_noising(path / NOISING)
         )
     return fitting(Vision(tower, preparation, noising), str(path))
+
+
+def read_preparation(tower: ClipVision, *folders: Path) -> Preparation:
+    """How pictures are prepared for a tower: as the first of the folders says, else as CLIP's."""
+    for folder in folders:
+        file = folder / _PREPROCESSOR
+        if file.is_file():
+            return preparation_from_transformers(read_json(file), str(file))
+    side = tower.config.image_size
+    return Preparation(shortest=side, side=side)
 
 
 def fitting(vision: Vision, source: str) -> Vision:
@@ -131,8 +135,8 @@ def vision_index(vision: Vision) -> Mapping[str, Value]:
     return index
 
 
-def _read_image_tower(folder: Path, reading: Reading) -> ClipVision:
-    """The image tower in `folder`."""
+def read_image_tower(folder: Path, reading: Reading) -> ClipVision:
+    """The image tower in `folder`, as transformers' `CLIPVisionModelWithProjection`."""
     config = vision_config_from_transformers(part_config(folder), str(folder / "config.json"))
     return read_part(
         folder,

@@ -62,10 +62,18 @@ class ClipVision(nn.Module):
 
         Raises `ValueError` for pictures of another size.
         """
-        x = self.pre_layrnorm(self.embeddings(pixels))  # (b, n, d)
-        for layer in self.encoder.layers:
-            x = layer(x)
+        x = self.tokens(pixels, skip=0)
         return self.visual_projection(self.post_layernorm(x[:, 0]))
+
+    def tokens(self, pixels: Float[Tensor, "b 3 s s"], skip: int = 1) -> Tokens:
+        """The tokens of the whole picture and of its patches as the layers leave them, without the
+        last `skip` of these; errors as the call.
+        """
+        x = self.pre_layrnorm(self.embeddings(pixels))  # (b, n, d)
+        layers = list(self.encoder.layers)
+        for layer in layers[: len(layers) - skip]:
+            x = layer(x)
+        return x
 
 
 class _Embeddings(nn.Module):

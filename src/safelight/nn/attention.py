@@ -35,12 +35,15 @@ class Attention(nn.Module):
     def forward(self, x: Tokens, context: Float[Tensor, "b m e"] | None = None) -> Tokens:
         """(b, n, d), attending to (b, m, e), to (b, n, d)."""
         context = x if context is None else context
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
+        return self.to_out(self.attend(self.to_q(x), self.to_k(context), self.to_v(context)))
+
+    def attend(self, q: Tokens, k: Float[Tensor, "b m d"], v: Float[Tensor, "b m d"]) -> Tokens:
+        """Attention of projected tokens, in the precision that the layer asks for."""
         if not self.upcast:
-            return self.to_out(attend(q, k, v, self.heads))
+            return attend(q, k, v, self.heads)
         with torch.autocast(q.device.type, enabled=False):
             attended = attend(q.float(), k.float(), v.float(), self.heads)
-        return self.to_out(attended.to(v.dtype))
+        return attended.to(v.dtype)
 
 
 class PictureAttention(nn.Module):
