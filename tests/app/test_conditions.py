@@ -14,11 +14,14 @@ from safelight.app.training import run_recipe
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
 from safelight.models.widening import widened
+from safelight.pipelines.beginning import Led
 from safelight.pipelines.condition_settings import Condition
 from safelight.pipelines.conditions import joined
+from safelight.pipelines.given import Given, give
 from safelight.pipelines.guidance_settings import Guidance, Projection
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load
+from safelight.pipelines.request import Request
 from safelight.types import Box, Conditioning
 from tiny_model import SIZE, tiny_folder, write_tiny_model
 
@@ -164,19 +167,15 @@ def test_a_scale_of_its_own_leads_further(pipeline: ImagePipeline, given):
 
 
 def test_rows_of_a_batch_have_conditions_of_their_own(pipeline: ImagePipeline, given):
-    from safelight.pipelines.given import Given, give
-    from safelight.pipelines.request import Request
-
     whole = Given(give("image", given["image"]), give("mask", given["mask"]))
     request = Request("a red cube", steps=2, scale=3.0, given=whole)
     settings = pipeline.settle(request)
     asked = [[ASKED["depth"], Condition("class", name)] for name in ("cube", "ball")]
-    rows = joined([pipeline.read_conditions(row) for row in asked])
-    both = pipeline.sample(["a red cube"] * 2, [1, 1], settings, given=whole, conditions=rows)
-    for place, row in enumerate(asked):
-        one = pipeline.sample(
-            ["a red cube"], [1], settings, given=whole, conditions=pipeline.read_conditions(row)
-        )
+    rows = [pipeline.read(Request("", conditions=tuple(row))) for row in asked]
+    led = Led(conditions=joined([row.conditions for row in rows]))
+    both = pipeline.sample(["a red cube"] * 2, [1, 1], settings, given=whole, led=led)
+    for place, row in enumerate(rows):
+        one = pipeline.sample(["a red cube"], [1], settings, given=whole, led=row)
         torch.testing.assert_close(both[place], one[0], atol=1e-4, rtol=0)
     assert (both[0] - both[1]).abs().max() > 1e-3
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -12,7 +13,7 @@ from safelight.config import near
 from safelight.errors import SafelightError
 
 if TYPE_CHECKING:
-    from safelight.pipelines.condition_settings import Condition
+    from safelight.pipelines.condition_settings import Condition, ImagePrompt
     from safelight.types import Box
 
 _Texts = Annotated[tuple[str, ...], Parameter(negative=())]
@@ -38,10 +39,26 @@ class ConditionOptions:
     condition_scale
         KIND=NUMBER: guidance by this alone. [default: 1
         for pictures, else the prompt's]
+    image_prompt
+        A picture that speaks beside the prompt, by an
+        IP-Adapter, and after a colon how loudly:
+        dog.png:0.6. Give it several times for several.
+    image_prompt_scale
+        Guidance by these alone. [default: the prompt's]
+    ip_adapter
+        The IP-Adapter, where the model brings none: a
+        file, or owner/name/file of the hub.
+    image_encoder
+        A folder with the image tower that it was
+        trained with. [default: image_encoder beside it]
     """
 
     condition: _Texts = ()
     condition_scale: _Texts = ()
+    image_prompt: _Texts = ()
+    image_prompt_scale: float | None = None
+    ip_adapter: str | None = None
+    image_encoder: str | None = None
 
     def conditions(self) -> "tuple[Condition, ...]":
         """As a request has them; `SafelightError` for a file that is not there, a kind that is not
@@ -69,6 +86,36 @@ class ConditionOptions:
         if boxes:
             asked.append(Condition(_LAYOUT, tuple(boxes), scales.get(_LAYOUT)))
         return tuple(asked)
+
+    def image_prompts(self) -> "tuple[ImagePrompt, ...]":
+        """As a request has them; `SafelightError` for a file that is not there, or for options of
+        image prompts without any.
+        """
+        others = (self.image_prompt_scale, self.ip_adapter, self.image_encoder)
+        if not self.image_prompt and any(other is not None for other in others):
+            raise SafelightError(
+                "--ip-adapter, --image-encoder and --image-prompt-scale are of image prompts; give "
+                "--image-prompt FILE too."
+            )
+        if self.image_encoder is not None and self.ip_adapter is None:
+            raise SafelightError("--image-encoder is that of an --ip-adapter; give that too.")
+        return tuple(_image_prompt(text) for text in self.image_prompt)
+
+
+def _image_prompt(text: str) -> "ImagePrompt":
+    """Of `FILE` or `FILE:WEIGHT`; a colon in a file's name is part of it if the file is there."""
+    from safelight.pipelines.condition_settings import ImagePrompt
+    from safelight.pipelines.find import expanded
+
+    weight, file = 1.0, text
+    name, colon, number = text.rpartition(":")
+    if colon and not expanded(text).is_file():
+        with suppress(ValueError):
+            weight, file = float(number), name
+    path = expanded(file)
+    if not path.is_file():
+        raise SafelightError(f"There is no picture {path}, which an image prompt names.")
+    return ImagePrompt(path, weight)
 
 
 def _boxes_of(text: str) -> "list[Box]":

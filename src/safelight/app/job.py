@@ -9,9 +9,13 @@ from safelight.app.outputs import check_preview, plan_outputs
 from safelight.errors import SafelightError
 from safelight.pipelines.request import Request
 
-_PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide")
+_PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide", "ip_adapter")
 """What is put into a model, of the fields of `Loading`."""
-_SINGULAR = {"controls": "control", "conditions": "condition"}  # as their options are called
+_SINGULAR = {
+    "controls": "control",
+    "conditions": "condition",
+    "image_prompts": "image_prompt",
+}  # as their options are called
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Loading:
     refiner: str | None
     refine_at: float | None
     guide: str | None
+    ip_adapter: str | None
+    image_encoder: str | None
     device: str
     precision: str
     offline: bool

@@ -23,7 +23,7 @@ from safelight.types import OnStep
 
 def loaded(loading: Loading) -> ImagePipeline:
     """The pipeline that is asked for; errors as `load`, and for files that are not there."""
-    return load(
+    pipeline = load(
         loading.model,
         dtype=precision_named(loading.precision),
         device=loading.device,
@@ -35,6 +35,9 @@ def loaded(loading: Loading) -> ImagePipeline:
         guide=loading.guide,
         offline=loading.offline,
     )
+    if loading.ip_adapter is not None:
+        pipeline.see_by(loading.ip_adapter, loading.image_encoder, offline=loading.offline)
+    return pipeline
 
 
 def make_pictures(

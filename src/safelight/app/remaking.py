@@ -11,7 +11,9 @@ from safelight.app.remaking_controls import (
     conditions_again,
     control_differences,
     controls_again,
+    image_prompts_again,
     picture_again,
+    see_again,
 )
 from safelight.checkpoints.upscaler import is_upscaler
 from safelight.errors import SafelightError
@@ -91,6 +93,7 @@ def prepared(
         pipeline.adapt(adapter.file, adapter.strength)
     for embedding in manifest.embeddings:
         pipeline.embed(embedding.file, embedding.token)
+    see_again(manifest, pipeline, any_weights=any_weights)
     if not any_weights:
         check_adapters(manifest, pipeline)
         check_controls(manifest, pipeline)
@@ -182,6 +185,8 @@ def request_of(manifest: Manifest) -> Request:
         toward=manifest.toward,
         controls=controls_again(manifest),
         conditions=conditions_again(manifest),
+        image_prompts=image_prompts_again(manifest),
+        image_prompt_scale=None if manifest.image_prompts is None else manifest.image_prompts.scale,
     )
 
 

@@ -1,11 +1,12 @@
 """The controls and the conditions of a picture that is made again."""
 
 from safelight.errors import SafelightError
-from safelight.pipelines.condition_settings import Condition
+from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import GivenPicture, Part, give
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.manifest import Manifest, UsedCondition, UsedControl, UsedPicture
+from safelight.pipelines.request import Request
 
 
 def controls_again(manifest: Manifest) -> tuple[Control, ...]:
@@ -15,7 +16,7 @@ def controls_again(manifest: Manifest) -> tuple[Control, ...]:
 
 def check_controls(manifest: Manifest, pipeline: ImagePipeline) -> None:
     """Raises `SafelightError` naming the control whose network did not make the picture."""
-    now = pipeline.read_controls(controls_again(manifest))
+    now = pipeline.read(Request("", controls=controls_again(manifest))).controls
     for then, control in zip(manifest.controls, now, strict=True):
         if then.sha256 != control.sha256:
             raise SafelightError(
@@ -41,6 +42,46 @@ def control_differences(then: Manifest, now: Manifest) -> list[str]:
 def conditions_again(manifest: Manifest) -> tuple[Condition, ...]:
     """The conditions of then; `SafelightError` if a picture is gone or another."""
     return tuple(_condition_again(used) for used in manifest.conditions)
+
+
+def image_prompts_again(manifest: Manifest) -> tuple[ImagePrompt, ...]:
+    """The image prompts of then; `SafelightError` if a picture is gone or another."""
+    used = manifest.image_prompts
+    if used is None:
+        return ()
+    prompts: list[ImagePrompt] = []
+    for picture, weight in zip(used.pictures, used.weights, strict=True):
+        again = picture_again("image", picture, "picture of an image prompt")
+        assert again.file is not None
+        prompts.append(ImagePrompt(again.file, weight))
+    return tuple(prompts)
+
+
+def see_again(manifest: Manifest, pipeline: ImagePipeline, *, any_weights: bool) -> None:
+    """Takes the IP-Adapter of then.
+
+    Raises `SafelightError` if it or its encoder is another, unless `any_weights`.
+    """
+    used = manifest.image_prompts
+    if used is None:
+        return
+    if used.adapter.file:
+        pipeline.see_by(used.adapter.file, used.adapter.encoder)
+    if any_weights:
+        return
+    request = Request("", image_prompts=image_prompts_again(manifest))
+    now = pipeline.read(request).image_prompts
+    assert now is not None
+    pairs = {
+        "IP-Adapter": (used.adapter.sha256, now.used.adapter.sha256),
+        "image encoder": (used.adapter.encoder_sha256, now.used.adapter.encoder_sha256),
+    }
+    for what, (then, ours) in pairs.items():
+        if then != ours:
+            raise SafelightError(
+                f"The {what} is not the one that made the picture ({then[:12]} then, {ours[:12]} "
+                "now). Put the right one there, or give --other-weights to go on."
+            )
 
 
 def _condition_again(used: UsedCondition) -> Condition:

@@ -81,7 +81,7 @@ class ImageAdapter(nn.Module):
         width = unet.config.cross_attention_dim
         if width is None or not layers:
             raise ValueError("This U-Net attends to no context.")
-        widths = tuple(layer.to_k.out_features for _, layer in layers)
+        widths = tuple(layer.to_k.weight.shape[0] for _, layer in layers)
         adapter = ImageAdapter(replace(config, context_dim=width, widths=widths))
         for pair, (_, layer) in zip(adapter.ip_adapter.values(), layers, strict=True):
             assert isinstance(pair, _KeysAndValues)
@@ -99,10 +99,17 @@ class Pictured:
     Raises `ValueError` for an adapter of another U-Net's shape.
     """
 
-    def __init__(self, unet: UNet, adapter: ImageAdapter, weights: Sequence[float]):
+    def __init__(
+        self,
+        unet: UNet,
+        adapter: ImageAdapter,
+        weights: Sequence[float],
+        tokens: int | None = None,
+    ):
+        """`tokens` are those of a picture; None as the adapter's configuration says."""
         check_fit(unet, adapter.config)
         self.count = len(weights)
-        tokens = adapter.config.tokens
+        tokens = tokens or adapter.config.tokens
         layers: dict[str, nn.Module] = {
             path: WithoutLast(module, self.count * tokens) for path, module in context_readers(unet)
         }
@@ -125,7 +132,7 @@ class Pictured:
 
 def check_fit(unet: UNet, config: ImageAdapterConfig) -> None:
     """Raises `ValueError` for an adapter of another U-Net's shape."""
-    widths = tuple(layer.to_k.out_features for _, layer in cross_attentions(unet))
+    widths = tuple(layer.to_k.weight.shape[0] for _, layer in cross_attentions(unet))
     ours = (unet.config.cross_attention_dim, widths)
     if ours != (config.context_dim, config.widths):
         raise ValueError(

@@ -25,6 +25,7 @@ from safelight.pipelines.coding import encoded
 from safelight.pipelines.conditions import ReadCondition
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.given import Given
+from safelight.pipelines.image_prompts import ReadImagePrompts
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after, spherical, torch_draws
@@ -51,6 +52,18 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Led:
+    """What steers pictures beside their prompts, read: controls, conditions, image prompts."""
+
+    controls: Sequence[ReadControl] = ()
+    conditions: Sequence[ReadCondition] = ()
+    image_prompts: ReadImagePrompts | None = None
+
+
+NOT_LED = Led()
+
+
+@dataclass(frozen=True)
 class Batch:
     """What is asked of each picture: row i has prompt i, and the noise of seed i."""
 
@@ -59,8 +72,7 @@ class Batch:
     negative: str
     settings: Settings
     given: Given
-    controls: Sequence[ReadControl] = ()
-    conditions: Sequence[ReadCondition] = ()
+    led: Led = NOT_LED
 
 
 @dataclass(frozen=True)

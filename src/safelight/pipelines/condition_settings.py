@@ -10,6 +10,8 @@ from PIL import Image
 from safelight.errors import SafelightError
 from safelight.types import Box
 
+_MOST_WEIGHT = 100.0
+
 Value: TypeAlias = str | Path | Image.Image | tuple[Box, ...]
 
 
@@ -35,4 +37,25 @@ class Condition:
             raise SafelightError(
                 f"The scale of condition {self.kind} should be a finite number from 0 up, got "
                 f"{self.scale}."
+            )
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """A picture that speaks beside the prompt, by an IP-Adapter.
+
+    Attributes:
+        picture: a file, or a picture in memory.
+        weight: how loudly: 1 as it was trained, 0 not at all.
+    """
+
+    picture: str | Path | Image.Image
+    weight: float = 1.0
+
+    def check(self) -> None:
+        """Raises `SafelightError` for a weight that is none."""
+        if not (math.isfinite(self.weight) and abs(self.weight) <= _MOST_WEIGHT):
+            raise SafelightError(
+                f"The weight of an image prompt should lie between -{_MOST_WEIGHT:g} and "
+                f"{_MOST_WEIGHT:g}, got {self.weight}."
             )

@@ -15,7 +15,6 @@ from safelight.models.controlnet import (
     rising_weights,
     softer_weights,
 )
-from safelight.models.unet import UNet
 from safelight.pipelines.beginning import Batch, Model, padded
 from safelight.pipelines.beside import mask_tensor
 from safelight.pipelines.control_settings import ONE_SIDED
@@ -69,23 +68,23 @@ def hints_of(model: Model, batch: Batch) -> Hints:
 
     pictures: list[Tensor] = []
     masks: list[Tensor] = []
-    for read in batch.controls:
+    for read in batch.led.controls:
         pictures.append(rows(hint_tensor(read.hint_at(size), read.network.hint_channels)))
         if read.mask is None:
             masks.append(torch.ones_like(pictures[-1][:, :1]))
         else:
             masks.append(rows(mask_tensor(read.mask, *size)))
-    if not any(read.mask is not None or _is_one_sided(read) for read in batch.controls):
+    if not any(read.mask is not None or _is_one_sided(read) for read in batch.led.controls):
         return Hints(tuple(pictures), (), ())
     beside = (
         torch.zeros_like(mask) if _is_one_sided(read) else mask
-        for read, mask in zip(batch.controls, masks, strict=True)
+        for read, mask in zip(batch.led.controls, masks, strict=True)
     )
     return Hints(tuple(pictures), tuple(masks), tuple(beside))
 
 
 def steered(
-    unet: UNet,
+    unet: Network,
     controls: Sequence[ReadControl],
     scheduler: SchedulerConfig,
     levels: Float[Tensor, " n"],

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from safelight.checkpoints.components import Reading, weights_files
@@ -71,10 +70,10 @@ class ReadControl:
 class Controls:
     """What reads controls for one model; a network is read once, for all pictures."""
 
-    def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
+    def __init__(self, folder: Folder, name: str, reading: Reading):
         self.folder = folder
         self.name = name
-        self.reading = Reading(dtype, device)
+        self.reading = reading
         self._networks: dict[Path, tuple[SteeringNetwork, str]] = {}
         self._annotators: dict[tuple[str, str], Annotator] = {}
 

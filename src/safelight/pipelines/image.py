@@ -12,22 +12,24 @@ from PIL import Image
 from torch import Tensor
 
 from safelight.checkpoints.adapters import fused_networks
+from safelight.checkpoints.components import Reading
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
-from safelight.pipelines.beginning import Batch, Model
+from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
-from safelight.pipelines.condition_settings import Condition
-from safelight.pipelines.conditions import ReadCondition, read_condition, size_by
+from safelight.pipelines.condition_settings import Condition, ImagePrompt
+from safelight.pipelines.conditions import read_condition, size_by
 from safelight.pipelines.control_settings import Control
-from safelight.pipelines.controls import Controls, ReadControl
+from safelight.pipelines.controls import Controls
 from safelight.pipelines.generated import GeneratedImage
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
+from safelight.pipelines.image_prompts import Seeing, own_seeing, read_seeing
 from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
 from safelight.pipelines.prompt_tags import with_files, without_tags
@@ -75,7 +77,9 @@ class ImagePipeline:
         self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
-        self._controls = Controls(self.folder, name, dtype=dtype, device=device)
+        self._reading = Reading(dtype, device)
+        self._controls = Controls(self.folder, name, self._reading)
+        self._seeing: Seeing | None = None
         self.dtype = dtype
         self.device = device
 
@@ -145,6 +149,20 @@ class ImagePipeline:
         check_guide(self, weaker)
         self.guide = Guide(weaker)
 
+    def see_by(
+        self, file: str | Path, encoder: str | Path | None = None, *, offline: bool = False
+    ) -> None:
+        """Takes an IP-Adapter, by which `image_prompts` speak.
+
+        Args:
+            file: in the layout of its authors; or of the hub, fetched unless `offline`.
+            encoder: a folder with CLIP's image tower; by default `image_encoder` beside the file.
+
+        Raises:
+            SafelightError: one of them is missing, broken, or made for another model.
+        """
+        self._seeing = read_seeing(file, encoder, self.folder, self._reading, offline=offline)
+
     def generate(
         self,
         prompt: str,
@@ -181,6 +199,8 @@ class ImagePipeline:
         guidance: Guidance = PLAIN,
         controls: Sequence[Control] = (),
         conditions: Sequence[Condition] = (),
+        image_prompts: Sequence[ImagePrompt] = (),
+        image_prompt_scale: float | None = None,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -231,6 +251,8 @@ class ImagePipeline:
             guidance: how it works beside its one scale.
             controls: pictures that steer what is made, each by a ControlNet.
             conditions: what the model has learned to be told beside the prompt.
+            image_prompts: pictures that speak beside it, by an IP-Adapter.
+            image_prompt_scale: of the guidance by them alone; by default the prompt's.
             on_step: called after each step of each picture.
 
         Raises:
@@ -269,6 +291,8 @@ class ImagePipeline:
             guidance=guidance,
             controls=tuple(controls),
             conditions=tuple(conditions),
+            image_prompts=tuple(image_prompts),
+            image_prompt_scale=image_prompt_scale,
         )
         return list(self.each(request, on_step))
 
@@ -283,9 +307,7 @@ class ImagePipeline:
         with_files(request.prompt)  # names that are wrong are told before anything is made
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
-        self.read_controls(request.controls)
-        conditions = self.read_conditions(request.conditions)
-        if (size := size_by(conditions, self.folder)) is not None:
+        if (size := size_by(self.read(request).conditions, self.folder)) is not None:
             width, height = size
             request = replace(
                 request, width=request.width or width, height=request.height or height
@@ -302,13 +324,20 @@ class ImagePipeline:
             by_model=self.guide is not None,
         )
 
-    def read_controls(self, controls: Sequence[Control]) -> tuple[ReadControl, ...]:
-        """Controls with their networks and pictures, for `sample`; errors as `generate`."""
-        return tuple(self._controls.read(control) for control in controls)
-
-    def read_conditions(self, conditions: Sequence[Condition]) -> tuple[ReadCondition, ...]:
-        """Conditions with their inputs, for `sample`; errors as `generate`."""
-        return tuple(read_condition(asked, self.folder, self.name) for asked in conditions)
+    def read(self, request: Request) -> Led:
+        """What a request names beside its prompt, with networks and pictures, for `sample`; errors
+        as `generate`.
+        """
+        shown = None
+        if request.image_prompts:
+            if self._seeing is None:
+                self._seeing = own_seeing(self.folder, self.name, self._reading)
+            shown = self._seeing.read(request.image_prompts, request.image_prompt_scale)
+        return Led(
+            tuple(self._controls.read(control) for control in request.controls),
+            tuple(read_condition(one, self.folder, self.name) for one in request.conditions),
+            shown,
+        )
 
     def sample(
         self,
@@ -318,17 +347,17 @@ class ImagePipeline:
         *,
         negative: str = "",
         given: Given = NOTHING,
-        controls: Sequence[ReadControl] = (),
-        conditions: Sequence[ReadCondition] = (),
+        led: Led = NOT_LED,
         on_step: OnStep | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Makes one picture a prompt in one batch: faster where many are wanted.
 
         Row i has the prompt `prompts[i]` and the noise of `seeds[i]`; it is what `generate` makes
-        up to rounding, which depends on the batch (about 1e-5 on the CPU). Gives pixels in [-1, 1]
+        up to rounding, which depends on the batch (about 1e-5 on the CPU). What it is `led` by is
+        the same for all rows, or joined of one for each. Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        batch = Batch(prompts, seeds, negative, settings, given, controls, conditions)
+        batch = Batch(prompts, seeds, negative, settings, given, led)
         model, second = self._model, self.refiner
         with one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
             if second is None:

@@ -77,6 +77,26 @@ class UsedCondition:
 
 
 @dataclass(frozen=True)
+class UsedImageAdapter:
+    """An IP-Adapter and its image encoder; both places are empty for those that a model brings."""
+
+    file: str
+    sha256: str
+    encoder: str
+    encoder_sha256: str
+
+
+@dataclass(frozen=True)
+class UsedImagePrompts:
+    """Pictures that spoke beside the prompt."""
+
+    adapter: UsedImageAdapter
+    pictures: tuple[UsedPicture, ...]
+    weights: tuple[float, ...]
+    scale: float | None = None  # of the guidance by them alone
+
+
+@dataclass(frozen=True)
 class UsedRefiner:
     """A second model that did the last part of the steps."""
 
@@ -149,6 +169,7 @@ class Manifest:
     windows: Windows | None = None  # of the U-Net
     controls: tuple[UsedControl, ...] = ()
     conditions: tuple[UsedCondition, ...] = ()
+    image_prompts: UsedImagePrompts | None = None
     format: int = _FORMAT
 
     def to_json(self) -> str:

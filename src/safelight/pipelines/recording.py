@@ -1,13 +1,11 @@
 """What made a picture, written down as its manifest."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 
-from safelight.pipelines.conditions import ReadCondition
-from safelight.pipelines.controls import ReadControl
+from safelight.pipelines.beginning import Led
 from safelight.pipelines.manifest import Manifest, pixel_digest, used_pictures
 from safelight.pipelines.provenance import library_versions, machine_of
 from safelight.pipelines.request import Request, Settings
@@ -19,8 +17,7 @@ if TYPE_CHECKING:
 def record(
     pipeline: "ImagePipeline",
     request: Request,
-    controls: Sequence[ReadControl],
-    conditions: Sequence[ReadCondition],
+    led: Led,
     place: int,
     settings: Settings,
     image: Image.Image,
@@ -69,6 +66,7 @@ def record(
         toward=settings.toward,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae=str(pipeline.folder.swapped or ""),
-        controls=tuple(control.used((settings.width, settings.height)) for control in controls),
-        conditions=tuple(condition.used for condition in conditions),
+        controls=tuple(control.used((settings.width, settings.height)) for control in led.controls),
+        conditions=tuple(condition.used for condition in led.conditions),
+        image_prompts=None if led.image_prompts is None else led.image_prompts.used,
     )

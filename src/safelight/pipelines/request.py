@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from safelight.errors import SafelightError
-from safelight.pipelines.condition_settings import Condition
+from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -140,6 +140,8 @@ class Request:
     toward: Toward | None = None  # a second prompt to go to
     controls: tuple[Control, ...] = ()  # pictures that steer what is made
     conditions: tuple[Condition, ...] = ()  # that the model has learned
+    image_prompts: tuple[ImagePrompt, ...] = ()  # pictures that speak beside the prompt
+    image_prompt_scale: float | None = None  # of the guidance by them alone
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -186,6 +188,14 @@ class Request:
             condition.check()
             if kinds.count(condition.kind) > 1:
                 raise SafelightError(f"The condition {condition.kind} is given more than once.")
+        for prompt in self.image_prompts:
+            prompt.check()
+        scale = self.image_prompt_scale
+        if scale is not None and not (self.image_prompts and 0 <= scale < math.inf):
+            raise SafelightError(
+                "image_prompt_scale is a finite number from 0 up, of image prompts; got "
+                f"{scale} and {len(self.image_prompts)} of these."
+            )
         self._check_windows()
         for name, value, known in (
             ("rng", self.rng, get_args(RngName)),

@@ -23,7 +23,16 @@ from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.unet import UNet
 from safelight.nn.identity_attention import with_identity_attention
-from safelight.pipelines.beginning import Batch, Latents, Model, Start, begin, first_noise, seeded
+from safelight.pipelines.beginning import (
+    NOT_LED,
+    Batch,
+    Latents,
+    Model,
+    Start,
+    begin,
+    first_noise,
+    seeded,
+)
 from safelight.pipelines.controlling import hints_of, steered
 from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.guiding import Denoisers, guided_denoise, unguided
@@ -104,7 +113,7 @@ def sample_in_two(
     x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
     second = Start(x, after(first.noise, noise.taken))  # with fresh draws
     start = theirs.place_of(start)
-    batch = replace(batch, controls=(), conditions=())  # which are of the base
+    batch = replace(batch, led=NOT_LED)  # which is all of the base
     return _run(refiner, batch, theirs, slice(start, None), second, on_step)
 
 
@@ -157,7 +166,8 @@ def _guided(
     different = list(dict.fromkeys(said))
 
     def controlled(unet: UNet) -> Network:
-        return steered(unet, batch.controls, scheduler, levels)
+        seeing = unet if batch.led.image_prompts is None else batch.led.image_prompts.network(unet)
+        return steered(seeing, batch.led.controls, scheduler, levels)
 
     own = Denoisers(
         _denoiser(model, controlled(model.folder.unet), settings),
@@ -166,14 +176,15 @@ def _guided(
     )
     denoises = [own] * len(different)
     if guide is not None:  # which reads the prompts by its own text towers
+        led = replace(batch.led, image_prompts=None)  # which speak to the model's own layers
         weaker = _denoiser(guide, guide.folder.unet, settings)
         denoises = [
             replace(own, guide=guided(unguided(weaker, conditions)))
-            for conditions in conditions_of(guide, batch, different, concat)
+            for conditions in conditions_of(guide, replace(batch, led=led), different, concat)
         ]
     memory = Momentum()  # one for the run, whatever the prompts say in its steps
     told = conditions_of(model, batch, different, concat)
-    if batch.controls:
+    if batch.led.controls:
         hints = hints_of(model, batch)
         told = [hints.with_prompts(conditions) for conditions in told]
     led = {

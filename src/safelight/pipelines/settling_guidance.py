@@ -34,7 +34,8 @@ def check_guidance(
                 )
     if guidance.pag_scale:
         check_layers(folder.unet, guidance)
-    if any(condition.scale not in (None, 1) for condition in request.conditions):
+    own = [*(condition.scale for condition in request.conditions), request.image_prompt_scale]
+    if any(scale not in (None, 1) for scale in own):
         _check_own_scales(guidance, request, kind)
 
 

@@ -19,6 +19,8 @@ from safelight.pipelines.request import Settings
 from safelight.pipelines.saying import Saying, Texts, encoded_texts
 from safelight.types import Conditioning
 
+_SHOWN = "image prompts"  # among the kinds of conditions
+
 _AESTHETIC, _UNAESTHETIC = 6.0, 2.5
 """The scores that SDXL's refiner is told of the picture wanted, and of that to steer away from."""
 
@@ -31,13 +33,17 @@ def conditions_of(
     text = replace(model.text, skip=settings.clip_skip - 1)
     seen = None if model.folder.vision is None else _seen(model, batch, model.folder.vision)
     size = (settings.width, settings.height)
-    put_in = with_conditions(model.folder, batch.conditions, size, count, model.device)
-    scales = {read.condition.kind: read.own_scale for read in batch.conditions}
+    put_in = with_conditions(model.folder, batch.led.conditions, size, count, model.device)
+    scales = {read.condition.kind: read.own_scale for read in batch.led.conditions}
+    shown = batch.led.image_prompts
+    if shown is not None:
+        scales[_SHOWN] = shown.scale
     both = [kind for kind, scale in scales.items() if scale == 1]  # told on both sides
     told: list[Conditions] = []
 
     def side(conditioning: Conditioning, kinds: Collection[str]) -> Conditioning:
-        return put_in(replace(_told(model, conditioning, settings), concat=concat), kinds)
+        cond = put_in(replace(_told(model, conditioning, settings), concat=concat), kinds)
+        return cond if shown is None else shown.put_in(cond, count, told=_SHOWN in kinds)
 
     for saying, parts in zip(said, encoded_texts(text, said, settings.prompt_syntax), strict=True):
         pairs = [_sides(model, batch, texts, seen) for texts in parts]

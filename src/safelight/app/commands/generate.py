@@ -270,6 +270,8 @@ def planned(
             guidance=guiding.guidance(scales),
             controls=controls,
             conditions=conditions,
+            image_prompts=conditioning.image_prompts(),
+            image_prompt_scale=conditioning.image_prompt_scale,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -285,6 +287,8 @@ def planned(
             refiner,
             refine_at,
             guiding.guide,
+            conditioning.ip_adapter,
+            conditioning.image_encoder,
             device,
             precision,
             offline,
