@@ -23,7 +23,7 @@ from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
-from safelight.pipelines.conditions import read_condition, size_by
+from safelight.pipelines.conditions import read_condition, sized
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls
 from safelight.pipelines.generated import GeneratedImage
@@ -304,14 +304,11 @@ class ImagePipeline:
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
+        request.check()
         with_files(request.prompt)  # names that are wrong are told before anything is made
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
-        if (size := size_by(self.read(request).conditions, self.folder)) is not None:
-            width, height = size
-            request = replace(
-                request, width=request.width or width, height=request.height or height
-            )
+        request = sized(request, self.read(request).conditions, self.folder)
         for other in (self.refiner, self.guide):
             if other is not None:
                 clip_skip_for(request, other.pipeline.folder)
