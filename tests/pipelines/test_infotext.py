@@ -213,7 +213,8 @@ def test_controls_as_the_extension_has_them():
     [
         (
             "Module: lineart_standard (from white bg & black line), "
-            "Model: control_v11p [1a2b3c4d], Weight: 0.75, Resize Mode: Resize and Fill, Processor Res: 512, Threshold A: -1, "
+            "Model: control_v11p [1a2b3c4d], Weight: 0.75, "
+            "Resize Mode: Resize and Fill, Processor Res: 512, Threshold A: -1, "
             "Guidance Start: 0.25, Guidance End: 0.5, Control Mode: ControlNet is more important",
             "--control lineart=FILE:0.75 --control-net lineart=control_v11p --control-start 0.25 "
             "--control-end 0.5 --control-mode control --control-resize fill",
