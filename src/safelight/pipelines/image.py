@@ -61,11 +61,12 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
         guide: what `guide_by` has set.
-        dtype: of its weights.
-        device: where they are.
+        dtype, device: of its weights, and where they are.
     """
 
-    def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
+    def __init__(
+        self, folder: Folder, name: str, *, dtype: torch.dtype, device: str, offline: bool = False
+    ):
         self.name = name
         self.folder = upcast(folder, dtype)
         self.adapters: tuple[UsedAdapter, ...] = ()
@@ -74,9 +75,8 @@ class ImagePipeline:
         self.guide: Guide | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
-        self._controls = Controls(self.folder, name, dtype=dtype, device=device)
-        self.dtype = dtype
-        self.device = device
+        self._controls = Controls(self.folder, name, dtype=dtype, device=device, offline=offline)
+        self.dtype, self.device = dtype, device
 
     @property
     def weights(self) -> dict[str, str]:
