@@ -171,6 +171,8 @@ SMALL = Manifest.from_json(
 
 def test_plain_text_is_escaped():
     assert infotext_of(SMALL).prompt == r"a \(cat\) \[b"
+    timed = dataclasses.replace(SMALL, prompt="at 12:30|")
+    assert infotext_of(timed).prompt == r"at 12\:30\|"
 
 
 def extension(text: str) -> dict[str, str]:

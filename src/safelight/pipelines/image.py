@@ -19,6 +19,7 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.canvas import extended, pasted
+from safelight.pipelines.choices import PromptSyntax, RngName
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.control_settings import Control
@@ -31,14 +32,7 @@ from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
 from safelight.pipelines.prompt_tags import with_files, without_tags
 from safelight.pipelines.provenance import configuration_hashes
 from safelight.pipelines.recording import record
-from safelight.pipelines.request import (
-    Hires,
-    Margins,
-    PromptSyntax,
-    Request,
-    RngName,
-    Settings,
-)
+from safelight.pipelines.request import Hires, Margins, Request, Settings
 from safelight.pipelines.sampling import (
     one_line_when_out_of_memory,
     sample_in_two,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from safelight.diffusion.samplers import sampler_name, schedule_in
 from safelight.diffusion.schedules import schedule_name
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import RngName, Upscaler
 from safelight.pipelines.infotext import Infotext
 from safelight.pipelines.infotext_controls import UNIT, note_of
 from safelight.pipelines.infotext_written import PROGRAM
-from safelight.pipelines.request import Hires, Request, RngName, Upscaler
+from safelight.pipelines.request import Hires, Request
 from safelight.pipelines.webui_names import (
     AUTOMATIC,
     BY_TIMES,

@@ -1,10 +1,10 @@
 """A manifest in the words of AUTOMATIC1111's web UI."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from safelight.checkpoints.folder import SINGLE
+from safelight.conditioners.prompt_grammar import escaped
 from safelight.pipelines.infotext import Infotext
 from safelight.pipelines.infotext_controls import written_controls
 from safelight.pipelines.manifest import Manifest
@@ -15,19 +15,17 @@ PROGRAM = "safelight"
 SHORT_HASH = 10
 """Digits of a file's SHA-256 by which the web UI names a model."""
 
-_BRACKETS = re.compile(r"[\\()\[\]]")
-
 
 def infotext_of(manifest: Manifest) -> Infotext:
     """What the web UI would write of a picture.
 
     Adapters become tags in the prompt, as it knows them; controls, fields of its ControlNet
     extension. A model's hash is that of its single file;
-    a folder has none. Brackets that were plain text are escaped.
+    a folder has none. Marks that were plain text are escaped.
     """
     prompt, negative = manifest.prompt, manifest.negative
     if manifest.prompt_syntax == "plain":
-        prompt, negative = (_BRACKETS.sub(r"\\\g<0>", text) for text in (prompt, negative))
+        prompt, negative = (escaped(text) for text in (prompt, negative))
     tags = [f"<lora:{Path(used.file).stem}:{_number(used.strength)}>" for used in manifest.adapters]
     parameters = {name: value for name, value in _parameters(manifest) if value is not None}
     return Infotext(" ".join([prompt, *tags]), negative, parameters)
