@@ -74,7 +74,7 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     task = LatentTask(modules, denoiser, text, objective)
     captions = [item.captions[0] for item in cache.pictures.items]
     preview = sample_preview(
-        denoiser, text, autoencoder, recipe.preview, recipe.data.size, captions
+        denoiser, scheduler, text, autoencoder, recipe.preview, recipe.data.size, captions
     )
 
     def export(step: int) -> None:

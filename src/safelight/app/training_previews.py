@@ -8,15 +8,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from safelight.app.preview_sampling import preview_latents
 from safelight.app.recipe import PreviewConfig
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.data.batches import PictureBatches
 from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.sigmas import usual_sigmas
-from safelight.diffusion.solvers import sample_ddim
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
@@ -45,13 +45,15 @@ def reconstruction_preview(
 
 def sample_preview(
     denoiser: Denoiser,
+    scheduler: SchedulerConfig,
     text: TextConditioner,
     autoencoder: AnyAutoencoder,
     config: PreviewConfig,
     size: int,
     captions: Sequence[str],
 ) -> Callable[[int], Preview]:
-    """Pictures of `size` pixels by DDIM: unguided above guided, one column for each prompt.
+    """Pictures of `size` pixels by DDIM at the model's own noise levels: unguided above guided, one
+    column for each prompt.
 
     Without prompts in the configuration, prompts are evenly chosen `captions`.
 
@@ -62,16 +64,15 @@ def sample_preview(
     side = size // autoencoder.factor
     shape = (len(prompts), latent_channels(autoencoder), side, side)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
-    sigmas = usual_sigmas(denoiser.schedule, config.steps)
+    scheduler.sigmas(config.steps)  # raises now for too many
 
     def preview(step: int) -> Preview:
         device = next(text.towers[0].parameters()).device
         cond, uncond = text(prompts), text([""] * len(prompts))
-        x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []
         for scale in (1.0, config.scale):
             denoise = cfg(denoiser, cond, uncond, scale)
-            z = sample_ddim(denoise, x, sigmas, noise=noise)
+            z = preview_latents(denoise, scheduler, config.steps, noise, shape, device)
             rows.append(autoencoder.decode(autoencoder.unscale(z)).float().cpu())
         return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 
