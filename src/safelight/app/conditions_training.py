@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image as Picture
 
 from safelight.app.recipe import LatentRecipe
 from safelight.app.recipe_conditions import ConditionConfig
 from safelight.app.running import seeded
 from safelight.app.training_previews import Asked
-from safelight.checkpoints.conditions import Beside, conditioners_of
+from safelight.checkpoints.conditions import Beside, Seeing, conditioners_of
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.image_encoder import read_image_encoder
 from safelight.conditioners.conditions import (
     CONCATENATED,
     AnyCondition,
     Class,
+    Image,
     Inpainting,
     Layout,
     LowResolution,
@@ -30,12 +33,14 @@ from safelight.data.sources import (
     Masked,
     Pictures,
     Source,
+    Vectors,
     class_of,
     stacked,
 )
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import latent_channels
 from safelight.models.clip import ClipText
+from safelight.models.image_adapter import ImageAdapter, ImageAdapterConfig
 from safelight.models.layout import LayoutEncoder, LayoutEncoderConfig
 from safelight.models.tokenizer import ClipTokenizer
 from safelight.models.widening import widened
@@ -72,11 +77,14 @@ def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder
         return model
     if not wanted:
         return model
-    layout = None
-    if any(isinstance(condition, Layout) for condition in wanted):
-        with seeded(recipe.loop.seed):
-            layout = LayoutEncoder(_layout_config(model))
-    beside = Beside(wanted, layout)
+    layout = seeing = None
+    with seeded(recipe.loop.seed):
+        for condition in wanted:
+            if isinstance(condition, Layout):
+                layout = LayoutEncoder(_layout_config(model))
+            elif isinstance(condition, Image):
+                seeing = _seeing(model, condition)
+    beside = Beside(wanted, layout, seeing)
     channels = beside.channels(latent_channels(model.autoencoder), model.autoencoder.factor)
     try:
         unet = widened(model.unet, channels, beside.classes or 0)
@@ -156,6 +164,13 @@ def _source(
             return Layouts(pictures, column, condition.most, tokenizer.encode)
         case Inpainting():
             return Masked(Companions(pictures, data, annotate=_itself))
+        case Image():
+            assert model.beside.seeing is not None
+            see = model.beside.seeing.encoder.embed
+            return Vectors(
+                Companions(pictures, data, annotate=_itself),
+                lambda levels: see(Picture.fromarray(levels))[0],
+            )
         case LowResolution():
             return Pictures(Companions(pictures, data, annotate=_itself), condition.factor)
         case _:
@@ -173,6 +188,17 @@ def _layout_config(model: Folder) -> LayoutEncoderConfig:
         raise SafelightError("A layout is told by cross-attention, which this U-Net has not.")
     label = tower.config.projection_dim or tower.config.hidden_size
     return LayoutEncoderConfig(label_dim=label, token_dim=width)
+
+
+def _seeing(model: Folder, condition: Image) -> Seeing:
+    """A fresh adapter for a model's layers, and the encoder that it looks through."""
+    encoder = read_image_encoder(condition.encoder)
+    width, context = encoder.width, model.unet.config.cross_attention_dim or 0
+    shape = ImageAdapterConfig(width, context, (), tokens=condition.tokens)
+    try:
+        return Seeing(ImageAdapter.for_unet(model.unet, shape), encoder)
+    except ValueError as error:
+        raise SafelightError(f"[[conditions]]: {error}") from error
 
 
 def _itself(levels: Levels) -> Levels:

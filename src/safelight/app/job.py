@@ -11,11 +11,8 @@ from safelight.pipelines.request import Request
 
 _PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide", "ip_adapter")
 """What is put into a model, of the fields of `Loading`."""
-_SINGULAR = {
-    "controls": "control",
-    "conditions": "condition",
-    "image_prompts": "image_prompt",
-}  # as their options are called
+_SINGULAR = {"controls": "control", "conditions": "condition", "image_prompts": "image_prompt"}
+"""Of fields of `Request`, as their options are called."""
 
 
 @dataclass(frozen=True)

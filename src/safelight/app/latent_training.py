@@ -30,11 +30,13 @@ from safelight.data.latents import LatentBatches, LatentCache, measure_scale
 from safelight.diffusion.denoiser import Denoiser
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.image_adapter import Pictured
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis
 from safelight.train.latent_task import LatentTask, latent_objective
 from safelight.train.loop import Outcome
-from safelight.train.optim import autocast_dtype
+from safelight.train.optim import autocast_dtype, prepare
+from safelight.types import Network
 
 
 def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
@@ -69,10 +71,15 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
 
     dtype = autocast_dtype(recipe.optim.precision, device)
     scheduler = model.scheduler
-    denoiser = Denoiser(unet, scheduler.parameterization(), scheduler.schedule(), dtype)
     modules: dict[str, nn.Module] = {"unet": unet}
+    network: Network = unet
     if model.beside.layout is not None:
         modules["layout"] = model.beside.layout.to(device)
+    if model.beside.seeing is not None:
+        modules["image"] = model.beside.seeing.adapter.to(device)
+        network = Pictured(unet, model.beside.seeing.adapter, (1.0,))
+        prepare(network.unet, recipe.optim, device)  # whose weights are the U-Net's
+    denoiser = Denoiser(network, scheduler.parameterization(), scheduler.schedule(), dtype)
     if recipe.text.trained:
         modules["text"] = tower
     else:

@@ -12,7 +12,7 @@ from safelight.errors import SafelightError
 _COLUMNS = {"class": "class", "layout": "boxes", "semantic": "semantic"}
 """The column of the metadata that holds what a condition needs, where the recipe does not say."""
 _FROM_PICTURES = ("depth", "semantic")
-_FROM_ITSELF = ("low_resolution", "inpainting")
+_FROM_ITSELF = ("low_resolution", "inpainting", "image")
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class ConditionConfig:
     """One condition, which joins the caption.
 
     `kind` is one of `safelight.conditioners.conditions.KINDS`, and `names`, `palette`, `detail`,
-    `factor` and `most` are the fields that they have there; without `names` the classes are those
-    of the data. What is needed of each picture stands in `column` of the metadata (the name of its
-    class; the path of a map; a list of boxes), or, for a depth map, is what `annotator` makes of
-    it. Super-resolution and inpainting need the picture alone. `dropout` is how often the condition
-    is left out in training, whatever becomes of the others.
+    `factor`, `most`, `encoder` and `tokens` are the fields that they have there; without `names`
+    the classes are those of the data. What is needed of each picture stands in `column` of the
+    metadata (the name of its class; the path of a map; a list of boxes), or, for a depth map, is
+    what `annotator` makes of it. Super-resolution, inpainting and variation need the picture alone.
+    `dropout` is how often the condition is left out in training, whatever becomes of the others.
     """
 
-    kind: Literal["inpainting", "depth", "semantic", "low_resolution", "class", "layout"]
+    kind: Literal["inpainting", "depth", "semantic", "low_resolution", "class", "layout", "image"]
     dropout: float = 0.1
     column: str | None = None
     annotator: str | None = None
@@ -37,6 +37,8 @@ class ConditionConfig:
     detail: int | None = None
     factor: int | None = None
     most: int | None = None
+    encoder: str | None = None
+    tokens: int | None = None
 
     def __post_init__(self):
         if not 0 <= self.dropout <= 1:
@@ -77,6 +79,8 @@ class ConditionConfig:
             "detail": self.detail,
             "factor": self.factor,
             "most": self.most,
+            "encoder": self.encoder,
+            "tokens": self.tokens,
         }
         said = {name: value for name, value in fields.items() if value is not None}
         return condition_of({"kind": self.kind, **said}, "conditions")

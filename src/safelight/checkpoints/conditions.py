@@ -16,9 +16,12 @@ from safelight.checkpoints.components import (
     read_part,
     write_part,
 )
+from safelight.checkpoints.image_encoder import ImageEncoder, check_encoder, read_image_encoder
+from safelight.checkpoints.ip_adapter import read_image_adapter, write_image_adapter
 from safelight.checkpoints.rules import Rule, Table
 from safelight.conditioners.beside import (
     ClassConditioner,
+    ImageConditioner,
     InpaintingConditioner,
     LayoutConditioner,
     LowResolutionConditioner,
@@ -30,6 +33,7 @@ from safelight.conditioners.conditions import (
     Class,
     Conditions,
     Depth,
+    Image,
     Inpainting,
     Layout,
     LowResolution,
@@ -41,22 +45,37 @@ from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.any_text import AnyTextTower
 from safelight.models.clip import ClipText
+from safelight.models.image_adapter import ImageAdapter
 from safelight.models.layout import LayoutEncoder, LayoutEncoderConfig
 from safelight.types import Conditioner
 
 FILE, LAYOUT = "conditions.json", "layout_encoder"
+IP_ADAPTER, IP_ADAPTER_FILE = "ip_adapter", "ip_adapter.safetensors"
+IMAGE_ENCODER = "image_encoder"
+"""Where a model's folder brings an IP-Adapter: its folder, its file, and, as a folder beside that
+or by its name in `config.json`, its encoder.
+"""
 _CLASS = "LayoutEncoder"
 _LAYOUT = Table((Rule("{key}", "{key}"),))
 
 
 @dataclass(frozen=True)
+class Seeing:
+    """What sees other pictures for a model that is trained: an IP-Adapter and its encoder."""
+
+    adapter: ImageAdapter
+    encoder: ImageEncoder
+
+
+@dataclass(frozen=True)
 class Beside:
-    """What a model is told beside its prompt: its conditions, and the network of boxes, if it has
-    that condition.
+    """What a model is told beside its prompt: its conditions, and the networks that boxes and other
+    pictures need, if it has these.
     """
 
     conditions: tuple[AnyCondition, ...] = ()
     layout: LayoutEncoder | None = None
+    seeing: Seeing | None = None
 
     def channels(self, latents: int, factor: int) -> int:
         """How many channels they take beside latents of so many, `factor` pixels a cell."""
@@ -69,8 +88,10 @@ class Beside:
 
     @property
     def of_its_own(self) -> "Beside":
-        """Without inpainting, which is asked for by an image and a mask, as of any model."""
-        others = (one for one in self.conditions if not isinstance(one, Inpainting))
+        """Without what is asked for as of any model: inpainting, by an image and a mask, and other
+        pictures, by image prompts.
+        """
+        others = (one for one in self.conditions if not isinstance(one, (Inpainting, Image)))
         return replace(self, conditions=tuple(others))
 
 
@@ -86,9 +107,16 @@ def read_beside(path: Path, reading: Reading) -> Beside:
     if not file.is_file():
         return NOTHING_BESIDE
     conditions = Conditions.from_values(read_json(file), str(file)).conditions
-    if not any(isinstance(condition, Layout) for condition in conditions):
-        return Beside(conditions)
-    return Beside(conditions, _read_layout(path / LAYOUT, reading))
+    layout = seeing = None
+    for condition in conditions:
+        if isinstance(condition, Layout):
+            layout = _read_layout(path / LAYOUT, reading)
+        elif isinstance(condition, Image):
+            adapter = read_image_adapter(path / IP_ADAPTER / IP_ADAPTER_FILE, reading)
+            encoder = read_image_encoder(condition.encoder, tokens=False, reading=reading)
+            check_encoder(encoder, adapter.config, condition.encoder)
+            seeing = Seeing(adapter, encoder)
+    return Beside(conditions, layout, seeing)
 
 
 def write_beside(path: Path, beside: Beside, writing: Writing) -> None:
@@ -100,6 +128,13 @@ def write_beside(path: Path, beside: Beside, writing: Writing) -> None:
     if beside.layout is not None:
         said: dict[str, Value] = {"_class_name": _CLASS, **to_dict(beside.layout.config)}
         write_part(path / LAYOUT, DIFFUSERS_STEM, beside.layout, said, _LAYOUT, writing)
+    for condition in beside.conditions:
+        if isinstance(condition, Image) and beside.seeing is not None:
+            folder = path / IP_ADAPTER
+            folder.mkdir()
+            write_image_adapter(folder / IP_ADAPTER_FILE, beside.seeing.adapter)
+            named = json.dumps({IMAGE_ENCODER: condition.encoder}, indent=2)
+            write_text(folder / "config.json", named + "\n")
 
 
 def conditioners_of(
@@ -131,6 +166,10 @@ def _conditioner(
             return LowResolutionConditioner(condition, factor)
         case Inpainting():
             return InpaintingConditioner(condition, autoencoder)
+        case Image():
+            if beside.seeing is None:
+                raise SafelightError("Another picture is told by an IP-Adapter; there is none.")
+            return ImageConditioner(beside.seeing.adapter, beside.seeing.encoder.null())
         case Layout():
             if beside.layout is None or not towers or not isinstance(towers[-1], ClipText):
                 raise SafelightError("A layout needs a layout encoder and a CLIP text tower.")

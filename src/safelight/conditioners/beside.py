@@ -25,6 +25,7 @@ from safelight.conditioners.conditions import (
 )
 from safelight.models.any_autoencoder import AnyAutoencoder, likeliest
 from safelight.models.clip import ClipText
+from safelight.models.image_adapter import ImageAdapter
 from safelight.models.layout import LayoutEncoder
 from safelight.types import Box, Conditioning, Inputs
 
@@ -144,6 +145,21 @@ class LayoutConditioner:
         if cond.context is None:
             return replace(cond, context=tokens)
         return replace(cond, context=torch.cat([cond.context, tokens.to(cond.context)], 1))
+
+
+@dataclass(frozen=True)
+class ImageConditioner:
+    """Embeddings of pictures, (b, e) or (b, m, e), to `pictures`; the null is that of nothing."""
+
+    adapter: ImageAdapter
+    null: Float[Tensor, "1 ..."]
+
+    def __call__(self, cond: Conditioning, inputs: Inputs, kept: Kept) -> Conditioning:
+        """Adds the tokens of one picture."""
+        (embeddings,) = inputs
+        rows = kept.reshape(-1, *[1] * (embeddings.ndim - 1))
+        tokens = self.adapter(torch.where(rows, embeddings, self.null.to(embeddings)))
+        return replace(cond, pictures=(*cond.pictures, tokens))
 
 
 def laid_out(boxes: Sequence[Box], most: int, ids: Mapping[str, Tensor]) -> Inputs:

@@ -98,7 +98,24 @@ class Layout:
             raise SafelightError(f"layout's most should be 1 or more, got {self.most}.")
 
 
-AnyCondition: TypeAlias = Class | Depth | Semantic | LowResolution | Inpainting | Layout
+@dataclass(frozen=True)
+class Image:
+    """Another picture, seen by `encoder` and told as `tokens` tokens to attention of their own: an
+    IP-Adapter (Ye et al. 2023, arXiv 2308.06721).
+
+    `encoder` is "efficientnet-lite0", or a folder with CLIP's image tower.
+    """
+
+    encoder: str
+    tokens: int = 4
+    kind: Literal["image"] = "image"
+
+    def __post_init__(self):
+        if self.tokens < 1:
+            raise SafelightError(f"image's tokens should be 1 or more, got {self.tokens}.")
+
+
+AnyCondition: TypeAlias = Class | Depth | Semantic | LowResolution | Inpainting | Layout | Image
 KINDS: Mapping[str, type[AnyCondition]] = {
     "inpainting": Inpainting,
     "depth": Depth,
@@ -106,6 +123,7 @@ KINDS: Mapping[str, type[AnyCondition]] = {
     "low_resolution": LowResolution,
     "class": Class,
     "layout": Layout,
+    "image": Image,
 }
 """The kinds, in the order in which they are put in, whatever the order they are named in."""
 

@@ -1,6 +1,5 @@
 """Pictures that speak beside the prompt, by an IP-Adapter and its image encoder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.components import Reading
+from safelight.checkpoints.conditions import IMAGE_ENCODER, IP_ADAPTER, IP_ADAPTER_FILE
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import SINGLE, Folder
 from safelight.checkpoints.image_encoder import ImageEncoder, check_encoder, read_image_encoder
-from safelight.checkpoints.ip_adapter import read_image_adapter, write_image_adapter
+from safelight.checkpoints.ip_adapter import read_image_adapter
 from safelight.config import read_json
 from safelight.errors import SafelightError
 from safelight.models.image_adapter import ImageAdapter, Pictured, check_fit
@@ -26,11 +25,6 @@ from safelight.pipelines.given import give
 from safelight.pipelines.hub import find_part
 from safelight.pipelines.manifest import UsedImageAdapter, UsedImagePrompts, UsedPicture
 from safelight.types import Conditioning
-
-OWN, FILE, _ENCODER = "ip_adapter", "ip_adapter.safetensors", "image_encoder"
-"""Where a model's folder brings an adapter: its folder, its file, and, as a folder or as a name in
-`config.json`, its encoder.
-"""
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ def read_seeing(
     plain = adapter.config.kind == "plain"
     seeing = read_image_encoder(source, tokens=not plain, reading=reading)
     check_encoder(seeing, adapter.config, str(source))
-    own = path.parent.name == OWN and path.parent.parent == _root(folder)
+    own = path.parent.name == IP_ADAPTER and path.parent.parent == _root(folder)
     place = str(source) if str(source) == EFFICIENTNET else str(Path(source).absolute())
     used = UsedImageAdapter(
         "" if own else lasting_name(str(file)),
@@ -131,12 +125,12 @@ def read_seeing(
 def own_seeing(folder: Folder, name: str, reading: Reading) -> Seeing:
     """The adapter that a model's folder brings; `SafelightError` if it brings none."""
     root = _root(folder)
-    if root is None or not (root / OWN / FILE).is_file():
+    if root is None or not (root / IP_ADAPTER / IP_ADAPTER_FILE).is_file():
         raise SafelightError(
             f"{name} brings no IP-Adapter, which sees image prompts; give one by --ip-adapter, or "
             "in Python by see_by."
         )
-    return read_seeing(root / OWN / FILE, None, folder, reading)
+    return read_seeing(root / IP_ADAPTER / IP_ADAPTER_FILE, None, folder, reading)
 
 
 def joined_prompts(rows: Sequence[ReadImagePrompts]) -> ReadImagePrompts:
@@ -145,13 +139,6 @@ def joined_prompts(rows: Sequence[ReadImagePrompts]) -> ReadImagePrompts:
     """
     columns = zip(*(row.embeddings for row in rows), strict=True)
     return replace(rows[0], embeddings=tuple(torch.cat(column) for column in columns))
-
-
-def write_seeing(path: Path, adapter: ImageAdapter, encoder: str) -> None:
-    """Writes an adapter and the name of its encoder into a model's folder."""
-    (path / OWN).mkdir(exist_ok=True)
-    write_image_adapter(path / OWN / FILE, adapter)
-    write_text(path / OWN / "config.json", json.dumps({_ENCODER: encoder}, indent=2) + "\n")
 
 
 def _root(folder: Folder) -> Path | None:
@@ -164,13 +151,13 @@ def _root(folder: Folder) -> Path | None:
 def _beside(path: Path) -> str | Path:
     """The encoder of the adapter in a file: named in `config.json`, or in a folder beside it."""
     config = path.parent / "config.json"
-    named = read_json(config).get(_ENCODER) if config.is_file() else None
+    named = read_json(config).get(IMAGE_ENCODER) if config.is_file() else None
     if isinstance(named, str):
         return named if named == EFFICIENTNET else path.parent / named
     for place in (path.parent, path.parent.parent):
-        if (place / _ENCODER / "config.json").is_file():
-            return place / _ENCODER
+        if (place / IMAGE_ENCODER / "config.json").is_file():
+            return place / IMAGE_ENCODER
     raise SafelightError(
-        f"There is no image encoder beside {path}, in a folder {_ENCODER}; give it by "
+        f"There is no image encoder beside {path}, in a folder {IMAGE_ENCODER}; give it by "
         "--image-encoder: a folder with CLIP's image tower, as transformers writes it."
     )
