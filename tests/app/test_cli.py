@@ -11,6 +11,7 @@ import pytest
 from option_names import option_names
 from safelight import __version__
 from safelight.app.cli import _COMMANDS, main
+from safelight.app.other_names import _OURS
 
 COMMANDS = ("generate", "rerun", "show", "train", "eval", "inspect", "convert", "models")
 ROW = r"^│ (?:\*  )?(--[a-z-]+.*?|[A-Z]+)(?:  +(.*?))? *│$"  # an option, and what is said of it
@@ -71,6 +72,31 @@ def test_version(capsys):
 def test_an_unknown_command_names_the_near_one(capsys):
     assert main(["generat", "x"]) == 2
     assert 'Did you mean "generate"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["generate", "x", "--cfg-scale", "3"], "--cfg-scale. Did you mean --scale?"),
+        (["generate", "x", "--guidance_scale=3"], "--guidance_scale. Did you mean --scale?"),
+        (["generate", "x", "--num-inference-steps", "3"], "Did you mean --steps?"),
+        (["generate", "x", "--output-path", "a"], "--output-path. Did you mean --output?"),
+        (["grid", "x", "--x", "steps=1", "--cfg-scale", "3"], "Did you mean --scale?"),
+        (["rerun", "x.png", "--output-path", "a"], "Did you mean --output?"),
+        (["show", "x.png", "--cfg-scale", "3"], "Unknown option: --cfg-scale."),
+    ],
+)
+def test_options_by_the_names_of_other_programs(tokens, said, capsys):
+    assert main(tokens) == 2
+    assert capsys.readouterr().err.strip().endswith(said)
+
+
+def test_other_names_are_of_options_that_there_are():
+    generate = _COMMANDS["generate"][0].partition(":")
+    names = option_names(getattr(import_module("safelight.app.commands.generate"), generate[2]))
+    ours = {f"--{name.replace('_', '-')}" for name in names}
+    assert set(_OURS.values()) <= ours
+    assert not set(_OURS) & ours
 
 
 def test_models_lists_names_families_and_folders(model_folder, monkeypatch, capsys):

@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 
+from safelight.app.recipe import ControlRecipe, read_recipe
 from safelight.app.training import run_recipe
 from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.controlnet import (
@@ -20,6 +24,8 @@ from safelight.checkpoints.controlnet import (
 from safelight.errors import SafelightError
 from safelight.models.control_plan import ControlPlan, planned
 from safelight.models.controlnet import Controlled, ControlNet, Steering, even_weights
+from safelight.models.hed import Hed
+from safelight.pipelines.annotate import annotate
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.load import load
 from safelight.types import Conditioning
@@ -132,12 +138,74 @@ def test_annotators_and_recomputation_and_several_shapes(workshop: Path, tmp_pat
     assert outcome.step == 4
 
 
+def _shown_hints(preview: Path) -> np.ndarray:
+    with Image.open(preview) as picture:
+        return np.asarray(picture)[:SIZE]
+
+
+def test_options_of_the_annotator(workshop: Path, tmp_path: Path):
+    hints = []
+    for rate in (1, 8):
+        changed = ('hint={annotator = "tile"}', f"hint.options.rate={rate}", "loop.steps=1")
+        out = tmp_path / str(rate)
+        run_recipe(workshop / "control.toml", (f'output="{out}"', "loop.preview_every=1", *changed))
+        assert f"rate = {rate}" in (out / "recipe.toml").read_text()
+        hints.append(_shown_hints(out / "previews/step_0000001.png"))
+    sharp, coarse = (np.abs(np.diff(hint.astype(int), axis=0)).max() for hint in hints)
+    assert sharp > 200 > 100 > coarse
+
+
+def test_weights_of_the_annotator(workshop: Path, tmp_path: Path):
+    pytest.importorskip("cv2")
+    weights = str(tmp_path / "hed.safetensors")
+    state = {
+        re.sub(r"blocks\.(\d)", lambda stage: f"block{int(stage[1]) + 1}", name): tensor
+        for name, tensor in Hed((2, 3, 4, 5, 6)).state_dict().items()
+        if not name.startswith("combine")
+    }
+    save_file(state, weights)
+    text = RECIPE.replace('column = "conditioning_image"', 'annotator = "softedge"')
+    text = text.replace("[control]", 'weights = "hed.safetensors"\n[control]')
+    (tmp_path / "soft.toml").write_text(text)
+    there = [f'base="{workshop / "model"}"', f'data.folders=[{{path="{workshop / "pictures"}"}}]']
+    run_recipe(tmp_path / "soft.toml", there)
+    ours = _shown_hints(tmp_path / "control/previews/step_0000004.png")[:, :SIZE]
+    picture = Image.open(workshop / "pictures/0.png")
+    theirs = np.asarray(annotate("softedge", picture, weights=weights)).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_where_weights_lie(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (workshop / "estimators/depth").mkdir(parents=True)
+    text = RECIPE.replace(
+        'column = "conditioning_image"', 'annotator = "depth"\nweights = "WEIGHTS"'
+    )
+    (workshop / "depth.toml").write_text(text.replace("WEIGHTS", "estimators/depth"))
+    (workshop / "hub.toml").write_text(text.replace("WEIGHTS", "estimators/normal"))
+    (workshop / "file.toml").write_text(text.replace("WEIGHTS", "depth.bin"))
+    monkeypatch.chdir(tmp_path)
+    said = {"depth": str(workshop / "estimators/depth"), "hub": "estimators/normal"}
+    for name, weights in {**said, "file": str(workshop / "depth.bin")}.items():
+        recipe = read_recipe(workshop / f"{name}.toml")
+        assert isinstance(recipe, ControlRecipe)
+        assert recipe.hint.weights == weights
+    recipe = read_recipe(workshop / "depth.toml", ['hint.weights="here.bin"'])
+    assert isinstance(recipe, ControlRecipe)
+    assert recipe.hint.weights == str(tmp_path / "here.bin")
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ('hint={column = "depth"}', "has no 'depth' in its metadata"),
         ('hint={annotator = "cany"}', "canny"),
         ("hint={}", "should name an annotator"),
+        ('hint={annotator = "tile", options = {rat = 8}}', "tile.rat.*'rate'"),
+        ('hint={annotator = "tile", options = {rate = 0.5}}', "between 1 and 64"),
+        ('hint={annotator = "tile", options = {rate = "8"}}', "hint.options.rate should be"),
+        ('hint={annotator = "tile", weights = "here"}', "leave the weights out"),
+        ('hint={annotator = "depth"}', "give as weights"),
+        ("hint.options={rate = 8}", "are of an annotator"),
         ("control.channels=[16]", "1 entries for 2 levels"),
         ("control.channels=[12, 32]", "multiples of 8"),
         ("control.hint_channels=[4, 4]", "shrink a hint by 2"),

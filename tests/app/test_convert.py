@@ -1,5 +1,7 @@
 """`safelight convert` and `inspect` on whole models, there and back."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.controlnet import read_control, write_control
 from safelight.checkpoints.files import read_state
 from safelight.errors import SafelightError
-from safelight.models.controlnet import ControlNet, ControlNetConfig
+from safelight.models.controlnet import ControlNet, ControlNetConfig, control_of
 from safelight.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
 
 
@@ -107,3 +109,27 @@ def test_what_steers_a_model_is_converted_and_is_no_model(kind, model_folder, tm
     for other in (model_folder, single.with_name("nowhere")):
         with pytest.raises(SafelightError):
             read_control(other)
+
+
+def test_a_folders_controls_go_along(model_folder, tmp_path, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(model_folder, source)
+    shape = ControlNetConfig(read_unet(source / "unet").config, hint_block_channels=(4, 4, 8))
+    networks = {
+        "canny": control_of(read_unet(source / "unet"), shape),
+        "colour": T2IAdapter(T2IAdapterConfig(block_out_channels=(8, 16), layers_per_block=1)),
+    }
+    for kind, network in networks.items():
+        write_control(source / "controls" / kind, network, torch.float32)
+    assert main(["convert", str(source), str(tmp_path / "same")]) == 0
+    assert main(["convert", str(source), str(source), "--force", "--precision", "float16"]) == 0
+    for kind in networks:
+        same, half = (read_control(top / "controls" / kind) for top in (tmp_path / "same", source))
+        before, after = same.state_dict(), half.state_dict()
+        for name, tensor in networks[kind].state_dict().items():
+            assert torch.equal(before[name], tensor)
+            assert torch.equal(after[name], tensor.half().float())
+    assert not list(tmp_path.glob(".*"))
+    capsys.readouterr()
+    assert main(["convert", str(source), str(tmp_path / "one.safetensors")]) == 0
+    assert "no place for controls (canny, colour)" in capsys.readouterr().err

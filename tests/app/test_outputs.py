@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safelight.app.outputs import check_folder, plan_outputs
+from safelight.app.outputs import check_file, check_folder, check_preview, plan_outputs
 from safelight.errors import SafelightError
 from safelight.pipelines.request import Request
 
@@ -91,3 +91,31 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(SafelightError, match="cannot be written"):
         check_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("output", "request_", "said"),
+    [
+        ("a.png", Request("a", count=2), "a-1.png is a folder already"),
+        ("n" * 254 + ".png", Request("a"), "name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before(folder, output, request_, said):
+    (folder / "a-1.png").mkdir()
+    with pytest.raises((SafelightError, OSError), match=said):
+        plan_outputs(output, [request_])
+    assert [path.name for path in folder.iterdir()] == ["a-1.png"]
+
+
+def test_a_place_that_takes_no_files_is_told_before(folder, monkeypatch):
+    """As one that says it can be written, and cannot."""
+
+    def refused(self):
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    for check in (lambda: plan_outputs("x.png", [Request("a")]), lambda: check_file(Path("y.png"))):
+        with pytest.raises(SafelightError, match=r"Cannot write [xy].png: Read-only file system\."):
+            check()
+    with pytest.raises(SafelightError, match=r"Cannot write p.png"):
+        check_preview(Path("p.png"), [])

@@ -2,8 +2,10 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -87,6 +89,9 @@ def test_errors(capsys, parameter, said):
         ("ADetailer model: face.pt", "ADetailer model: face.pt is not honoured."),
         ("Denoising strength: 0.5", "begun from another one"),
         ("VAE: kl.pt", "'kl.pt' is not looked for"),
+        ("Mask blur: 4", "safelight generate takes --mask-blur 4."),
+        ("Refiner: gone [0a1b], Refiner switch at: 0.8", "'gone [0a1b]' is not known here"),
+        ('ControlNet 0: "Module: canny, Model: a"', "takes --control canny=FILE --control-net"),
         (
             "Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, Denoising strength: 0.5",
             "The upscaler 'R-ESRGAN 4x+' is not known here; lanczos is taken.",
@@ -116,3 +121,37 @@ def test_what_is_written(suffix):
     ).items() <= infotext.parameters.items()
     assert main(["rerun", name, "-o", f"y{suffix}"]) == 0
     assert Path(f"y{suffix}").read_bytes() == Path(name).read_bytes()
+
+
+def test_a_refiner_is_written_and_taken(capsys):
+    options = ["--model", "models/tiny", "--refiner", "models/tiny", "--refine-at", "0.5"]
+    made = ["a red cube", "--steps", "4", *options, "--infotext"]
+    assert main(["generate", *made, "-o", "a.png"]) == 0
+    told = parse(read_texts(Path("a.png")).infotext or "")
+    assert told.parameters["Refiner"] == "tiny"
+    assert told.parameters["Refiner switch at"] == "0.5"
+    save("theirs.png", str(told))  # without the manifest
+    capsys.readouterr()
+    assert main(["rerun", "theirs.png", "-o", "again.png"]) == 0
+    assert "efiner" not in capsys.readouterr().err
+    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("a.png")))
+    save("old.png", str(replace(told, parameters=told.parameters | {"Version": "v1.7.0"})))
+    assert main(["rerun", "old.png"]) == 0
+    assert "at a part of the steps there" in capsys.readouterr().err
+    save("broken.png", str(told).replace("switch at: 0.5", "switch at: x"))
+    assert main(["rerun", "broken.png"]) == 2
+    assert "Refiner switch at should be a number, got 'x'." in capsys.readouterr().err
+
+
+def test_a_mask_is_written():
+    Image.new("RGB", (32, 32), "red").save("image.png")
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (8, 8, 24, 24))
+    mask.save("mask.png")
+    given = ["--image", "image.png", "--mask", "mask.png", "--mask-blur", "3", "--strength", "0.5"]
+    made = ["generate", "a red cube", "--steps", "4", "--model", "models/tiny", *given]
+    assert main([*made, "-o", "a.png", "--infotext"]) == 0
+    told = parse(read_texts(Path("a.png")).infotext or "")
+    assert told.parameters["Mask blur"] == "3"
+    save("theirs.png", str(told))
+    assert main(["rerun", "theirs.png"]) == 0

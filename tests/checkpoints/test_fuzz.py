@@ -20,16 +20,18 @@ from safelight.checkpoints.adapters import read_adapter
 from safelight.checkpoints.components import write_autoencoder
 from safelight.checkpoints.controlnet import read_control
 from safelight.checkpoints.controlnet_file import write_controlnet_file
-from safelight.checkpoints.files import write_state
+from safelight.checkpoints.files import State, read_state, write_state
 from safelight.checkpoints.folder import Folder, read_folder, write_folder
 from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.inversions import read_inversion
+from safelight.checkpoints.ip_adapter import read_image_adapter, write_image_adapter
 from safelight.checkpoints.single_file import read_single_file, write_single_file
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.checkpoints.weights_file import read_weights_file
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
 from safelight.models.controlnet import ControlNet, ControlNetConfig
+from safelight.models.image_adapter import ImageAdapter, ImageAdapterConfig
 from tiny_model import seeing_folder, tiny_folder
 
 SECONDS = 10  # a case, on a machine that does other things too
@@ -85,6 +87,12 @@ def samples(tmp_path_factory) -> dict[str, Sample]:
         "one.safetensors": read_single_file,
     }
     made = {name: Sample((top / name).read_bytes(), read) for name, read in readers.items()}
+    seeing = ImageAdapterConfig(8, 1, (), kind="plus", hidden_dim=16, depth=2, heads=1)
+    adapters = top / "seeing.safetensors"
+    write_image_adapter(adapters, ImageAdapter.for_unet(folder.unet, seeing))
+    made["seeing"] = Sample(adapters.read_bytes(), read_image_adapter)
+    torch.save(_nested(read_state(adapters)), top / "seeing.bin")
+    made["seeing, pickled"] = Sample((top / "seeing.bin").read_bytes(), read_image_adapter)
     made["inspected"] = Sample(made["zip.ckpt"].content, inspect)
     shape = AutoencoderConfig(
         block_out_channels=(32, 64), layers_per_block=1, attention=(False,) * 2
@@ -101,6 +109,18 @@ def samples(tmp_path_factory) -> dict[str, Sample]:
                 name = file.relative_to(model).as_posix()
                 made[name] = Sample(file.read_bytes(), _reader_of_folder(model), name)
     return made
+
+
+def _nested(state: State) -> dict[str, State]:
+    """An IP-Adapter as its authors pickle it: a table for each part."""
+    return {
+        part: {
+            name.removeprefix(f"{part}."): tensor.clone()
+            for name, tensor in state.items()
+            if name.startswith(part)
+        }
+        for part in ("image_proj", "ip_adapter")
+    }
 
 
 def _reader_of_folder(model: Path) -> Callable[[Path], Folder]:

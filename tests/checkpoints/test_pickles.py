@@ -5,9 +5,11 @@ import io
 import os
 import pickle
 import pickletools
+import re
 import struct
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from safelight.checkpoints.files import read_shapes, read_state, write_state
 from safelight.checkpoints.pickle_machine import Unknown
 from safelight.checkpoints.pickles import read_pickle
 from safelight.checkpoints.weights_file import read_weights_file
@@ -172,6 +175,39 @@ def test_a_broken_pickle_is_one_line(pickled, tmp_path):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello world, this is text", b"<html>not found</html>", b"PK\x03\x04 and no more"],
+)
+def test_what_is_no_file_of_weights_is_told_in_words(content, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(SafelightError) as caught:
+        read_weights_file(path)
+    assert str(caught.value).startswith(f"{path} is not a readable PyTorch file (")
+    assert str(caught.value).endswith("copy or download it again.")
+    assert not re.search(r"\(\W?\d+\W?\)", str(caught.value))
+
+
+def test_a_key_that_is_missing_is_told_in_words(tmp_path):
+    broken = _zip(tmp_path / "zip", b"\x80\x02h\x05.")
+    with pytest.raises(SafelightError, match=r"file \(it is broken\)"):
+        read_pickle(broken)
+
+
+@pytest.mark.parametrize("read", [read_weights_file, read_state, read_shapes])
+def test_a_file_that_may_not_be_read_is_one_line(read, tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    write_state(path, {"a": torch.ones(1)})
+
+    def refused(self, *_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(SafelightError, match=r"Cannot read the weights file .*: Permission denied"):
+        read(path)
+
+
 def test_keys_that_would_be_hashed_for_ever_are_passed_over(tmp_path):
     deep = b"\x80\x02}(N" + b"2\x86" * 60 + b"K\x01u."  # a pair of the pair of the pair of ...
     pickletools.dis(deep, io.StringIO())  # a pickle of good form
@@ -199,7 +235,7 @@ def test_a_large_file_of_another_kind_is_not_read_whole(tmp_path):
     path = tmp_path / "film.mp4"
     with path.open("wb") as file:
         file.truncate(2**40)  # a hole: as large as a film, without its bytes
-    with pytest.raises(SafelightError, match=r"opcode b'.x00' unknown"):  # not that memory is short
+    with pytest.raises(SafelightError, match="neither safetensors nor"):  # not that memory is short
         read_pickle(path)
 
 

@@ -67,9 +67,8 @@ def small_unet(in_channels: int = 4, context: int = WIDTH, **options) -> UNet2DC
             layers_per_block=1,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=4,
             cross_attention_dim=context,
-            **options,
+            **{"attention_head_dim": 4, **options},
         )
     )
 

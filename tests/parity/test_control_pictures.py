@@ -15,6 +15,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import safelight
@@ -102,6 +103,7 @@ CASES = {
         {"controlnet_conditioning_scale": 0.8, "guess_mode": True, "control_guidance_end": 0.8},
     ),
 }
+CASES |= {f"v {case}": CASES[case] for case in ("guess", "several")}
 BESIDE = {
     IMAGE: ({"strength": 0.7}, {"image": _picture(8), "strength": 0.7}),
     INPAINT: (
@@ -123,6 +125,9 @@ def _diffusers(case, kind, parts, count):
         plain = StableDiffusionXLPipeline(**own)
     else:
         unet = small_unet(9 if case == "mask beside" else 4)
+        if case.startswith("v "):  # of the shape of Stable Diffusion 2
+            unet = small_unet(use_linear_projection=True, attention_head_dim=(2, 4))
+            own["scheduler"] = EulerDiscreteScheduler(**BETAS, prediction_type="v_prediction")
         own |= {"unet": unet, "safety_checker": None, "requires_safety_checker": False}
         plain = StableDiffusionPipeline(**own)
     steered = small_unet() if case == "mask beside" else unet  # a control of the ordinary model
@@ -180,3 +185,78 @@ def test_a_controlled_picture_is_diffusers(case, parts, tmp_path):
         inside = np.asarray(_mask().resize((SIZE, SIZE), 1)) > 127
     assert np.abs(made - levels)[inside].max() <= 1
     assert np.abs(free - levels)[inside].max() > 10  # they steer
+
+
+def _lora(path, unet, tower):
+    """A LoRA of the attention of both networks, in diffusers' layout."""
+    state = {}
+    for prefix, network in (("unet", unet), ("text_encoder", tower)):
+        for name, layer in network.named_modules():
+            if name.endswith(("to_q", "to_k", "to_v", "to_out.0", "q_proj", "v_proj")):
+                for part, shape in (
+                    ("lora_A", (2, layer.in_features)),
+                    ("lora_B", (layer.out_features, 2)),
+                ):
+                    state[f"{prefix}.{name}.{part}.weight"] = torch.randn(shape) * 0.2
+    save_file(state, path)
+
+
+def test_a_lora_beside_controls(parts, tmp_path):
+    """It is the U-Net's and the text tower's; the ControlNets stay as they are."""
+    theirs, plain, networks = _diffusers("several", TEXT, parts, 2)
+    plain.save_pretrained(tmp_path / "model")
+    hints, weights = [_picture(1), _picture(2)], [0.9, 0.4]
+    controls = []
+    for number, network in enumerate(networks):
+        network.save_pretrained(tmp_path / str(number))
+        controls.append(
+            Control(
+                "edges",
+                hints[number],
+                hint=True,
+                network=tmp_path / str(number),
+                weight=weights[number],
+            )
+        )
+    _lora(tmp_path / "lora.safetensors", plain.unet, plain.text_encoder)
+    ours = safelight.load(tmp_path / "model", device="cpu")
+    before = {
+        name: tensor.clone()
+        for network in (ours.folder.unet, *ours.folder.text_towers)
+        for name, tensor in network.state_dict().items()
+    }
+
+    def made():
+        asked = {"steps": STEPS, "scale": 4.0, "width": SIZE, "height": SIZE, "seed": SEED}
+        image = ours.generate(PROMPT, negative=NEGATIVE, controls=controls, **asked)[0].image
+        return np.asarray(image, dtype=np.float32)
+
+    free = made()
+    ours.adapt(tmp_path / "lora.safetensors", 0.7)
+    adapted = made()
+    theirs.load_lora_weights(tmp_path, weight_name="lora.safetensors", adapter_name="it")
+    theirs.set_adapters("it", 0.7)
+    wanted = theirs(
+        PROMPT,
+        image=hints,
+        negative_prompt=NEGATIVE,
+        generator=torch.Generator().manual_seed(SEED),
+        output_type="np",
+        height=SIZE,
+        width=SIZE,
+        guidance_scale=4.0,
+        num_inference_steps=STEPS,
+        controlnet_conditioning_scale=weights,
+    ).images[0]
+    theirs.unload_lora_weights()
+    assert np.abs(adapted - np.round(wanted * 255)).max() <= 1
+    assert np.abs(adapted - free).max() > 10
+    ours.eject()
+    after = {
+        name: tensor
+        for network in (ours.folder.unet, *ours.folder.text_towers)
+        for name, tensor in network.state_dict().items()
+    }
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert (made() == free).all()

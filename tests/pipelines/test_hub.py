@@ -10,14 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from safelight.app.cli import main
+from safelight.checkpoints.controlnet import write_controlnet
 from safelight.checkpoints.folder import write_folder
 from safelight.checkpoints.single_file import write_single_file
 from safelight.errors import SafelightError
+from safelight.models.controlnet import ControlNetConfig, control_of
 from safelight.pipelines import hub
-from safelight.pipelines.find import HubId, find_model, lasting_name
-from safelight.pipelines.hub import find_or_fetch, find_part, wanted_files
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.find import HubId, find_model, lasting_name, own_controls
+from safelight.pipelines.hub import find_control, find_or_fetch, find_part, wanted_files
 from safelight.pipelines.load import load
+from safelight.pipelines.picture_files import read_manifest
 from tiny_model import tiny_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -172,6 +178,64 @@ def test_a_part_is_sought_here_before_on_the_hub(server, tmp_path, monkeypatch):
     (tmp_path / name).touch()
     assert find_part(name) == Path(name)
     assert find_part("not/there") == Path("not/there")
+    assert server.asked == []
+
+
+def _controls_at(path: Path, *kinds: str) -> None:
+    unet = tiny_folder().unet
+    for kind in kinds:
+        control = control_of(unet, ControlNetConfig(unet.config, hint_block_channels=(4, 4, 8)))
+        write_controlnet(path / kind, control)
+
+
+def test_the_controls_of_a_model_are_fetched_along(server):
+    _controls_at(server.root / "controls", "canny", "pose")
+    (server.root / "controls/pose/diffusion_pytorch_model.fp16.safetensors").touch()
+    (server.root / "controls/README.md").touch()
+    (server.root / "controls/bins").mkdir()
+    (server.root / "controls/bins/config.json").write_text("{}")
+    (server.root / "controls/bins/diffusion_pytorch_model.bin").touch()
+    folder = find_or_fetch("owner/fine")
+    assert set(own_controls(folder)) == {"canny", "pose"}
+    files = {name for name in server.asked if name.startswith("controls/")}
+    parts = ("config.json", "diffusion_pytorch_model.safetensors")
+    assert files == {f"controls/{kind}/{part}" for kind in ("canny", "pose") for part in parts}
+    pipeline = load("owner/fine", device="cpu", offline=True)
+    control = Control("pose", Image.new("RGB", (32, 32)), hint=True)
+    made = pipeline.generate("a red cube", steps=1, controls=[control])
+    assert made[0].manifest.controls[0].network == ""
+
+
+def test_a_control_network_is_fetched_by_its_name(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "local", tiny_folder())
+    Image.new("RGB", (32, 32)).save(tmp_path / "hint.png")
+    shutil.rmtree(server.root)
+    _controls_at(server.root.parent, server.root.name)
+    (server.root / "diffusion_pytorch_model.fp16.safetensors").touch()
+    (server.root / "README.md").touch()
+    command = ["generate", "a red cube", "--model", "local", "--steps", "1", "-o", "a.png"]
+    command += ["--control", "edges=hint.png", "--hint", "--control-net", "edges=owner/fine"]
+    assert main([*command, "--offline"]) == 2
+    assert "nor one of the hub's 'owner/fine' on this machine" in capsys.readouterr().err
+    assert server.asked == []
+    assert main(command) == 0
+    assert sorted(server.asked) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    server.asked.clear()
+    assert main([*command, "--offline"]) == 0
+    assert server.asked == []
+    used = read_manifest(Path("a.png")).controls[0].network
+    assert f"snapshots/{COMMIT}" in used
+    assert main(["rerun", "a.png"]) == 0
+    weights = Path(used, "diffusion_pytorch_model.safetensors")
+    weights.unlink()  # as another program leaves it that fetches the settings alone
+    assert find_control("owner/fine") == Path(used)
+    assert weights.is_file()
+
+
+def test_a_repository_that_is_no_control_is_refused_before_it_is_fetched(server):
+    with pytest.raises(SafelightError, match=r"expected config\.json and diff"):
+        find_control("owner/fine")
     assert server.asked == []
 
 

@@ -1,5 +1,6 @@
 """Infotext, read and written."""
 
+import dataclasses
 import json
 import re
 
@@ -11,7 +12,7 @@ from safelight.diffusion.samplers import SAMPLERS
 from safelight.pipelines.infotext import Infotext, parse
 from safelight.pipelines.infotext_request import asked_in
 from safelight.pipelines.infotext_written import infotext_of
-from safelight.pipelines.manifest import Manifest
+from safelight.pipelines.manifest import Manifest, UsedControl, UsedPicture
 from safelight.pipelines.request import Hires
 
 FORGE = (
@@ -158,13 +159,83 @@ def test_a_manifest_is_asked_for_again(prompt, negative, sampler, scale, seed):
     assert int(5 * 0.6) == int((request.hires.steps or 0) * request.hires.strength)
 
 
+SMALL = Manifest.from_json(
+    json.dumps(
+        {"prompt": "a (cat) [b", "negative": "", "seed": 1, "steps": 1, "scale": 1.0}
+        | {"sampler": "ddim", "width": 8, "height": 8, "model": "m", "weights": {}}
+        | {"precision": "float32", "device": "cpu", "machine": "", "threads": 1, "format": 1}
+    ),
+    "",
+)
+
+
 def test_plain_text_is_escaped():
-    manifest = Manifest.from_json(
-        json.dumps(
-            {"prompt": "a (cat) [b", "negative": "", "seed": 1, "steps": 1, "scale": 1.0}
-            | {"sampler": "ddim", "width": 8, "height": 8, "model": "m", "weights": {}}
-            | {"precision": "float32", "device": "cpu", "machine": "", "threads": 1, "format": 1}
+    assert infotext_of(SMALL).prompt == r"a \(cat\) \[b"
+    timed = dataclasses.replace(SMALL, prompt="at 12:30|")
+    assert infotext_of(timed).prompt == r"at 12\:30\|"
+
+
+def extension(text: str) -> dict[str, str]:
+    """The fields of a unit by the extension's rules, which escapes nothing."""
+    return dict(item.strip().split(": ") for item in text.split(","))
+
+
+def control(kind: str, **changed) -> UsedControl:
+    return UsedControl(kind, "", "", UsedPicture(None, ""), "", **changed)
+
+
+def test_controls_as_the_extension_has_them():
+    controls = (
+        dataclasses.replace(
+            control("pose", weight=0.8, start=0.1, end=0.9, mode="prompt", resize="crop"),
+            network="/nets/open, pose: v11.safetensors",
         ),
-        "",
+        control("canny", hint=True, mode="guess", resize="nearest"),
+        control("openpose_hand"),
     )
-    assert infotext_of(manifest).prompt == r"a \(cat\) \[b"
+    said = infotext_of(dataclasses.replace(SMALL, controls=controls)).parameters
+    first, second, third = (extension(said[f"ControlNet {place}"]) for place in range(3))
+    assert first == {
+        "Module": "openpose",
+        "Model": "open_ pose_ v11",
+        "Weight": "0.8",
+        "Resize Mode": "Crop and Resize",
+        "Guidance Start": "0.1",
+        "Guidance End": "0.9",
+        "Pixel Perfect": "True",
+        "Control Mode": "My prompt is more important",
+    }
+    assert (second["Module"], second["Pixel Perfect"]) == ("none", "False")
+    assert second["Control Mode"] == "ControlNet is more important"
+    assert third["Module"] == "openpose_hand"
+
+
+@pytest.mark.parametrize(
+    ("unit", "options"),
+    [
+        (
+            "Module: lineart_standard (from white bg & black line), "
+            "Model: control_v11p [1a2b3c4d], Weight: 0.75, "
+            "Resize Mode: Resize and Fill, Processor Res: 512, Threshold A: -1, "
+            "Guidance Start: 0.25, Guidance End: 0.5, Control Mode: ControlNet is more important",
+            "--control lineart=FILE:0.75 --control-net lineart=control_v11p --control-start 0.25 "
+            "--control-end 0.5 --control-mode control --control-resize fill",
+        ),
+        (
+            "Module: none, Model: a b, Weight: x",
+            "--control KIND=FILE --hint --control-net 'KIND=a b'",
+        ),
+        ("Module: canny, Model: None, Weight: 1, Control Mode: Balanced", "--control canny=FILE"),
+    ],
+)
+def test_controls_that_others_made_are_said(unit, options):
+    [note] = asked_in(Infotext("a cat", "", {"ControlNet 1": unit})).notes
+    assert note.startswith("ControlNet 1 (")
+    assert "is not honoured" in note
+    assert note.endswith(f"takes {options}.")
+
+
+def test_controls_of_the_former_form_are_said():
+    unit = "preprocessor: canny, model: a, weight: 1"
+    asked = asked_in(Infotext("a cat", "", {"ControlNet 0": unit}))
+    assert asked.notes == (f"ControlNet 0: {unit} is not honoured.",)

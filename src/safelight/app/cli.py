@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-from cyclopts import App, CycloptsError, Parameter, Token, convert
+from cyclopts import App, CycloptsError, Parameter, Token, UnknownOptionError, convert
 
 from safelight import __version__
+from safelight.app.other_names import our_name
 from safelight.errors import SafelightError
 
 USER_ERROR = 2
@@ -117,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status = app(tokens)
+    except UnknownOptionError as error:
+        print(f"safelight: {_one_line(_unknown(error))}", file=sys.stderr)
+        return USER_ERROR
     except (SafelightError, CycloptsError) as error:
         print(f"safelight: {_one_line(str(error))}", file=sys.stderr)
         return USER_ERROR
@@ -133,6 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"safelight: {_one_line(told)}", file=sys.stderr)
         return USER_ERROR
     return status if isinstance(status, int) else 0
+
+
+def _unknown(error: UnknownOptionError) -> str:
+    """What is said of an unknown option: ours, where another program calls one of ours so."""
+    said = error.token.keyword or ""
+    known = {name for argument in error.argument_collection for name in argument.names}
+    ours = our_name(said, known)
+    return str(error) if ours is None else f"Unknown option: {said}. Did you mean {ours}?"
 
 
 def _one_line(text: str) -> str:

@@ -1,9 +1,11 @@
 """Runs recipes of ControlNets: what steers a model that stays as it is."""
 
+import torch
+
 from safelight.app.control_parts import captions_to_conditioning, steerable
 from safelight.app.control_preview import Steered, control_preview
 from safelight.app.latent_training import latents_of, scale_of
-from safelight.app.recipe import ControlRecipe
+from safelight.app.recipe import ControlRecipe, HintConfig
 from safelight.app.running import (
     MODEL,
     check_sizes,
@@ -15,7 +17,7 @@ from safelight.app.running import (
 )
 from safelight.app.training_basis import check_basis, control_basis
 from safelight.checkpoints.controlnet import write_controlnet
-from safelight.data.companions import Companions
+from safelight.data.companions import Annotate, Companions
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches
 from safelight.data.sources import Pictures
@@ -48,7 +50,8 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
             raise SafelightError(f"[control] cannot be built: {error}") from error
     basis = control_basis(model, control.shape)
     check_basis(recipe.output, basis, resume=resume)
-    hints_of(recipe, pictures)  # raises now for a file that is not there
+    annotate = hint_annotator(recipe.hint, device)
+    hints_of(recipe, pictures, annotate)  # raises now for a file that is not there
     for frozen in (autoencoder, unet, *model.text_towers):
         prepare(frozen, recipe.optim, device)
         frozen.requires_grad_(False).eval()
@@ -57,7 +60,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     cache = latents_of(
         autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
     )
-    hints = hints_of(recipe, cache.pictures)
+    hints = hints_of(recipe, cache.pictures, annotate)
     batches = LatentBatches(
         cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: Pictures(hints)}
     )
@@ -73,7 +76,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         latent_objective(recipe.objective, denoiser),
         {HINT: Dropped(as_hint)},
     )
-    shown = Steered(denoiser, plain, condition, autoencoder)
+    shown = Steered(denoiser, plain, scheduler, condition, autoencoder)
     preview = control_preview(shown, recipe.preview, cache, hints)
 
     def export(step: int) -> None:
@@ -91,12 +94,22 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     )
 
 
-def hints_of(recipe: ControlRecipe, pictures: PictureFolder) -> Companions:
-    """The hints of a recipe's pictures.
+def hint_annotator(hint: HintConfig, device: torch.device) -> Annotate | None:
+    """What makes the hints of a recipe, read once; None where a column names them.
 
-    Raises `SafelightError` for an unknown annotator, or a picture without a hint.
+    Raises `SafelightError` for an unknown annotator or option, or weights that are missing, those
+    of another network, or not wanted.
     """
-    if recipe.hint.annotator is None:
-        return Companions(pictures, recipe.data, column=recipe.hint.column or "")
-    annotate = on_levels(annotator(recipe.hint.annotator))
-    return Companions(pictures, recipe.data, annotate=annotate)
+    if hint.annotator is None:
+        return None
+    make = annotator(hint.annotator, hint.options, weights=hint.weights, device=str(device))
+    return on_levels(make)
+
+
+def hints_of(
+    recipe: ControlRecipe, pictures: PictureFolder, annotate: Annotate | None
+) -> Companions:
+    """The hints of a recipe's pictures; `SafelightError` for a picture without one."""
+    if annotate is not None:
+        return Companions(pictures, recipe.data, annotate=annotate)
+    return Companions(pictures, recipe.data, column=recipe.hint.column or "")

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from safelight.errors import SafelightError
-from safelight.pipelines.request import Hires, Upscaler
+from safelight.pipelines.choices import Upscaler
+from safelight.pipelines.request import Hires
 
 
 def chosen_hires(

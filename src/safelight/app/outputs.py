@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from safelight.checkpoints.atomic import try_beside
 from safelight.errors import SafelightError
 from safelight.pipelines.picture_files import picture_suffix
 from safelight.pipelines.request import Request
@@ -21,23 +22,38 @@ def plan_outputs(output: str | None, requests: Sequence[Request]) -> list[list[P
     picture's seed (and its sub-seed, if that matters), after the prompt's number where there are
     several.
 
-    Raises `SafelightError` if a folder is missing or cannot be written, or the suffix is unknown.
+    Raises `SafelightError` if a folder is missing, the suffix is unknown, or a file cannot be
+    written.
     """
     target = Path(output or ".")
     if target.is_dir():
-        check_folder(target)
-        return _named_by_prompt(target, requests)
-    if output is not None and output.endswith(("/", os.sep)):
+        paths = _named_by_prompt(target, requests)
+    elif output is not None and output.endswith(("/", os.sep)):
         raise SafelightError(_missing(target))
-    picture_suffix(target)
-    check_folder(target.parent)
-    return _numbered(target, requests)
+    else:
+        picture_suffix(target)
+        paths = _numbered(target, requests)
+    every = [path for of_request in paths for path in of_request]
+    for path in every:
+        check_file(path)
+    return paths
+
+
+def check_file(path: Path) -> None:
+    """Raises `SafelightError` unless the file can be written, which is tried beside it."""
+    check_folder(path.parent)
+    try:
+        try_beside(path)
+    except OSError as error:
+        raise SafelightError(f"Cannot write {path}: {error.strerror}.") from error
+    if path.is_dir():
+        raise SafelightError(f"{path} is a folder already; choose another output.")
 
 
 def check_preview(preview: Path, outputs: Sequence[Sequence[Path]]) -> None:
     """Raises `SafelightError` for a preview's file that cannot be written, or is an output."""
     picture_suffix(preview)
-    check_folder(preview.parent)
+    check_file(preview)
     if preview.absolute() in {path.absolute() for paths in outputs for path in paths}:
         raise SafelightError(f"{preview} is the picture itself; give its preview another name.")
 

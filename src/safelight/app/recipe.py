@@ -19,6 +19,7 @@ from safelight.models.clip import ClipTextConfig
 from safelight.models.control_plan import ControlPlan
 from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
+from safelight.pipelines.find import HubId, expanded
 from safelight.train.autoencoder_task import AutoencoderLossConfig
 from safelight.train.latent_task import ObjectiveConfig
 from safelight.train.loop import LoopConfig
@@ -148,16 +149,26 @@ class LatentRecipe:
 class HintConfig:
     """The picture by which a ControlNet steers: what `annotator` makes of each picture, or the file
     that the picture's row in the metadata names in `column`.
+
+    `options` are of the annotator's kind, such as `{low = 50}` of canny; `weights` the file or
+    folder of the network that it stands on, or its name on the Hugging Face hub.
     """
 
     annotator: str | None = None
     column: str | None = None
+    options: Mapping[str, bool | int | float] = field(default_factory=dict[str, bool | int | float])
+    weights: str | None = None
 
     def __post_init__(self):
         if (self.annotator is None) == (self.column is None):
             raise SafelightError(
                 "[hint] should name an annotator (such as canny) or a column of the metadata "
                 "(such as conditioning_image), and not both."
+            )
+        if self.annotator is None and (self.options or self.weights is not None):
+            raise SafelightError(
+                "hint.options and hint.weights are of an annotator; name one (such as canny) in "
+                "the place of the column, or leave them out."
             )
 
 
@@ -252,6 +263,10 @@ def _made(values: dict[str, Value], overrides: Sequence[str], path: Path) -> Rec
     features = values.get("features")
     if isinstance(features, str) and features != EFFICIENTNET:
         values["features"] = str((Path.cwd() if "features" in changed else folder) / features)
+    hint = values.get("hint")
+    if isinstance(hint, dict) and isinstance(weights := hint.get("weights"), str):
+        overriding = any(_covers(key, "hint.weights") for key in changed)
+        values["hint"] = {**hint, "weights": _place(weights, Path.cwd() if overriding else folder)}
     try:
         recipe = from_dict(KINDS[kind], values, "")
     except ValueError as error:  # from a configuration whose parts do not fit each other
@@ -294,6 +309,12 @@ def _resolved(value: object, folder: Path, overridden: set[str], at: str) -> obj
         }
         return dataclasses.replace(cast(typing.Any, value), **parts)
     return value
+
+
+def _place(name: str, folder: Path) -> str:
+    """A path, as from `folder`; a name of the hub, where no such path is, as it is."""
+    path = folder / expanded(name)
+    return str(path) if path.exists() or HubId.of(name) is None else name
 
 
 def _covers(key: str, at: str) -> bool:

@@ -1,18 +1,21 @@
 """A picture made by what another program wrote into its file."""
 
+import re
 import sys
 from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageStat
 
 from safelight.app.making import counting_steps
+from safelight.errors import SafelightError
 from safelight.pipelines.generated import GeneratedImage
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.infotext import Infotext
-from safelight.pipelines.infotext_model import model_of
+from safelight.pipelines.infotext_model import model_of, refiner_of
 from safelight.pipelines.infotext_request import asked_in
 from safelight.pipelines.load import load
 
+_BY_STEPS = re.compile(r"v1\.[0-7]\.")
 _STABLE_2, _STABLE_XL = 1024, 2048  # numbers that a token of context has
 
 
@@ -28,9 +31,13 @@ def remake_told(infotext: Infotext, *, model: str | None, vae: str | None) -> Ge
     theirs = infotext.parameters.get("VAE")
     if theirs and theirs != "None" and vae is None:
         notes.append(f"The autoencoder {theirs!r} is not looked for; give it by --vae.")
+    refiner, others = refiner_of(infotext)
+    notes += others
+    if refiner is not None:
+        notes += _other_switch(infotext)
     for note in notes:
         print(f"safelight: {note}", file=sys.stderr)
-    pipeline = load(named, vae=vae)
+    pipeline = load(named, vae=vae, refiner=refiner, refine_at=_switch(infotext, refiner))
     request = asked.request
     if not _skips_layers(pipeline):
         request = replace(request, clip_skip=None)
@@ -38,6 +45,27 @@ def remake_told(infotext: Infotext, *, model: str | None, vae: str | None) -> Ge
     with counting_steps(settings.total_steps) as on_step:
         [picture] = pipeline.each(request, on_step)
     return picture
+
+
+def _switch(infotext: Infotext, refiner: str | None) -> float | None:
+    """The part of the noise schedule before the refiner; None for the usual one."""
+    said = infotext.parameters.get("Refiner switch at")
+    if refiner is None or said is None:
+        return None
+    try:
+        return float(said)
+    except ValueError:
+        raise SafelightError(
+            f"The infotext's Refiner switch at should be a number, got {said!r}."
+        ) from None
+
+
+def _other_switch(infotext: Infotext) -> list[str]:
+    """A line where the refiner was counted by steps, as an option does, and all did until 1.8."""
+    by_steps = infotext.parameters.get("Refiner switch by sampling steps") == "True"
+    if by_steps or _BY_STEPS.match(infotext.parameters.get("Version", "")):
+        return ["The refiner began at a part of the steps there; here, of the noise schedule."]
+    return []
 
 
 def _skips_layers(pipeline: ImagePipeline) -> bool:

@@ -12,13 +12,20 @@ from pathlib import Path
 def replacing_file(path: Path) -> Generator[Path]:
     """Gives a temporary path beside `path` that takes its place on success, else vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_beside(path: Path) -> None:
+    """Raises `OSError` where `replacing_file` could not begin; leaves nothing behind."""
+    temporary = _temporary(path)
+    temporary.touch()
+    temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -30,7 +37,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     restore_folders(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     former = path.with_name(f".{path.name}.{os.getpid()}.old")
     _restore(former, path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -73,6 +80,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _restore(former: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a file or folder is, in plain words, by its content and never by its name."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +51,8 @@ _LAYOUTS = (
     (("unet.", "text_encoder"), "diffusers'"),
 )
 """Layouts of adapters, by how their names begin; the first that fits."""
+_SEEING = re.compile(r"ip_adapter\.[0-9]+\.to_k_ip\.weight")
+"""What an IP-Adapter adds to a layer."""
 _RANK_PARTS = (
     *("lora_down.weight", "lora_A.weight", "lora_A.default.weight", "lora.down.weight"),
     *("lora_linear_layer.down.weight", "hada_w1_b"),
@@ -81,6 +84,8 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     """What a file's tensors are, such as "an SDXL U-Net", by their names and shapes."""
     if not state:
         return "empty"
+    if any(map(_SEEING.fullmatch, state)):
+        return _describe_image_adapter(state)
     kind = _adapter_kind(state)
     if kind is not None:
         return _describe_adapter(state, kind)
@@ -90,6 +95,12 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     mark = _first_mark(state, _MARKS)
     if mark is not None:
         return mark
+    speaking = state.get("ip_adapter.1.to_k_ip.weight")
+    if speaking is not None:
+        kind = " plus" if "image_proj.latents" in state else ""
+        return (
+            f"an IP-Adapter{kind}, for {_CONTEXT_WIDTHS.get(_width(speaking), 'no known family')}"
+        )
     if "down_blocks.0.resnets.0.time_emb_proj.weight" in state and "conv_in.weight" in state:
         return _describe_unet(state)
     if "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state:
@@ -159,6 +170,20 @@ def _describe_adapter(state: Mapping[str, Tensor], kind: str) -> str:
     )
     layout = "" if begins is None else f" in {begins} layout"
     return f"{kind}{rank}{layout}{_family(state, _RANK_PARTS)}"
+
+
+def _describe_image_adapter(state: Mapping[str, Tensor]) -> str:
+    """Such as "an IP-Adapter, plus, for a Stable Diffusion 1.x U-Net"."""
+    deep = "image_proj.proj.0.weight" in state
+    if deep and ("image_proj.norm.weight" in state or any("_lora." in key for key in state)):
+        kind = ", of faces (FaceID), which is not read"
+    elif "image_proj.latents" in state:
+        kind = ", plus"
+    else:
+        kind = ", full" if deep else ""
+    widths = {_width(part) for key, part in state.items() if _SEEING.fullmatch(key)}
+    name = _CONTEXT_WIDTHS.get(widths.pop()) if len(widths) == 1 else None
+    return f"an IP-Adapter{kind}" + ("" if name is None else f", for {name}")
 
 
 def _family(state: Mapping[str, Tensor], endings: tuple[str, ...]) -> str:

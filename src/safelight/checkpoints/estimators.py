@@ -20,16 +20,16 @@ _CLASSES = 150  # of ADE20K
 
 
 def read_depth(
-    source: str, device: torch.device | str = "cpu"
+    source: str, device: torch.device | str = "cpu", *, offline: bool = False
 ) -> Callable[[Image.Image], Float32[np.ndarray, "h w"]]:
     """From an RGB picture to how near each pixel is, by a DPT or a Depth Anything.
 
-    `source` is a folder that transformers wrote, or a repository of the Hugging Face hub. Where the
-    network estimates metres, it is one over them.
+    `source` is a folder that transformers wrote, or a repository of the Hugging Face hub, which is
+    not fetched where `offline` is set. Where the network estimates metres, it is one over them.
 
     Raises `SafelightError` without transformers, or for another network.
     """
-    network = _read("AutoModelForDepthEstimation", source, device)
+    network = _read("AutoModelForDepthEstimation", source, device, offline=offline)
     config = network.model.config
     if config.model_type not in _DEPTH:
         raise SafelightError(
@@ -47,12 +47,12 @@ def read_depth(
 
 
 def read_segmenter(
-    source: str, device: torch.device | str = "cpu"
+    source: str, device: torch.device | str = "cpu", *, offline: bool = False
 ) -> Callable[[Image.Image], Int64[np.ndarray, "h w"]]:
     """From an RGB picture to the class of each pixel, 0 to 149, by a network trained on ADE20K,
     such as UperNet or SegFormer; arguments and errors as of `read_depth`.
     """
-    network = _read("AutoModelForSemanticSegmentation", source, device)
+    network = _read("AutoModelForSemanticSegmentation", source, device, offline=offline)
     classes = network.model.config.num_labels
     if classes != _CLASSES:
         raise SafelightError(
@@ -83,7 +83,7 @@ class _Network:
         return self.model(prepared["pixel_values"].to(self.model.device))
 
 
-def _read(kind: str, source: str, device: torch.device | str) -> _Network:
+def _read(kind: str, source: str, device: torch.device | str, *, offline: bool) -> _Network:
     try:
         library: Any = importlib.import_module("transformers")
     except ImportError as error:
@@ -93,8 +93,10 @@ def _read(kind: str, source: str, device: torch.device | str) -> _Network:
     here = Path(source).expanduser()
     place = str(here) if here.exists() else source
     try:
-        processor: Any = library.AutoImageProcessor.from_pretrained(place)
-        model: Any = getattr(library, kind).from_pretrained(place, use_safetensors=True)
+        processor: Any = library.AutoImageProcessor.from_pretrained(place, local_files_only=offline)
+        model: Any = getattr(library, kind).from_pretrained(
+            place, use_safetensors=True, local_files_only=offline
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise SafelightError(
             f"Cannot read the network {source} ({first_line(error)}). Give the folder of one that "

@@ -326,10 +326,17 @@ def _size(tensor: Tensor) -> int:
 
 
 def check_is_file(path: Path) -> None:
-    """Raises `SafelightError` unless there is a file at the path."""
+    """Raises `SafelightError` unless there is a file at the path that may be read."""
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "not there"
         raise SafelightError(f"Expected a weights file at {path}; it is {what}.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise SafelightError(
+            f"Cannot read the weights file {path}: {error.strerror}. See to its permissions, or "
+            "copy it elsewhere."
+        ) from error
 
 
 def check_few(count: int, path: Path) -> None:

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from safelight.checkpoints.components import Reading, weights_files
 from safelight.checkpoints.features import EFFICIENTNET, load_features
-from safelight.checkpoints.vision import FEATURES, read_image_tower, read_preparation
+from safelight.checkpoints.vision import (
+    FEATURES,
+    Vision,
+    fitting,
+    read_image_tower,
+    read_preparation,
+)
 from safelight.conditioners.image import prepared
 from safelight.errors import SafelightError
 from safelight.models.features import packaged_efficientnet
@@ -58,6 +64,7 @@ def read_image_encoder(
     folder = Path(source)
     tower = read_image_tower(folder, reading)
     preparation = read_preparation(tower, folder, folder.parent / FEATURES)
+    fitting(Vision(tower, preparation), str(folder))
     run = tower.tokens if tokens else tower
 
     def see(pixels: Float[Tensor, "1 3 s s"]) -> Tensor:

@@ -15,7 +15,7 @@ from safelight.errors import SafelightError
 from safelight.models.image_adapter import ImageAdapter, ImageAdapterConfig
 
 _TABLE = Table((Rule("{key}", "{key}"),))
-_KEYS = re.compile(r"ip_adapter\.(\d+)\.to_k_ip\.weight")
+_KEYS = re.compile(r"ip_adapter\.([0-9]{1,6})\.to_k_ip\.weight")
 _PATCHES = 257  # tokens of CLIP's ViT-H/14, which every published "full" adapter looks at
 _HEAD = 64
 
@@ -66,6 +66,8 @@ def config_of(state: State, source: str) -> ImageAdapterConfig:
     if "image_proj.latents" in state:
         _, tokens, hidden = shape("image_proj.latents", 3)
         depth = len({name.split(".")[2] for name in state if name.startswith("image_proj.layers.")})
+        inner = shape("image_proj.layers.0.0.to_q.weight", 2)[0]
+        _check_whole(inner, _HEAD, "the resampler's heads", source)
         return ImageAdapterConfig(
             embedding_dim=shape("image_proj.proj_in.weight", 2)[1],
             context_dim=context,
@@ -74,13 +76,23 @@ def config_of(state: State, source: str) -> ImageAdapterConfig:
             tokens=tokens,
             hidden_dim=hidden,
             depth=depth,
-            heads=shape("image_proj.layers.0.0.to_q.weight", 2)[0] // _HEAD,
+            heads=inner // _HEAD,
         )
     if "image_proj.proj.weight" in state:
         rows, width = shape("image_proj.proj.weight", 2)
-        return ImageAdapterConfig(width, context, widths, tokens=max(1, rows // max(context, 1)))
+        _check_whole(rows, context, "the tokens of a picture", source)
+        return ImageAdapterConfig(width, context, widths, tokens=rows // context)
     width = shape("image_proj.proj.0.weight", 2)[1]
     return ImageAdapterConfig(width, context, widths, kind="full", tokens=_PATCHES)
+
+
+def _check_whole(width: int, part: int, what: str, source: str) -> None:
+    """Raises `SafelightError` unless a width is that of one or several equal parts."""
+    if part < 1 or width < 1 or width % part:
+        raise SafelightError(
+            f"{source} is a broken IP-Adapter: a width of {width} does not split into {what}, each "
+            f"{part} wide."
+        )
 
 
 class _Shapes:

@@ -17,6 +17,11 @@ from safelight.errors import SafelightError, first_line
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the files of PyTorch before 1.6
 _MAGIC_LENGTH = 64  # bytes that surely hold its pickle
 _MOST_PICKLE_BYTES = 256 * 1024**2
+_NO_PICKLE = (
+    *(ValueError, LookupError, TypeError, ArithmeticError),
+    *(AttributeError, RuntimeError, struct.error),
+)
+"""What bytes that are no pickle, or a broken one, raise."""
 _MOST_SHARING = 4  # how many times over tensors may share the file's bytes
 
 
@@ -33,20 +38,12 @@ def read_pickle(path: Path, *, values: bool = True) -> object:
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
         return _read_zip(path) if zipped else _read_legacy(path, values=values)
-    except (
-        OSError,
-        MemoryError,
-        ValueError,
-        LookupError,
-        TypeError,
-        ArithmeticError,
-        AttributeError,
-        RuntimeError,
-        struct.error,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, MemoryError, *_NO_PICKLE, zipfile.BadZipFile) as error:
+        # what a table lacks says nothing to a reader: such an error is its bare key
+        reason = "it is broken" if isinstance(error, LookupError) else first_line(error)
         raise SafelightError(
-            f"{path} is not a readable PyTorch file ({first_line(error)})."
+            f"{path} is not a readable PyTorch file ({reason}). It may be truncated, or a page of "
+            "text saved in its place; copy or download it again."
         ) from error
 
 
@@ -97,10 +94,18 @@ def _bytes_of(mapped: "np.ndarray[tuple[int], np.dtype[np.uint8]]", entry: zipfi
 def _read_legacy(path: Path, *, values: bool) -> object:
     """A file of PyTorch before 1.6: five pickles, then each storage's length and bytes."""
     with path.open("rb") as stream:
-        if PickleMachine(_no_storage, 0).run(BytesIO(stream.read(_MAGIC_LENGTH))) != _MAGIC:
+        if not _begins_as_old(stream.read(_MAGIC_LENGTH)):
             raise ValueError("neither safetensors nor a PyTorch file")
         stream.seek(0)
         return _read_old(stream, path.stat().st_size, values=values)
+
+
+def _begins_as_old(start: bytes) -> bool:
+    """Whether the first pickle is the magic number; any bytes may be no pickle at all."""
+    try:
+        return PickleMachine(_no_storage, 0).run(BytesIO(start)) == _MAGIC
+    except _NO_PICKLE:
+        return False
 
 
 def _read_old(stream: BytesIO | BufferedReader, size: int, *, values: bool) -> object:

@@ -5,8 +5,9 @@ Source: Zhang et al. 2023 (arXiv 2302.05543), sections 3.1 and 3.2; parameter na
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from safelight.models.kept_features import KeptFeatures
 from safelight.models.t2i_adapter import T2IAdapter
 from safelight.models.unet import UNet
 from safelight.models.unet_encoder import UNetConfig, UNetEncoder, skip_channels
@@ -209,6 +211,11 @@ class Controlled:
     def __init__(self, unet: Network, controls: Sequence[Steering]):
         self.unet = unet
         self.controls = tuple(controls)
+        self._adapters = {
+            control.network: KeptFeatures(control.network)
+            for control in self.controls
+            if isinstance(control.network, T2IAdapter)
+        }
 
     def __call__(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
@@ -230,11 +237,12 @@ class Controlled:
         for control, hint, mask in zip(self.controls, cond.hints, masks, strict=True):
             if not bool(((t <= control.first) & (t >= control.last)).all()):
                 continue
-            parts = _added(control, x, t, plain, hint, mask)
             if isinstance(control.network, T2IAdapter):
-                features = _sum(features, parts)
+                run = self._adapters[control.network]
+                features = _sum(features, _added(run, control, x, t, plain, hint, mask))
             else:
-                residuals = _sum(residuals, parts)
+                run = partial(_residuals, control.network)
+                residuals = _sum(residuals, _added(run, control, x, t, plain, hint, mask))
         return self.unet(x, t, replace(plain, residuals=residuals, features=features))
 
 
@@ -243,17 +251,26 @@ def _sum(total: tuple[Tensor, ...], parts: tuple[Tensor, ...]) -> tuple[Tensor, 
     return tuple(map(torch.add, total, parts)) if total and parts else total or parts
 
 
+_Run: TypeAlias = Callable[[Tensor, Tensor, Conditioning, Tensor], Sequence[Tensor]]
+
+
 def _added(
-    control: Steering, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor, mask: Tensor | None
+    run: _Run,
+    control: Steering,
+    x: Tensor,
+    t: Tensor,
+    cond: Conditioning,
+    hint: Tensor,
+    mask: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """What a control adds, weighed; nothing where it works nowhere."""
+    """What a control adds that is run so, weighed; nothing where it works nowhere."""
     rows = None if mask is None else mask.flatten(1).any(dim=1)
     if rows is None or mask is None or rows.all():
-        parts = _parts(control.network, x, t, cond, hint)
+        parts = run(x, t, cond, hint)
     elif not rows.any():
         return ()
     else:
-        added = _parts(control.network, x[rows], t[rows], cond.take(rows), hint[rows])
+        added = run(x[rows], t[rows], cond.take(rows), hint[rows])
         parts = tuple(_spread(part, rows) for part in added)
     weighed = (weight * part for weight, part in zip(control.weights, parts, strict=True))
     if mask is None:
@@ -264,11 +281,9 @@ def _added(
     )
 
 
-def _parts(
-    network: SteeringNetwork, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor
+def _residuals(
+    network: ControlNet, x: Tensor, t: Tensor, cond: Conditioning, hint: Tensor
 ) -> Sequence[Tensor]:
-    if isinstance(network, T2IAdapter):
-        return network(hint.to(x))
     return network(x, t, _taken(network, x, cond), hint)
 
 

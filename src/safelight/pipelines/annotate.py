@@ -45,8 +45,10 @@ def annotator(
     *,
     weights: str | Path | None = None,
     device: str = "cpu",
+    offline: bool = False,
 ) -> Annotator:
-    """What makes hints of one kind, of pictures in any mode; arguments as of `annotate`.
+    """What makes hints of one kind, of pictures in any mode; arguments as of `annotate`. With
+    `offline` no weights are fetched.
 
     Raises `SafelightError` for an unknown kind or option, a missing package, weights that are
     missing, those of another network, or not wanted.
@@ -60,7 +62,7 @@ def annotator(
         raise SafelightError(f"{kind} is estimated by a network: give as weights {WEIGHTS[kind]}.")
     else:
         _check_there(str(weights), kind)
-        make = _ESTIMATED[kind](options or {}, str(weights), device)
+        make = _ESTIMATED[kind](options or {}, str(weights), device, offline=offline)
     return lambda image: make(_rgb(image))
 
 

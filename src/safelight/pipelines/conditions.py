@@ -25,6 +25,7 @@ from safelight.pipelines.condition_settings import Condition, Value
 from safelight.pipelines.given import GivenPicture, give, resized
 from safelight.pipelines.hint_pictures import Size
 from safelight.pipelines.manifest import UsedCondition, UsedPicture
+from safelight.pipelines.request import Request
 from safelight.types import Box, Conditioning, Inputs
 
 __all__ = ["Box", "Condition", "ReadCondition", "joined", "read_condition", "with_conditions"]
@@ -95,15 +96,16 @@ def joined(rows: Sequence[Sequence[ReadCondition]]) -> tuple[ReadCondition, ...]
     return tuple(replace(column[0], inputs_at=_all(column)) for column in columns)
 
 
-def size_by(conditions: Sequence[ReadCondition], folder: Folder) -> Size | None:
-    """The width and height of what is made where a small picture says them."""
+def sized(request: Request, conditions: Sequence[ReadCondition], folder: Folder) -> Request:
+    """The request with the width and height of a small picture, where it leaves them open."""
     for condition in folder.beside.conditions:
         for read in conditions:
             if isinstance(condition, LowResolution) and read.condition.kind == condition.kind:
                 assert read.picture is not None
-                width, height = read.picture.picture.size
-                return width * condition.factor, height * condition.factor
-    return None
+                width, height = (side * condition.factor for side in read.picture.picture.size)
+                width, height = request.width or width, request.height or height
+                return replace(request, width=width, height=height)
+    return request
 
 
 def with_conditions(

@@ -20,7 +20,7 @@ from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import lasting_name, own_controls
 from safelight.pipelines.given import GivenPicture, give
 from safelight.pipelines.hint_pictures import Size, fitted
-from safelight.pipelines.hub import find_part
+from safelight.pipelines.hub import find_control
 from safelight.pipelines.manifest import UsedControl, UsedPicture, pixel_digest
 
 
@@ -70,8 +70,9 @@ class ReadControl:
 class Controls:
     """What reads controls for one model; a network is read once, for all pictures."""
 
-    def __init__(self, folder: Folder, name: str, reading: Reading):
+    def __init__(self, folder: Folder, name: str, reading: Reading, *, offline: bool = False):
         self.folder = folder
+        self.offline = offline
         self.name = name
         self.reading = reading
         self._networks: dict[Path, tuple[SteeringNetwork, str]] = {}
@@ -103,7 +104,12 @@ class Controls:
         key = (control.kind, str(weights or ""))
         if key not in self._annotators:
             try:
-                made = annotator(control.kind, weights=weights, device=str(self.reading.device))
+                made = annotator(
+                    control.kind,
+                    weights=weights,
+                    device=str(self.reading.device),
+                    offline=self.offline,
+                )
             except SafelightError as error:
                 raise SafelightError(
                     f"{error} Or give the hint itself as the picture, and say that it is one "
@@ -117,7 +123,8 @@ class Controls:
         own = self._own
         if control.network is None and control.kind in own:
             return own[control.kind], ""
-        path = find_part(control.kind if control.network is None else control.network)
+        named = control.kind if control.network is None else control.network
+        path = find_control(named, offline=self.offline)
         if path.exists():
             return path, str(path.absolute())
         if control.network is not None:

@@ -44,41 +44,57 @@ WEIGHTS = {
 """What to give as the weights of each kind."""
 
 
-def depth(options: Options, weights: str, device: str) -> Annotator:
+def depth(options: Options, weights: str, device: str, *, offline: bool = False) -> Annotator:
     """Near white, far black."""
-    finish, estimate = from_dict(DepthMap, options, "depth"), read_depth(weights, device)
+    finish, estimate = (
+        from_dict(DepthMap, options, "depth"),
+        read_depth(weights, device, offline=offline),
+    )
     return lambda image: finish(estimate(image))
 
 
-def normal(options: Options, weights: str, device: str) -> Annotator:
+def normal(options: Options, weights: str, device: str, *, offline: bool = False) -> Annotator:
     """The normals of the depth's surface."""
-    finish, estimate = from_dict(NormalMap, options, "normal"), read_depth(weights, device)
+    finish, estimate = (
+        from_dict(NormalMap, options, "normal"),
+        read_depth(weights, device, offline=offline),
+    )
     return lambda image: finish(estimate(image))
 
 
-def segmentation(options: Options, weights: str, device: str) -> Annotator:
+def segmentation(
+    options: Options, weights: str, device: str, *, offline: bool = False
+) -> Annotator:
     """Each pixel in its class's colour."""
     finish = from_dict(SegmentationMap, options, "segmentation")
-    estimate = read_segmenter(weights, device)
+    estimate = read_segmenter(weights, device, offline=offline)
     return lambda image: finish(estimate(image))
 
 
-def softedge(options: Options, weights: str, device: str) -> Annotator:
+def softedge(options: Options, weights: str, device: str, *, offline: bool = False) -> Annotator:
     """Soft edges."""
-    finish, estimate = from_dict(SoftEdges, options, "softedge"), _edges(weights, device)
+    finish, estimate = (
+        from_dict(SoftEdges, options, "softedge"),
+        _edges(weights, device, offline=offline),
+    )
     return lambda image: finish(estimate(image))
 
 
-def scribble_hed(options: Options, weights: str, device: str) -> Annotator:
+def scribble_hed(
+    options: Options, weights: str, device: str, *, offline: bool = False
+) -> Annotator:
     """Edges drawn by a thick pen."""
-    finish, estimate = from_dict(ScribbleHed, options, "scribble_hed"), _edges(weights, device)
+    finish, estimate = (
+        from_dict(ScribbleHed, options, "scribble_hed"),
+        _edges(weights, device, offline=offline),
+    )
     return lambda image: finish(estimate(image))
 
 
-def pose(options: Options, weights: str, device: str) -> Annotator:
+def pose(options: Options, weights: str, device: str, *, offline: bool = False) -> Annotator:
     """One person's body as sticks: the one nearest to the middle."""
     finish = from_dict(PoseSticks, options, "pose")
-    network = read_movenet(find_part(weights), device)
+    network = read_movenet(find_part(weights, offline=offline), device)
 
     def annotate(image: Image.Image) -> Image.Image:
         scale = SIDE / max(image.size)
@@ -93,8 +109,10 @@ def pose(options: Options, weights: str, device: str) -> Annotator:
     return annotate
 
 
-def _edges(weights: str, device: str) -> Callable[[Image.Image], Float32[np.ndarray, "h w"]]:
-    network = read_hed(find_part(weights), device)
+def _edges(
+    weights: str, device: str, *, offline: bool
+) -> Callable[[Image.Image], Float32[np.ndarray, "h w"]]:
+    network = read_hed(find_part(weights, offline=offline), device)
 
     def estimate(image: Image.Image) -> Float32[np.ndarray, "h w"]:
         if min(image.size) < MIN_SIDE:

@@ -207,8 +207,10 @@ def expanded(path: str) -> Path:
         return Path(path)
 
 
-def cached_snapshot(name: str) -> Path | None:
-    """The folder of the cached repository `owner/name`, of its main revision or the one named."""
+def cached_snapshot(name: str, mark: str = _INDEX) -> Path | None:
+    """The folder of the cached repository `owner/name`, of its main revision or the one named, or
+    its file that is named; None where there is none, and for a folder without the file `mark`.
+    """
     identity = HubId.of(name)
     if identity is None:
         return None
@@ -220,7 +222,7 @@ def cached_snapshot(name: str) -> Path | None:
     folder = repository / "snapshots" / commit
     if identity.file:
         return folder / identity.file if (folder / identity.file).is_file() else None
-    return folder if (folder / _INDEX).is_file() else None
+    return folder if (folder / mark).is_file() else None
 
 
 def _family(folder: Path) -> str:

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safelight.checkpoints.folder import DEFAULTS, INDEX, unused_parts
 from safelight.config import Value, near, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.pipelines.find import (
+    CONTROLS,
     HubId,
     cached_snapshot,
     expanded,
@@ -17,6 +18,7 @@ from safelight.pipelines.find import (
     hub_cache,
 )
 
+CONFIG = "config.json"  # of one network
 _WITHOUT_WEIGHTS = (
     *("scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2"),
     *("feature_extractor", "image_noising_scheduler"),
@@ -53,6 +55,26 @@ def find_or_fetch(name: str, *, offline: bool = False) -> Path:
     return _fetched(identity)
 
 
+def find_control(name: str | Path, *, offline: bool = False) -> Path:
+    """The path of what steers a model: as `find_part`, and also a repository of the hub that is one
+    network in diffusers' layout, `owner/name`.
+
+    Raises `SafelightError` as `find_or_fetch`.
+    """
+    path, identity = expanded(str(name)), HubId.of(str(name))
+    if path.exists() or identity is None or identity.file:
+        return find_part(name, offline=offline)
+    cached = cached_snapshot(str(name), CONFIG)
+    if cached is not None and _is_whole_part(cached):
+        return cached
+    if offline or _hub_is_off():
+        raise SafelightError(
+            f"There is neither a network at {path} nor one of the hub's {str(name)!r} on this "
+            "machine, and offline nothing is fetched."
+        )
+    return _fetched(identity, _part_of)
+
+
 def find_part(name: str | Path, *, offline: bool = False) -> Path:
     """The path of an adapter, a textual inversion or an autoencoder: what is at that path, else the
     file of the hub that it names, `owner/name/file.safetensors`, fetched as by `find_or_fetch`.
@@ -68,38 +90,56 @@ def find_part(name: str | Path, *, offline: bool = False) -> Path:
 def wanted_files(names: Sequence[str], index: Mapping[str, Value], source: str) -> list[str]:
     """The files of a repository in diffusers' layout that `read_folder` reads.
 
-    Of each component that the index names: its settings, its words, and its safetensors, the plain
-    ones or else one variant, fp16 before others. No checker, no pickles, no other frameworks'.
+    Of each component that the index names, and of each control: its settings, its words, and its
+    safetensors, the plain ones or else one variant, fp16 before others. No checker, no pickles, no
+    other frameworks'.
 
     Raises `SafelightError` for a network without safetensors.
     """
     chosen = [name for name in (INDEX, DEFAULTS) if name in names]
-    for component in _components(index):
-        inside = {
-            name.removeprefix(f"{component}/"): name
-            for name in names
-            if name.startswith(f"{component}/") and name.count("/") == 1
-        }
-        variants = {file: _variant(match) for file in inside if (match := _WEIGHTS.fullmatch(file))}
-        if not variants and component not in _WITHOUT_WEIGHTS:
+    for component in (*_components(index), *_controls(names)):
+        inside = _inside(names, component)
+        weights = _weights_in(inside)
+        if not weights and component not in _WITHOUT_WEIGHTS:
             others = ", ".join(sorted(inside)) or "nothing"
             raise SafelightError(
                 f"{source} has no safetensors of its {component} ({others}); pickled weights of a "
                 "folder are not opened. Take a repository that has safetensors."
             )
-        order = sorted(set(variants.values()), key=lambda variant: (variant != "", variant))
-        variant = "fp16" if "" not in order and "fp16" in order else next(iter(order), "")
-        for file, name in inside.items():
-            shards = _SHARDS.fullmatch(file)
-            if file in variants:
-                wanted = variants[file] == variant
-            elif shards is not None:
-                wanted = _variant(shards) == variant
-            else:
-                wanted = file.endswith((".json", ".txt")) and ".index." not in file
-            if wanted:
-                chosen.append(name)
+        chosen += [
+            name
+            for file, name in inside.items()
+            if file in weights or (file.endswith((".json", ".txt")) and ".index." not in file)
+        ]
     return chosen
+
+
+def _inside(names: Sequence[str], folder: str) -> dict[str, str]:
+    """The files that lie in a folder, their names there to those in the repository."""
+    start = f"{folder}/"
+    names = [name for name in names if name.startswith(start)]
+    return {name[len(start) :]: name for name in names if "/" not in name[len(start) :]}
+
+
+def _weights_in(inside: Iterable[str]) -> set[str]:
+    """The safetensors among a component's files, of one variant, and the index of their shards."""
+    files = list(inside)
+    variants = {file: _variant(match) for file in files if (match := _WEIGHTS.fullmatch(file))}
+    order = sorted(set(variants.values()), key=lambda variant: (variant != "", variant))
+    variant = "fp16" if "" not in order and "fp16" in order else next(iter(order), "")
+    indices = {file: _variant(match) for file in files if (match := _SHARDS.fullmatch(file))}
+    return {file for file in variants if variants[file] == variant} | {
+        file for file in indices if variants and indices[file] == variant
+    }
+
+
+def _controls(names: Sequence[str]) -> Iterator[str]:
+    """The folders of a model's controls: those with settings and safetensors."""
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        is_control = file == CONFIG and folder.count("/") == 1
+        if is_control and folder.startswith(f"{CONTROLS}/") and _weights_in(_inside(names, folder)):
+            yield folder
 
 
 def _variant(match: re.Match[str]) -> str:
@@ -116,16 +156,31 @@ def _components(index: Mapping[str, Value]) -> Iterator[str]:
 
 def _is_whole(snapshot: Path) -> bool:
     """Whether a cached repository, perhaps fetched in part, has weights of each network."""
-    names = [path.relative_to(snapshot).as_posix() for path in snapshot.glob("*/*")]
+    found = [*snapshot.glob("*/*"), *snapshot.glob(f"{CONTROLS}/*/*")]
+    names = [path.relative_to(snapshot).as_posix() for path in found]
     try:
         chosen = wanted_files(names, read_json(snapshot / INDEX), str(snapshot))
+    except SafelightError:
+        return False
+    return _are_there(snapshot, chosen)
+
+
+def _is_whole_part(snapshot: Path) -> bool:
+    """The same of a repository that is one network."""
+    weights = _weights_in(path.name for path in snapshot.iterdir())
+    return bool(weights) and _are_there(snapshot, sorted(weights))
+
+
+def _are_there(snapshot: Path, chosen: Sequence[str]) -> bool:
+    """Whether files, and the shards that those list, are in a cached repository."""
+    try:
         shards = {
-            f"{index.split('/')[0]}/{file}"
+            str(Path(index).with_name(file))
             for index in chosen
-            if _SHARDS.fullmatch(index.split("/")[1])
+            if _SHARDS.fullmatch(Path(index).name)
             for file in _listed_shards(read_json(snapshot / index))
         }
-    except SafelightError:
+    except (SafelightError, ValueError):
         return False
     return all((snapshot / name).is_file() for name in {*chosen, *shards})
 
@@ -135,7 +190,15 @@ def _listed_shards(index: Mapping[str, Value]) -> set[str]:
     return set(map(str, files.values())) if isinstance(files, Mapping) else set()
 
 
-def _fetched(identity: HubId) -> Path:
+_Fetch = Callable[[str], Path]
+"""Gets one file of a repository's commit, by its name there, and gives its path here."""
+
+_Choose = Callable[[HubId, Sequence[str], _Fetch], Path]
+"""Gets of a repository with these files what is wanted, and gives its folder."""
+
+
+def _fetched(identity: HubId, choose: _Choose | None = None) -> Path:
+    """The file that an identity names, else what `choose` gets of its repository."""
     try:
         from huggingface_hub import HfApi, hf_hub_download  # pyright: ignore[reportUnknownVariableType]
         from huggingface_hub.errors import (
@@ -171,7 +234,7 @@ def _fetched(identity: HubId) -> Path:
             return Path(str(path))
 
         names = [file.rfilename for file in listed.siblings or ()]
-        return _all_of(identity, commit, names, fetch)
+        return _all_of(identity, commit, names, fetch, choose or _model_of)
     except GatedRepoError as error:
         raise SafelightError(
             f"{identity} is open only to those who accepted its terms: accept them on its page of "
@@ -198,9 +261,9 @@ def _fetched(identity: HubId) -> Path:
 
 
 def _all_of(
-    identity: HubId, commit: str, names: Sequence[str], fetch: Callable[[str], Path]
+    identity: HubId, commit: str, names: Sequence[str], fetch: _Fetch, choose: _Choose
 ) -> Path:
-    """What is wanted of a repository's commit: a file, or the folder of the whole model."""
+    """What is wanted of a repository's commit: a file, or the folder that `choose` gets."""
     if identity.file:
         if identity.file not in names:
             raise SafelightError(
@@ -208,7 +271,7 @@ def _all_of(
             )
         found = fetch(identity.file)
     else:
-        found = _model_of(identity, names, fetch)
+        found = choose(identity, names, fetch)
     # Last, so that a fetch that was cut short is not taken for the whole model.
     reference = hub_cache() / identity.folder / "refs" / identity.revision
     if identity.revision != commit:
@@ -217,7 +280,22 @@ def _all_of(
     return found
 
 
-def _model_of(identity: HubId, names: Sequence[str], fetch: Callable[[str], Path]) -> Path:
+def _part_of(identity: HubId, names: Sequence[str], fetch: _Fetch) -> Path:
+    """The folder of a repository's commit that is one network, such as a ControlNet."""
+    weights = _weights_in(names)
+    if CONFIG not in names or not weights:
+        files = [name for name in names if name.endswith((".safetensors", ".pth"))]
+        single = f"If it is one of its files, name that: {identity}/{files[0]}." if files else ""
+        raise SafelightError(
+            f"{identity} is not a network in diffusers' layout: expected {CONFIG} and "
+            f"diffusion_pytorch_model.safetensors. {single}".rstrip()
+        )
+    for name in sorted(weights):
+        fetch(name)
+    return fetch(CONFIG).parent
+
+
+def _model_of(identity: HubId, names: Sequence[str], fetch: _Fetch) -> Path:
     """The folder of a repository's commit with the files that `read_folder` reads."""
     if INDEX not in names:
         files = [name for name in names if name.endswith((".safetensors", ".ckpt"))]

@@ -20,10 +20,11 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
+from safelight.pipelines.choices import PromptSyntax, RngName
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
-from safelight.pipelines.conditions import read_condition, size_by
+from safelight.pipelines.conditions import read_condition, sized
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls
 from safelight.pipelines.generated import GeneratedImage
@@ -34,14 +35,7 @@ from safelight.pipelines.kind import kind_of
 from safelight.pipelines.manifest import UsedAdapter, UsedEmbedding
 from safelight.pipelines.prompt_tags import with_files, without_tags
 from safelight.pipelines.provenance import configuration_hashes
-from safelight.pipelines.request import (
-    Hires,
-    Margins,
-    PromptSyntax,
-    Request,
-    RngName,
-    Settings,
-)
+from safelight.pipelines.request import Hires, Margins, Request, Settings
 from safelight.pipelines.sampling import (
     one_line_when_out_of_memory,
     sample_in_two,
@@ -64,11 +58,12 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
         guide: what `guide_by` has set.
-        dtype: of its weights.
-        device: where they are.
+        dtype, device: of its weights, and where they are.
     """
 
-    def __init__(self, folder: Folder, name: str, *, dtype: torch.dtype, device: str):
+    def __init__(
+        self, folder: Folder, name: str, *, dtype: torch.dtype, device: str, offline: bool = False
+    ):
         self.name = name
         self.folder = upcast(folder, dtype)
         self.adapters: tuple[UsedAdapter, ...] = ()
@@ -78,10 +73,9 @@ class ImagePipeline:
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._reading = Reading(dtype, device)
-        self._controls = Controls(self.folder, name, self._reading)
+        self._controls = Controls(self.folder, name, self._reading, offline=offline)
         self._seeing: Seeing | None = None
-        self.dtype = dtype
-        self.device = device
+        self.dtype, self.device = dtype, device
 
     @property
     def weights(self) -> dict[str, str]:
@@ -304,14 +298,11 @@ class ImagePipeline:
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
+        request.check()
         with_files(request.prompt)  # names that are wrong are told before anything is made
         if request.toward is not None and without_tags(request.toward.prompt)[1]:
             raise SafelightError("A second prompt names no adapters; put them into the first.")
-        if (size := size_by(self.read(request).conditions, self.folder)) is not None:
-            width, height = size
-            request = replace(
-                request, width=request.width or width, height=request.height or height
-            )
+        request = sized(request, self.read(request).conditions, self.folder)
         for other in (self.refiner, self.guide):
             if other is not None:
                 clip_skip_for(request, other.pipeline.folder)

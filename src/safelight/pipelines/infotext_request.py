@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from safelight.diffusion.samplers import sampler_name, schedule_in
 from safelight.diffusion.schedules import schedule_name
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import RngName, Upscaler
 from safelight.pipelines.infotext import Infotext
+from safelight.pipelines.infotext_controls import UNIT, note_of
 from safelight.pipelines.infotext_written import PROGRAM
-from safelight.pipelines.request import Hires, Request, RngName, Upscaler
+from safelight.pipelines.request import Hires, Request
 from safelight.pipelines.webui_names import (
     AUTOMATIC,
     BY_TIMES,
@@ -18,7 +20,9 @@ from safelight.pipelines.webui_names import (
     UPSCALERS,
 )
 
-_ELSEWHERE = ("Model", "Model hash", "VAE", "VAE hash")  # which are files, not the request's
+_ELSEWHERE = ("Model", "Model hash", "VAE", "VAE hash", "Refiner", "Refiner switch at")
+"""What is of files, not the request's."""
+
 _SILENT = frozenset(
     {"Version", "User", "Lora hashes", "Hashes", "Template", "Negative Template", "Created Date"}
     | {"Civitai resources", "Civitai metadata"}
@@ -67,6 +71,7 @@ def asked_in(infotext: Infotext) -> Asked:
         subseed=subseed or 0,
         subseed_strength=subseed_strength or 0.0,
     )
+    _mask(told)
     told.rest()
     request.check()
     return Asked(request, tuple(told.notes))
@@ -113,7 +118,8 @@ class _Told:
     def rest(self) -> None:
         """Says of each parameter that is left that it is not honoured."""
         for name, value in self.parameters.items():
-            self.notes.append(f"{name}: {value} is not honoured.")
+            unit = name.startswith(UNIT)
+            self.notes.append(note_of(name, value) if unit else f"{name}: {value} is not honoured.")
         self.parameters.clear()
 
 
@@ -181,6 +187,15 @@ def _hires(told: _Told, width: int | None, steps: int | None) -> Hires | None:
     taken = wanted or steps
     whole = None if taken is None else math.ceil(taken / strength)
     return Hires(scale, strength, whole, _upscaler(told, name))
+
+
+def _mask(told: _Told) -> None:
+    blur = told.whole("Mask blur")
+    if blur is not None:
+        told.notes.append(
+            f"The picture was made behind a mask (Mask blur: {blur}), which its file does not hold;"
+            f" with image and mask, safelight generate takes --mask-blur {blur}."
+        )
 
 
 def _upscaler(told: _Told, name: str | None) -> Upscaler:

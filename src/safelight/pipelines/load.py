@@ -55,7 +55,8 @@ def load(
         guide: a weaker model that guidance leads away from, as by `ImagePipeline.guide_by`.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
-        offline: nothing is fetched; nor is it where HF_HUB_OFFLINE is in the environment.
+        offline: nothing is fetched, for controls neither; nor is it where HF_HUB_OFFLINE is in
+            the environment.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
@@ -91,7 +92,8 @@ def _read(
         folder = with_autoencoder(
             folder, find_part(vae, offline=offline), dtype=dtype, device=device
         )
-    return ImagePipeline(folder, lasting_name(str(path_or_name)), dtype=dtype, device=device)
+    name = lasting_name(str(path_or_name))
+    return ImagePipeline(folder, name, dtype=dtype, device=device, offline=offline)
 
 
 def precision_named(name: str) -> torch.dtype:

@@ -9,10 +9,11 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import PromptSyntax, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
-from safelight.pipelines.request import Hires, Margins, PromptSyntax, RngName, Toward, Windows
+from safelight.pipelines.request import Hires, Margins, Toward, Windows
 from safelight.types import Box
 
 _FORMAT = 1

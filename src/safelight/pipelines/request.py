@@ -2,23 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import PromptSyntax, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
-
-Upscaler = Literal["latent", "lanczos"]
-
-PromptSyntax = Literal["a1111", "plain"]
-"""How prompts are read: by `safelight.conditioners.prompt_grammar`, or as they stand, in which case
-what is too long for the model is cut, as in diffusers.
-"""
-
-RngName = Literal["cpu", "a1111-gpu"]
-"""Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""
 
 _MOST_SIDE = 32768  # pixels
 _MOST_BLUR = 256

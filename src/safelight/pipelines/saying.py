@@ -9,7 +9,7 @@ from torch import Tensor
 from safelight.conditioners.prompt_grammar import Part, parse, parse_one, plain
 from safelight.conditioners.prompt_reading import Reading, at_step
 from safelight.conditioners.text import TextConditioner
-from safelight.pipelines.request import PromptSyntax
+from safelight.pipelines.choices import PromptSyntax
 from safelight.types import Conditioning
 
 Texts = tuple[Conditioning, Conditioning]

@@ -13,11 +13,11 @@ from safelight.models.classes import ClassReader
 from safelight.models.clip import ClipText
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
+from safelight.pipelines.choices import PromptSyntax
 from safelight.pipelines.given import size_for
 from safelight.pipelines.guidance_settings import GUIDE_SCALE, Guidance
 from safelight.pipelines.kind import Kind
 from safelight.pipelines.request import (
-    PromptSyntax,
     Request,
     Settings,
     Toward,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from safelight.pipelines.request import Upscaler
+from safelight.pipelines.choices import Upscaler
 
 SAMPLERS: Mapping[str, str] = {
     "ddim": "DDIM",

@@ -35,7 +35,7 @@ def annotate(
     device
         Where the network runs, such as cuda.
     """
-    from safelight.app.outputs import check_folder
+    from safelight.app.outputs import check_file
     from safelight.config import parse_value
     from safelight.errors import SafelightError
     from safelight.pictures import load_picture
@@ -43,7 +43,7 @@ def annotate(
     from safelight.pipelines.picture_files import picture_suffix, write_preview
 
     picture_suffix(output)
-    check_folder(output.parent)
+    check_file(output)
     pairs = [option.partition("=") for option in set_]
     for name, equals, _ in pairs:
         if not name or not equals:

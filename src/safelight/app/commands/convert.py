@@ -1,5 +1,6 @@
 """`safelight convert`: a single file into a folder, and back."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ def convert(
 ) -> None:
     """Turn a single file into a folder, or a folder into a single file.
 
+    A folder's controls go along into a folder.
+
     Parameters
     ----------
     source
@@ -33,10 +36,11 @@ def convert(
         Replace what is at the target.
     """
     from safelight.app.adapters import chosen_adapters
+    from safelight.app.converting import controls_of, write_with_controls
     from safelight.app.outputs import check_new_folder
     from safelight.checkpoints.adapters import merged
     from safelight.checkpoints.controlnet import is_control, read_control, write_control
-    from safelight.checkpoints.folder import INDEX, write_folder
+    from safelight.checkpoints.folder import INDEX
     from safelight.checkpoints.single_file import read_model, write_single_file
     from safelight.errors import SafelightError
     from safelight.pipelines.find import find_model
@@ -68,9 +72,18 @@ def convert(
     if dtype is None:
         unet = model.files.get("unet") or (found,)
         dtype = precision_of(unet[0])
+    controls = controls_of(found)
+    if single and controls:
+        print(
+            f"safelight: a single file has no place for controls ({', '.join(controls)}); convert "
+            "each folder by itself.",
+            file=sys.stderr,
+        )
     with merged(model, adapters):
         if single:
             write_single_file(target, model, dtype=dtype)
         else:
-            write_folder(target, model, dtype=dtype)
+            write_with_controls(
+                target, model, controls, dtype, precision_named(precision) if precision else None
+            )
     print(target)

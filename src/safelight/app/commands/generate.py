@@ -10,12 +10,12 @@ from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import RngName, Upscaler
 
 PLAIN = GuidanceOptions()
 FREE = ControlOptions()
 PROMPT_ALONE = ConditionOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
-RngName = Literal["cpu", "a1111-gpu"]
 
 
 def planned(
@@ -51,7 +51,7 @@ def planned(
     hires: float | None = None,
     hires_strength: float | None = None,
     hires_steps: int | None = None,
-    hires_upscaler: Literal["latent", "lanczos"] | None = None,
+    hires_upscaler: Upscaler | None = None,
     tiled_decode: bool | None = None,
     tiled_diffusion: Annotated[bool, Parameter(negative=())] = False,
     tile_size: int | None = None,

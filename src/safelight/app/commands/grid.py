@@ -35,7 +35,7 @@ def grid(
         A .png or .webp.
     """
     from safelight.app.grid_planning import axis_named, planned_cells
-    from safelight.app.outputs import check_folder
+    from safelight.app.outputs import check_file
     from safelight.pipelines.picture_files import picture_suffix
 
     columns, rows = axis_named(x), None if y is None else axis_named(y)
@@ -43,7 +43,7 @@ def grid(
         raise SafelightError(f"Both axes vary {rows.name}; give two.")
     if picture_suffix(output) not in _SUFFIXES:
         raise SafelightError(f"A grid should be a {' or '.join(_SUFFIXES)}, got {str(output)!r}.")
-    check_folder(output.parent)
+    check_file(output)
     jobs = planned_cells(options, columns, rows)
 
     from safelight.app.grid_making import make_grid

@@ -38,14 +38,14 @@ def rerun(
         Go on if the weights are not those that made the
         picture.
     """
-    from safelight.app.outputs import check_folder
+    from safelight.app.outputs import check_file
     from safelight.pipelines.grid_manifest import GridManifest
     from safelight.pipelines.picture_files import picture_suffix, read_manifest, read_texts
 
     texts = read_texts(file)
     target = output or file.with_name(f"{file.stem}-rerun{file.suffix}")
     picture_suffix(target)
-    check_folder(target.parent)
+    check_file(target)
     if texts.manifest is None and texts.infotext is not None:
         return _rerun_told(texts.infotext, file, target, model, vae)
     grid = GridManifest.from_json(texts.manifest or "", str(file))

@@ -1,0 +1,36 @@
+"""A model's folder written anew with the controls that it brings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from safelight.checkpoints.atomic import replacing_folder
+from safelight.checkpoints.controlnet import read_control, write_control
+from safelight.checkpoints.folder import Folder, write_folder
+from safelight.pipelines.find import CONTROLS, own_controls
+from safelight.pipelines.load import precision_of
+
+
+def controls_of(found: Path) -> dict[str, Path]:
+    """The controls that a model brings, by their kinds; none of a single file."""
+    return own_controls(found) if found.is_dir() else {}
+
+
+def write_with_controls(
+    target: Path,
+    model: Folder,
+    controls: Mapping[str, Path],
+    dtype: torch.dtype,
+    controls_dtype: torch.dtype | None,
+) -> None:
+    """Writes a model's folder and its controls in it, all or nothing.
+
+    `controls_dtype` is the precision of the controls' weights, None for each one's own. Raises
+    `SafelightError` for a control that is broken.
+    """
+    with replacing_folder(target) as whole:
+        write_folder(whole, model, dtype=dtype)
+        for kind, path in controls.items():
+            precision = controls_dtype or precision_of(path)
+            write_control(whole / CONTROLS / kind, read_control(path), precision)

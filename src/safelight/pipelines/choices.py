@@ -1,0 +1,14 @@
+"""Words that a request takes, and the command line too, which imports nothing heavy for them."""
+
+from typing import Literal
+
+Upscaler = Literal["latent", "lanczos"]
+"""What is enlarged before a second pass: the latents (bilinear) or the pixels."""
+
+PromptSyntax = Literal["a1111", "plain"]
+"""How prompts are read: by `safelight.conditioners.prompt_grammar`, or as they stand, in which case
+what is too long for the model is cut, as in diffusers.
+"""
+
+RngName = Literal["cpu", "a1111-gpu"]
+"""Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""
