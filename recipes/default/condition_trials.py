@@ -58,10 +58,10 @@ def smaller(pixels: Tensor) -> Image.Image:
     return Image.fromarray(shrunk(np.array(to_image(pixels)), FACTOR))
 
 
-def ask(kind: str, item: PictureItem, pixels: Tensor) -> Condition:
-    """What a kind of condition is told of a picture."""
+def ask(kind: str, item: PictureItem, pixels: Tensor, map_scale: float | None = None) -> Condition:
+    """What a kind of condition is told of a picture, a map with a scale of its own."""
     if kind in COLUMNS:
-        return Condition(kind, map_of(kind, item))
+        return Condition(kind, map_of(kind, item), map_scale)
     if kind == "class":
         return Condition(kind, class_of(item))
     if kind == "layout":
@@ -109,16 +109,24 @@ def make(
     *,
     prompted: bool,
     seen: bool = False,
+    map_scale: float | None = None,
 ) -> Tensor:
     """A picture for each real one, at the model's own settings, from the seeds 0, 1, ...
 
     It is told the conditions `kinds` of that picture, its prompt if it is `prompted`, and the
-    picture itself as an image prompt if that is `seen`.
+    picture itself as an image prompt if that is `seen`. `map_scale` is that of the guidance by a
+    map alone.
     """
     settings, rows = pipeline.settle(Request("")), []
     for first in range(0, len(real.items), BATCH):
         places = range(first, min(first + BATCH, len(real.items)))
-        led = [_led(pipeline, real, place, kinds, seen) for place in places]
+        led = []
+        for place in places:
+            item, pixels = real.items[place], real.pixels[place]
+            conditions = tuple(ask(kind, item, pixels, map_scale) for kind in kinds)
+            pictures = (ImagePrompt(to_image(pixels)),) if seen else ()
+            request = Request("", conditions=conditions, image_prompts=pictures)
+            led.append(pipeline.read(request))
         shown = [row.image_prompts for row in led if row.image_prompts is not None]
         together = Led(
             conditions=joined([row.conditions for row in led]),
@@ -127,15 +135,6 @@ def make(
         prompts = [real.prompts[place] if prompted else "" for place in places]
         rows.append(pipeline.sample(prompts, list(places), settings, led=together))
     return torch.cat(rows)
-
-
-def _led(
-    pipeline: ImagePipeline, real: PictureSet, place: int, kinds: Sequence[str], seen: bool
-) -> Led:
-    item, pixels = real.items[place], real.pixels[place]
-    conditions = tuple(ask(kind, item, pixels) for kind in kinds)
-    pictures = (ImagePrompt(to_image(pixels)),) if seen else ()
-    return pipeline.read(Request("", conditions=conditions, image_prompts=pictures))
 
 
 def fill(pipeline: ImagePipeline, real: PictureSet, masks: Tensor) -> Tensor:
