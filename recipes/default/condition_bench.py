@@ -15,12 +15,14 @@ from solids import SHAPES
 from torch import Tensor
 
 from safelight.checkpoints.features import load_features
+from safelight.eval.caption_ranker import CaptionRanker
 from safelight.eval.distances import frechet_distance, pooled_features
 from safelight.eval.hint_judges import DepthJudge
 from safelight.eval.judge_files import load_caption_ranker, load_hint_judge, load_scene_judge
 from safelight.eval.judges import CaptionVerdicts, SceneVerdicts, rates
 from safelight.eval.pictures import read_pictures
 from safelight.eval.quality import psnr
+from safelight.eval.scene_judge import SceneJudge
 from safelight.eval.segmentation import mean_iou, pixel_accuracy
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request
@@ -38,12 +40,8 @@ class Bench:
         self, subject: str, work: Path, judges: Path, plain: ImagePipeline, count: int = COUNT
     ):
         size = plain.settle(Request("")).width
-        self.subject, self.plain = subject, plain
+        self.subject, self.plain, self._judges = subject, plain, judges
         self.real = read_pictures(work / "pictures" / FOLDERS[subject], size, most=count)
-        self.scenes = load_scene_judge(judges / "scenes")
-        self.captions = load_caption_ranker(judges / "captions")
-        self.depth = load_hint_judge(judges / "depth", DepthJudge)
-        self.features = load_features("efficientnet-lite0").pooled
         self.masks = draw_masks(len(self.real.items), size)
 
     @cached_property
@@ -67,9 +65,9 @@ class Bench:
         return {
             "prompt followed": self._followed,
             "class there": self._class_there,
-            "depth error": lambda made: float(self.depth.errors(made, self._depths).mean()),
-            "pixel accuracy": lambda made: pixel_accuracy(self.scenes.kinds(made), self._kinds),
-            "mean IoU": lambda made: mean_iou(self.scenes.kinds(made), self._kinds),
+            "depth error": lambda made: float(self._depth.errors(made, self._depths).mean()),
+            "pixel accuracy": lambda made: pixel_accuracy(self._scenes.kinds(made), self._kinds),
+            "mean IoU": lambda made: mean_iou(self._scenes.kinds(made), self._kinds),
             "boxes kept": self._boxes_kept,
             "PSNR, dB": lambda made: float(psnr(made, self.real.pixels).mean()),
             "PSNR of what is kept, dB": lambda made: float(
@@ -79,20 +77,32 @@ class Bench:
             "Fréchet distance": self._frechet,
         }
 
+    @cached_property
+    def _scenes(self) -> SceneJudge:
+        return load_scene_judge(self._judges / "scenes")
+
+    @cached_property
+    def _captions(self) -> CaptionRanker:
+        return load_caption_ranker(self._judges / "captions")
+
+    @cached_property
+    def _depth(self) -> DepthJudge:
+        return load_hint_judge(self._judges / "depth", DepthJudge)
+
     def _followed(self, made: Tensor) -> float:
         if self.subject == "emoji":
-            judge = CaptionVerdicts(self.captions, self.real.prompts)
+            judge = CaptionVerdicts(self._captions, self.real.prompts)
         else:
-            judge = SceneVerdicts(self.scenes)
+            judge = SceneVerdicts(self._scenes)
         return rates(judge(made, self.real.items))[judge.main].part
 
     def _class_there(self, made: Tensor) -> float:
         names = [class_of(item) for item in self.real.items]
-        return float(classes_there(names, self.scenes.find(made)).mean())
+        return float(classes_there(names, self._scenes.find(made)).mean())
 
     def _boxes_kept(self, made: Tensor) -> float:
         asked = [boxes_of(item) for item in self.real.items]
-        return float(boxes_kept(asked, self.scenes.find(made)).mean())
+        return float(boxes_kept(asked, self._scenes.find(made)).mean())
 
     def _own_first(self, made: Tensor) -> float:
         sides = [self._embedded(pixels) for pixels in (made, self.real.pixels)]
@@ -100,11 +110,12 @@ class Bench:
 
     @torch.inference_mode()
     def _embedded(self, pixels: Tensor) -> Tensor:
-        return self.captions.embed_features(self.captions.features_of(pixels))
+        return self._captions.embed_features(self._captions.features_of(pixels))
 
     def _frechet(self, made: Tensor) -> float:
-        real = pooled_features(self.features, self.real.pixels)
-        return frechet_distance(pooled_features(self.features, made), real)
+        pooled = load_features("efficientnet-lite0").pooled
+        sides = [pooled_features(pooled, pixels) for pixels in (made, self.real.pixels)]
+        return frechet_distance(*sides)
 
     @cached_property
     def _depths(self) -> Tensor:
@@ -112,7 +123,7 @@ class Bench:
 
     @cached_property
     def _kinds(self) -> Tensor:
-        side = self.scenes.config.size
+        side = self._scenes.config.size
         maps = [Image.open(map_of("semantic", item)).convert("RGB") for item in self.real.items]
         small = [np.array(each.resize((side, side), Image.Resampling.NEAREST)) for each in maps]
         return painted_kinds(torch.from_numpy(np.stack(small)), (*SHAPES, PERSON))

@@ -26,6 +26,7 @@ import safelight
 from safelight.checkpoints.atomic import write_text
 from safelight.eval.pictures import PictureSet
 from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.request import Request
 
 ARMS = ("with", "without", "real")
 SEVERAL = ("class", "depth", "semantic", "layout")
@@ -96,18 +97,20 @@ def image(bench: Bench, model: ImagePipeline) -> Trial:
 
 
 def several(bench: Bench, model: ImagePipeline) -> Trial:
-    """One model under each of its conditions alone, and under all at once, without a prompt."""
-    arms = {kind: make(model, bench.real, (kind,), prompted=False) for kind in SEVERAL}
-    arms["nothing"] = make(model, bench.real, prompted=False)
+    """One model under each of its conditions alone, each guided by the model's scale, and under all
+    at once, where guidance is by class and layout; without a prompt, and all with it.
+    """
+    alone = model.settle(Request("")).scale
+    arms = {"nothing": make(model, bench.real, prompted=False)}
+    for kind in SEVERAL:
+        arms[kind] = make(model, bench.real, (kind,), prompted=False, map_scale=alone)
     arms["all"] = make(model, bench.real, SEVERAL, prompted=False)
     arms["all, prompt"] = make(model, bench.real, SEVERAL, prompted=True)
-    arms["real"] = bench.back
     figures = ("class there", "depth error", "pixel accuracy", "mean IoU", "boxes kept")
-    above = tuple(inputs(kind, bench.real) for kind in SEVERAL)
     return Trial(
-        {arm: arms[arm] for arm in ALONE},
+        {**arms, "real": bench.back},
         (*figures, "prompt followed", "Fréchet distance"),
-        above,
+        tuple(inputs(kind, bench.real) for kind in SEVERAL),
     )
 
 

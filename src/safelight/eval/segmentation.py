@@ -1,6 +1,7 @@
 """How far two maps of classes agree (Long et al. 2015, arXiv 1411.4038, section 5)."""
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Int64
@@ -21,7 +22,7 @@ def mean_iou(found: ClassMaps, wanted: ClassMaps) -> float:
     What is found of a class that nobody wants counts against the classes in whose place it stands.
     """
     parts: list[float] = []
-    for label in torch.unique(wanted).tolist():
+    for label in cast(list[int], torch.unique(wanted).tolist()):
         there, here = found == label, wanted == label
         parts.append(float((there & here).sum()) / float((there | here).sum()))
     return sum(parts) / len(parts) if parts else math.nan
