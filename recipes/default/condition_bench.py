@@ -15,6 +15,7 @@ from solids import SHAPES
 from torch import Tensor
 
 from safelight.checkpoints.features import load_features
+from safelight.data.folders import scan
 from safelight.eval.caption_ranker import CaptionRanker
 from safelight.eval.distances import frechet_distance, pooled_features
 from safelight.eval.hint_judges import DepthJudge
@@ -41,7 +42,9 @@ class Bench:
     ):
         size = plain.settle(Request("")).width
         self.subject, self.plain, self._judges = subject, plain, judges
-        self.real = read_pictures(work / "pictures" / FOLDERS[subject], size, most=count)
+        folder = work / "pictures" / FOLDERS[subject]
+        self.real = read_pictures(folder, size, most=count)
+        self._others = [item.captions[0] for item in scan(folder).items]
         self.masks = draw_masks(len(self.real.items), size)
 
     @cached_property
@@ -91,7 +94,7 @@ class Bench:
 
     def _followed(self, made: Tensor) -> float:
         if self.subject == "emoji":
-            judge = CaptionVerdicts(self._captions, self.real.prompts)
+            judge = CaptionVerdicts(self._captions, self._others)
         else:
             judge = SceneVerdicts(self._scenes)
         return rates(judge(made, self.real.items))[judge.main].part

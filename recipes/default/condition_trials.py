@@ -58,16 +58,20 @@ def smaller(pixels: Tensor) -> Image.Image:
     return Image.fromarray(shrunk(np.array(to_image(pixels)), FACTOR))
 
 
-def ask(kind: str, item: PictureItem, pixels: Tensor, map_scale: float | None = None) -> Condition:
-    """What a kind of condition is told of a picture, a map with a scale of its own."""
+def ask(
+    kind: str, item: PictureItem, pixels: Tensor, beside_scale: float | None = None
+) -> Condition:
+    """What a kind of condition is told of a picture; those beside the latent with a scale of their
+    own.
+    """
     if kind in COLUMNS:
-        return Condition(kind, map_of(kind, item), map_scale)
+        return Condition(kind, map_of(kind, item), beside_scale)
     if kind == "class":
         return Condition(kind, class_of(item))
     if kind == "layout":
         return Condition(kind, boxes_of(item))
     if kind == "low_resolution":
-        return Condition(kind, smaller(pixels))
+        return Condition(kind, smaller(pixels), beside_scale)
     raise ValueError(f"No such condition to be asked for: {kind!r}.")
 
 
@@ -109,13 +113,13 @@ def make(
     *,
     prompted: bool,
     seen: bool = False,
-    map_scale: float | None = None,
+    beside_scale: float | None = None,
 ) -> Tensor:
     """A picture for each real one, at the model's own settings, from the seeds 0, 1, ...
 
     It is told the conditions `kinds` of that picture, its prompt if it is `prompted`, and the
-    picture itself as an image prompt if that is `seen`. `map_scale` is that of the guidance by a
-    map alone.
+    picture itself as an image prompt if that is `seen`. `beside_scale` is that of the guidance by
+    a map or a small picture alone.
     """
     settings, rows = pipeline.settle(Request("")), []
     for first in range(0, len(real.items), BATCH):
@@ -123,7 +127,7 @@ def make(
         led = []
         for place in places:
             item, pixels = real.items[place], real.pixels[place]
-            conditions = tuple(ask(kind, item, pixels, map_scale) for kind in kinds)
+            conditions = tuple(ask(kind, item, pixels, beside_scale) for kind in kinds)
             pictures = (ImagePrompt(to_image(pixels)),) if seen else ()
             request = Request("", conditions=conditions, image_prompts=pictures)
             led.append(pipeline.read(request))

@@ -103,7 +103,7 @@ def several(bench: Bench, model: ImagePipeline) -> Trial:
     alone = model.settle(Request("")).scale
     arms = {"nothing": make(model, bench.real, prompted=False)}
     for kind in SEVERAL:
-        arms[kind] = make(model, bench.real, (kind,), prompted=False, map_scale=alone)
+        arms[kind] = make(model, bench.real, (kind,), prompted=False, beside_scale=alone)
     arms["all"] = make(model, bench.real, SEVERAL, prompted=False)
     arms["all, prompt"] = make(model, bench.real, SEVERAL, prompted=True)
     figures = ("class there", "depth error", "pixel accuracy", "mean IoU", "boxes kept")

@@ -106,7 +106,7 @@ def test_each_row_sees_its_own_picture_without_a_prompt(pipeline: ImagePipeline,
 
 
 def test_a_map_has_a_scale_of_its_own(pipeline: ImagePipeline, real: PictureSet):
-    made = make(pipeline, real, ("depth",), prompted=False, map_scale=4.0)
+    made = make(pipeline, real, ("depth",), prompted=False, beside_scale=4.0)
     asked = (ask("depth", real.items[0], real.pixels[0], 4.0),)
     torch.testing.assert_close(
         made[0], _alone(pipeline, 0, "", conditions=asked), atol=1e-4, rtol=0
