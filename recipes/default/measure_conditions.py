@@ -30,6 +30,16 @@ from safelight.pipelines.request import Request
 
 ARMS = ("with", "without", "real")
 SEVERAL = ("class", "depth", "semantic", "layout")
+BESIDE = "what was told, with it, without it, real"
+SHOWN = {
+    "image": "the picture told, with it, without it",
+    "low_resolution": "what was told, with it, bicubic, real",
+    "several": (
+        "class, depth, semantic map and layout as they were told, what was made with nothing, with "
+        "each alone, with all, with all and the prompt, real"
+    ),
+}
+"""The rows of the sheets."""
 ALONE = ("nothing", *SEVERAL, "all", "all, prompt", "real")
 
 
@@ -143,13 +153,26 @@ def sheet_of(trial: Trial, real: PictureSet) -> Image.Image:
     return sheet([*trial.above, *made, *below])
 
 
-def tables(report: Mapping[str, Mapping[str, Figures]]) -> str:
-    """Both tables of the docs: each condition by its own model, and the model of several."""
+def tables(report: Mapping[str, Mapping[str, Figures]], samples: Path) -> str:
+    """What stands in the docs: each condition by its own model, the model of several, and sheets.
+
+    `samples` is the folder in which sheets are looked for, beside the page.
+    """
     each = {kind: report[kind] for kind in TRIALS if kind in report and kind != "several"}
     parts = [table(each, ARMS)] if each else []
     if "several" in report:
         parts.append("One model told several:\n\n" + table({"several": report["several"]}, ALONE))
+    for kind in TRIALS:
+        for subject in report.get(kind, ()):
+            if (samples / sheet_name(kind, subject)).is_file():
+                name = f"{kind.replace('_', ' ')}, {subject}: {SHOWN.get(kind, BESIDE)}"
+                parts.append(f"![{name}]({samples.name}/{sheet_name(kind, subject)})")
     return "\n\n".join(parts)
+
+
+def sheet_name(kind: str, subject: str) -> str:
+    """The file of a condition's sheet."""
+    return f"condition_{kind}_{subject}.png"
 
 
 def main() -> None:
@@ -163,7 +186,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--kinds", nargs="*", choices=list(TRIALS), default=list(TRIALS))
     arguments = parser.parse_args()
-    plain = safelight.load(arguments.model)
+    plain, samples = safelight.load(arguments.model), arguments.docs / "samples"
     benches: dict[str, Bench] = {}
     path = arguments.conditions / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -185,10 +208,9 @@ def main() -> None:
             report[kind][subject] = figures_of(bench, trial)
             print(kind, subject, json.dumps(report[kind][subject]), flush=True)
             if trial.above:
-                name = f"condition_{kind}_{subject}.png"
-                sheet_of(trial, bench.real).save(arguments.docs / "samples" / name, optimize=True)
+                sheet_of(trial, bench.real).save(samples / sheet_name(kind, subject), optimize=True)
         write_text(path, json.dumps(report, indent=2) + "\n")
-    rewrite(arguments.docs / "conditions.md", tables(report))
+    rewrite(arguments.docs / "conditions.md", tables(report, samples))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from condition_figures import (
 from condition_trials import ask, boxes_of, draw_masks, enlarged
 from conditions import PALETTE, class_of, painted
 from conditions import boxes_of as boxes_of_row
+from measure_conditions import tables
 from PIL import Image
 from sheets import boxed, sheet, written
 
@@ -149,3 +150,23 @@ def test_a_sheet_has_ten_columns_and_cells_say_what_was_asked():
     assert edge[0] > 0.5 > 0 > edge[1]  # red
     assert (told[1] < 0).any()
     assert sheet([told[:3]]).size == (288, 96)
+
+
+def test_the_docs_have_both_tables_and_the_sheets_that_are_there(tmp_path: Path):
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    (samples / "condition_depth_scenes.png").touch()
+    report = {
+        "several": {"scenes": {"mean IoU": {"nothing": 0.1, "all, prompt": 0.9}}},
+        "depth": {"scenes": {"depth error": {"with": 0.03}}},
+        "class": {"scenes": {"class there": {"with": 0.5}}},
+    }
+    first, head, second, shown = tables(report, samples).split("\n\n")
+    assert [line.split(" | ")[0] for line in first.splitlines()[2:]] == ["| class", "| depth"]
+    assert head == "One model told several:"
+    assert second.splitlines()[2].startswith("| several | scenes | mean IoU | 10.0 % |")
+    assert shown.startswith("![depth, scenes: what was told")
+    assert shown.endswith("(samples/condition_depth_scenes.png)")
+    only = tables({"several": report["several"]}, samples)
+    assert only.startswith("One model told several:")
+    assert "![" not in only
