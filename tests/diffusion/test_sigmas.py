@@ -7,14 +7,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safelight.diffusion.noise_schedule import EdmSchedule, FlowSchedule
+from safelight.diffusion.noise_schedule import FlowSchedule
 from safelight.diffusion.sigmas import (
     ddim_landings,
     exponential_sigmas,
     flow_sigmas,
     karras_sigmas,
     model_sigmas,
-    usual_sigmas,
 )
 from safelight.errors import SafelightError
 
@@ -103,22 +102,6 @@ def test_flow_levels_are_those_of_diffusers(shift):
     u = (sigmas / (1 + sigmas)).float()
     torch.testing.assert_close(u, theirs.sigmas)
     torch.testing.assert_close(schedule.sigma_to_t(sigmas[:-1]).float(), theirs.timesteps)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "top", "last"),
-    [
-        (SCHEDULE, SCHEDULE.sigma_max, SCHEDULE.t_to_sigma(torch.tensor(99.0)).item()),
-        (FlowSchedule(3.0), 2.0**30, 9 / 999),  # the shift counts twice, as in Stable Diffusion 3
-        (EdmSchedule(0.02, 30.0), 30.0, 0.02),
-    ],
-    ids=["table", "flow", "edm"],
-)
-def test_usual_levels_fall_from_the_most_noise_to_none(schedule, top, last):
-    sigmas = usual_sigmas(schedule, 10)
-    assert len(sigmas) == 11
-    assert (sigmas.diff() < 0).all()
-    assert sigmas[[0, -2, -1]].tolist() == pytest.approx([top, last, 0], rel=1e-4)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001])

@@ -7,13 +7,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from safelight.app.preview_sampling import preview_latents
 from safelight.app.recipe import PreviewConfig
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.data.companions import Companions
 from safelight.data.latents import LatentCache
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.sigmas import usual_sigmas
-from safelight.diffusion.solvers import sample_ddim
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.pictures import stack_pixels
 from safelight.rng import SeededNoise
@@ -25,10 +25,13 @@ from safelight.types import Conditioning
 
 @dataclass(frozen=True)
 class Steered:
-    """A model with the ControlNet, the same alone, and what both are told of captions."""
+    """A model with the ControlNet, the same alone, its noise levels, and what both are told of
+    captions.
+    """
 
     steered: Denoiser
     alone: Denoiser
+    scheduler: SchedulerConfig
     condition: Conditioner
     autoencoder: AnyAutoencoder
 
@@ -51,12 +54,12 @@ def control_preview(
     width, height = (side // model.autoencoder.factor for side in group.bucket)
     shape = (len(chosen), latent_channels(model.autoencoder), height, width)
     noise = SeededNoise([config.seed + i for i in range(len(chosen))])
-    sigmas = usual_sigmas(model.alone.schedule, config.steps)
+    model.scheduler.sigmas(config.steps)  # raises now for too many
 
     def sample(denoiser: Denoiser, cond: Conditioning, uncond: Conditioning) -> Tensor:
         device = next(model.autoencoder.parameters()).device
-        x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
-        z = sample_ddim(cfg(denoiser, cond, uncond, config.scale), x, sigmas, noise=noise)
+        denoise = cfg(denoiser, cond, uncond, config.scale)
+        z = preview_latents(denoise, model.scheduler, config.steps, noise, shape, device)
         return model.autoencoder.decode(model.autoencoder.unscale(z)).float().cpu()
 
     def preview(step: int) -> Preview:

@@ -76,7 +76,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         latent_objective(recipe.objective, denoiser),
         {HINT: Dropped(as_hint)},
     )
-    shown = Steered(denoiser, plain, condition, autoencoder)
+    shown = Steered(denoiser, plain, scheduler, condition, autoencoder)
     preview = control_preview(shown, recipe.preview, cache, hints)
 
     def export(step: int) -> None:

@@ -87,7 +87,7 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     objective = latent_objective(recipe.objective, denoiser)
     task = LatentTask(modules, denoiser, text, objective, told.conditions)
     asked = asked_in_previews(recipe, told, cache, device)
-    preview = sample_preview(denoiser, text, autoencoder, recipe.preview, asked)
+    preview = sample_preview(denoiser, scheduler, text, autoencoder, recipe.preview, asked)
 
     def export(step: int) -> None:
         write_folder(recipe.output / MODEL, model)

@@ -8,15 +8,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from safelight.app.preview_sampling import preview_latents
 from safelight.app.recipe import PreviewConfig
+from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.data.batches import PictureBatches
 from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.sigmas import usual_sigmas
-from safelight.diffusion.solvers import sample_ddim
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.pictures import Size
 from safelight.rng import SeededNoise
@@ -59,12 +59,14 @@ def reconstruction_preview(
 
 def sample_preview(
     denoiser: Denoiser,
+    scheduler: SchedulerConfig,
     text: TextConditioner,
     autoencoder: AnyAutoencoder,
     config: PreviewConfig,
     asked: Asked,
 ) -> Callable[[int], Preview]:
-    """Pictures by DDIM: unguided above guided, one column for each prompt.
+    """Pictures by DDIM at the model's own noise levels: unguided above guided, one column for each
+    prompt.
 
     Raises `SafelightError` if the network knows fewer times than there are steps.
     """
@@ -72,17 +74,16 @@ def sample_preview(
     width, height = (side // autoencoder.factor for side in asked.size)
     shape = (len(prompts), latent_channels(autoencoder), height, width)
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
-    sigmas = usual_sigmas(denoiser.schedule, config.steps)
+    scheduler.sigmas(config.steps)  # raises now for too many
 
     def preview(step: int) -> Preview:
         device = next(text.towers[0].parameters()).device
         cond = asked.told(text(prompts), False)
         uncond = asked.told(text([""] * len(prompts)), True)
-        x = noise(shape, 0).to(device) * (1 + sigmas[0].item() ** 2) ** 0.5
         rows: list[Tensor] = []
         for scale in (1.0, config.scale):
             denoise = cfg(denoiser, cond, uncond, scale)
-            z = sample_ddim(denoise, x, sigmas, noise=noise)
+            z = preview_latents(denoise, scheduler, config.steps, noise, shape, device)
             rows.append(autoencoder.decode(autoencoder.unscale(z)).float().cpu())
         return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 

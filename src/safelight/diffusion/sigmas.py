@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.beta_distribution import beta_quantiles
-from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule, NoiseSchedule
+from safelight.diffusion.noise_schedule import DiscreteSchedule, FlowSchedule
 from safelight.errors import SafelightError
 
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -153,17 +153,6 @@ def unipc_flow_sigmas(schedule: FlowSchedule, steps: int) -> Float[Tensor, " n"]
     shifted = schedule.shift * u / (1 + (schedule.shift - 1) * u)
     shifted[0] -= 1e-6
     return _ended(shifted / (1 - shifted), 0.0)
-
-
-def usual_sigmas(schedule: NoiseSchedule, steps: int) -> Float[Tensor, " n"]:
-    """The levels at which a model with such a schedule is usually sampled: trailing times of a
-    table, Stable Diffusion 3's levels of a flow, else Karras' curve between the schedule's ends.
-    """
-    if isinstance(schedule, DiscreteSchedule):
-        return model_sigmas(schedule, steps)
-    if isinstance(schedule, FlowSchedule):
-        return flow_sigmas(schedule, steps)
-    return karras_sigmas(steps, schedule.sigma_min, schedule.sigma_max)
 
 
 def karras_sigmas(
