@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image as Picture
 
 from safelight.app.recipe import LatentRecipe
 from safelight.app.recipe_conditions import ConditionConfig
@@ -24,18 +23,20 @@ from safelight.conditioners.conditions import (
     in_order,
 )
 from safelight.data.companions import Companions
+from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.data.latents import LatentCache
 from safelight.data.sources import (
     Classes,
     Cut,
+    Each,
     Layouts,
     Masked,
+    One,
     Pictures,
     Source,
     Vectors,
     class_of,
-    stacked,
 )
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import latent_channels
@@ -126,7 +127,7 @@ def asked_in_previews(
         return Asked(list(recipe.preview.prompts or captions), size, lambda cond, _: cond)
     cuts = [Cut(item, group.bucket, False, 0) for item in chosen]
     inputs = {
-        kind: stacked([source(cut, generator_for(recipe.preview.seed, cut.item)) for cut in cuts])
+        kind: source(cuts, [generator_for(recipe.preview.seed, cut.item) for cut in cuts])
         for kind, source in told.sources.items()
     }
 
@@ -154,7 +155,22 @@ def _source(
     recipe: LatentRecipe,
     pictures: PictureFolder,
 ) -> Source:
-    data, column = recipe.data, config.of_column
+    itself = Companions(pictures, recipe.data, annotate=_itself)
+    if isinstance(condition, Image):
+        assert model.beside.seeing is not None
+        return Vectors(itself, model.beside.seeing.encoder.embed)
+    return Each(_one(condition, config, model, recipe.data, pictures, itself))
+
+
+def _one(
+    condition: AnyCondition,
+    config: ConditionConfig,
+    model: Folder,
+    data: DataConfig,
+    pictures: PictureFolder,
+    itself: Companions,
+) -> One:
+    column = config.of_column
     match condition:
         case Class():
             return Classes(pictures, column, condition.names)
@@ -163,16 +179,9 @@ def _source(
             assert isinstance(tokenizer, ClipTokenizer)
             return Layouts(pictures, column, condition.most, tokenizer.encode)
         case Inpainting():
-            return Masked(Companions(pictures, data, annotate=_itself))
-        case Image():
-            assert model.beside.seeing is not None
-            see = model.beside.seeing.encoder.embed
-            return Vectors(
-                Companions(pictures, data, annotate=_itself),
-                lambda levels: see(Picture.fromarray(levels))[0],
-            )
+            return Masked(itself)
         case LowResolution():
-            return Pictures(Companions(pictures, data, annotate=_itself), condition.factor)
+            return Pictures(itself, condition.factor)
         case _:
             if config.annotator is None:
                 return Pictures(Companions(pictures, data, column=column))
