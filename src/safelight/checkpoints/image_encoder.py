@@ -22,7 +22,7 @@ from safelight.checkpoints.vision import (
 )
 from safelight.conditioners.image import prepared
 from safelight.errors import SafelightError
-from safelight.models.features import packaged_efficientnet
+from safelight.models.features import EfficientNetLite0, packaged_efficientnet
 from safelight.models.image_adapter import ImageAdapterConfig
 from safelight.pictures import to_pixels
 
@@ -98,6 +98,7 @@ def _packaged(reading: Reading, *, tokens: bool) -> ImageEncoder:
             "CLIP image tower. Give that as the image encoder."
         )
     network = load_features(EFFICIENTNET, reading.device)
+    assert isinstance(network, EfficientNetLite0)
 
     def embed(picture: Image.Image) -> Tensor:
         small = picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
