@@ -23,7 +23,7 @@ from safelight.checkpoints.vision import (
 )
 from safelight.conditioners.image import prepared
 from safelight.errors import SafelightError
-from safelight.models.features import packaged_efficientnet
+from safelight.models.features import EfficientNetLite0, packaged_efficientnet
 from safelight.models.image_adapter import ImageAdapterConfig
 from safelight.pictures import to_pixels
 
@@ -101,6 +101,7 @@ def _packaged(reading: Reading, *, tokens: bool) -> ImageEncoder:
             "CLIP image tower. Give that as the image encoder."
         )
     network = load_features(EFFICIENTNET, reading.device)
+    assert isinstance(network, EfficientNetLite0)
 
     def embed(pictures: Sequence[Image.Image]) -> Tensor:
         size = (_SIDE, _SIDE)
