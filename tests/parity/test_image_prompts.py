@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import safelight
+from safelight.errors import SafelightError
 from safelight.pipelines.condition_settings import ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.guidance_settings import Guidance
@@ -132,6 +133,25 @@ def _lora(unet):
     return state
 
 
+@pytest.fixture
+def seeing(parts, tmp_path):
+    """A model of ours, its folder, and the file of an adapter for it with its encoder beside."""
+    plain = _diffusers(TEXT, parts)[1]
+    plain.save_pretrained(tmp_path / "model")
+    small_image_tower().save_pretrained(tmp_path / "image_encoder")
+    file = save_adapter(tmp_path / "one.safetensors", small_adapter(plain.unet, "plain"))
+    return safelight.load(tmp_path / "model", device="cpu"), file
+
+
+def _levels(pipeline, *shown, **options):
+    options = {"steps": STEPS, "scale": SCALE, "seed": SEED, "image_prompts": shown} | options
+    return np.asarray(pipeline.generate(PROMPT, **options)[0].image, dtype=np.float32)
+
+
+def _apart(one, other):
+    return np.abs(one - other).max()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_picture_prompted_by_pictures_is_diffusers(case, parts, tmp_path):
     kind, adapter, weights, ours_beside, theirs_beside = CASES[case]
@@ -190,3 +210,58 @@ def test_a_picture_prompted_by_pictures_is_diffusers(case, parts, tmp_path):
         inside = np.asarray(_mask().resize((SIZE, SIZE), 1)) > 127
     assert np.abs(made - levels)[inside].max() <= 1
     assert np.abs(free - levels)[inside].max() > 10  # they speak
+
+
+def test_the_model_stays_as_it_was_and_a_silent_picture_is_not_there(seeing):
+    pipeline, file = seeing
+    before = _levels(pipeline)
+    pipeline.see_by(file)
+    silent = ImagePrompt(_picture(1), 0.0)
+    assert _apart(_levels(pipeline, silent), before) <= 1
+    assert _apart(_levels(pipeline, silent, scale=1.0), _levels(pipeline, scale=1.0)) <= 1
+    assert _apart(_levels(pipeline, ImagePrompt(_picture(1))), before) > 10
+    assert _apart(_levels(pipeline), before) == 0
+
+
+def test_pictures_have_a_guidance_of_their_own(seeing):
+    pipeline, file = seeing
+    pipeline.see_by(file)
+    shown = ImagePrompt(_picture(1))
+    usual = _levels(pipeline, shown)
+    assert _apart(_levels(pipeline, shown, image_prompt_scale=SCALE), usual) <= 1
+    assert _apart(_levels(pipeline, shown, image_prompt_scale=2 * SCALE), usual) > 4
+
+
+def test_windows_that_see_the_whole_picture_show_it_what_speaks(seeing):
+    pipeline, file = seeing
+    pipeline.see_by(file)
+    shown = (ImagePrompt(_picture(1), 0.9), ImagePrompt(_picture(2), 0.4))
+    whole = _levels(pipeline, *shown)
+    windows = {"tiled_diffusion": True, "tile_size": 16, "tile_overlap": 8}
+    one = windows | {"tile_size": SIZE}
+    assert _apart(_levels(pipeline, *shown, **one), whole) <= 1
+    assert _apart(_levels(pipeline, *shown, **windows), _levels(pipeline, **windows)) > 10
+
+
+def test_what_does_not_fit_is_one_line(seeing, tmp_path):
+    pipeline, file = seeing
+    wide = save_adapter(tmp_path / "wide.bin", small_adapter(small_unet(context=40), "plain"))
+    lone = tmp_path / "far" / "away" / "one.safetensors"
+    lone.parent.mkdir(parents=True)
+    lone.write_bytes(file.read_bytes())
+    narrow = small_adapter(small_unet(), "plain")
+    narrow["image_proj.proj.weight"] = narrow["image_proj.proj.weight"][:, :9].clone()
+    save_adapter(tmp_path / "narrow.bin", narrow)
+    for told, given in {
+        "a context of width 40; this U-Net": wide,
+        "no image encoder beside": lone,
+        "takes embeddings of width 9": tmp_path / "narrow.bin",
+    }.items():
+        with pytest.raises(SafelightError, match=told) as caught:
+            pipeline.see_by(given)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SafelightError, match="brings no IP-Adapter"):
+        _levels(pipeline, ImagePrompt(_picture(1)))
+    pipeline.see_by(file)
+    with pytest.raises(SafelightError, match="weight of an image prompt"):
+        _levels(pipeline, ImagePrompt(_picture(1), float("nan")))

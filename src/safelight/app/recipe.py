@@ -260,9 +260,11 @@ def _made(values: dict[str, Value], overrides: Sequence[str], path: Path) -> Rec
     if not isinstance(kind, str) or kind not in KINDS:
         raise SafelightError(f"{path}: unknown kind {kind!r}. {near(str(kind), KINDS)}")
     folder = path.parent.absolute()
-    features = values.get("features")
-    if isinstance(features, str) and features != EFFICIENTNET:
-        values["features"] = str((Path.cwd() if "features" in changed else folder) / features)
+    _resolve_network(values, "features", Path.cwd() if "features" in changed else folder)
+    for row in cast(list[object], values.get("conditions") or []):
+        if isinstance(row, dict):
+            base = Path.cwd() if "conditions" in changed else folder
+            _resolve_network(cast(dict[str, Value], row), "encoder", base)
     hint = values.get("hint")
     if isinstance(hint, dict) and isinstance(weights := hint.get("weights"), str):
         overriding = any(_covers(key, "hint.weights") for key in changed)
@@ -277,6 +279,13 @@ def _made(values: dict[str, Value], overrides: Sequence[str], path: Path) -> Rec
             f"{recipe.loop.steps} steps (loop.steps); lower it."
         )
     return cast(Recipe, _resolved(recipe, folder, changed, ""))
+
+
+def _resolve_network(values: dict[str, Value], key: str, folder: Path) -> None:
+    """Makes the path of a network absolute, in place; the name of a packaged one stays."""
+    named = values.get(key)
+    if isinstance(named, str) and named != EFFICIENTNET:
+        values[key] = str(folder / Path(named).expanduser())
 
 
 def changes(old: Mapping[str, Value], new: Mapping[str, Value], at: str = "") -> list[str]:

@@ -95,12 +95,6 @@ def describe_state(state: Mapping[str, Tensor]) -> str:
     mark = _first_mark(state, _MARKS)
     if mark is not None:
         return mark
-    speaking = state.get("ip_adapter.1.to_k_ip.weight")
-    if speaking is not None:
-        kind = " plus" if "image_proj.latents" in state else ""
-        return (
-            f"an IP-Adapter{kind}, for {_CONTEXT_WIDTHS.get(_width(speaking), 'no known family')}"
-        )
     if "down_blocks.0.resnets.0.time_emb_proj.weight" in state and "conv_in.weight" in state:
         return _describe_unet(state)
     if "encoder.conv_in.weight" in state and "decoder.conv_in.weight" in state:

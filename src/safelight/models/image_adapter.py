@@ -135,11 +135,12 @@ def check_fit(unet: UNet, config: ImageAdapterConfig) -> None:
     widths = tuple(layer.to_k.weight.shape[0] for _, layer in cross_attentions(unet))
     ours = (unet.config.cross_attention_dim, widths)
     if ours != (config.context_dim, config.widths):
-        raise ValueError(
-            f"The adapter is for a U-Net with {len(config.widths)} layers of cross-attention to a "
-            f"context of width {config.context_dim}; this one has {len(widths)}, and a width of "
-            f"{unet.config.cross_attention_dim}."
+        theirs, these = (
+            f"{len(each)} layers of cross-attention ({', '.join(map(str, sorted(set(each))))}) to "
+            f"a context of width {width}"
+            for width, each in ((config.context_dim, config.widths), ours)
         )
+        raise ValueError(f"The adapter is for {theirs}; this U-Net has {these}.")
 
 
 class _KeysAndValues(nn.Module):
