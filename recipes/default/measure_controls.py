@@ -18,6 +18,7 @@ import torch
 from held_out import HERE
 from judge_hints import depths, poses
 from PIL import Image
+from sheets import sheet
 from torch import Tensor
 
 import safelight
@@ -44,7 +45,7 @@ from safelight.pipelines.sampling import text_conditioner
 from safelight.rng import SeededNoise
 from safelight.train.beside import as_hint
 
-COUNT, BATCH, SHOWN = 200, 50, 10
+COUNT, BATCH = 200, 50
 SETS = {
     "canny": (("emoji", "emoji/held_out", 100), ("scenes", "scenes/held_out_pictures", 100)),
     "scribble": (("emoji", "emoji/held_out", 100), ("scenes", "scenes/held_out_pictures", 100)),
@@ -144,14 +145,10 @@ def following(judge: Judge | None, made: Tensor, wanted: Asked) -> float:
     return math.nan if rate is None else rate.part
 
 
-def sheet(wanted: Asked, with_control: Tensor, without: Tensor) -> Image.Image:
+def sheet_of(wanted: Asked, with_control: Tensor, without: Tensor) -> Image.Image:
     """Hints above what was made of them, above the hint laid over that, above no control."""
-    places = torch.linspace(0, len(with_control) - 1, SHOWN).round().long()
     over = torch.maximum(with_control * 0.5 - 0.5, wanted.hints)
-    rows = [wanted.hints, with_control, over, without]
-    joined = torch.cat([torch.cat(list(row[places]), dim=2) for row in rows], dim=1)
-    image = to_image(joined)
-    return image.resize((image.width * 3 // 2, image.height * 3 // 2), Image.Resampling.LANCZOS)
+    return sheet([wanted.hints, with_control, over, without])
 
 
 def main() -> None:
@@ -189,7 +186,7 @@ def main() -> None:
             }
             print(kind, subject, json.dumps(report[kind][subject]), flush=True)
             name = f"control_{kind}_{subject}.png"
-            sheet(wanted, made["on"], made["off"]).save(arguments.samples / name, optimize=True)
+            sheet_of(wanted, made["on"], made["off"]).save(arguments.samples / name, optimize=True)
     write_text(path, json.dumps(report, indent=2) + "\n")
 
 

@@ -76,13 +76,24 @@ def _made(pipeline: ImagePipeline, *prompts: ImagePrompt, **others):
 def test_u_net_and_adapter_learn_and_come_back(workshop: Path):
     folder = read_folder(workshop / "out/model")
     assert [condition.kind for condition in folder.beside.conditions] == ["image"]
-    assert folder.beside.seeing is not None
-    assert folder.beside.seeing.adapter.config.tokens == 3
+    assert folder.beside.adapter is not None
+    assert folder.beside.adapter.config.tokens == 3
     before, after = (read_unet(workshop / f"{path}model/unet") for path in ("", "out/"))
     assert before.config == after.config
-    pair = folder.beside.seeing.adapter.ip_adapter["1"]
+    pair = folder.beside.adapter.ip_adapter["1"]
     layer = dict(before.named_modules())["down_blocks.0.attentions.0.transformer_blocks.0.attn2"]
     assert not torch.equal(pair.to_k_ip.weight, layer.to_k.weight)  # where it began
+
+
+def test_a_training_goes_on_from_it(workshop: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(workshop)
+    overrides = (f'output="{tmp_path}/out"', 'base="out/model"', "loop.steps=1")
+    run_recipe(workshop / "recipe.toml", overrides)
+    former, now = (read_folder(path / "out/model").beside for path in (workshop, tmp_path))
+    assert former.conditions == now.conditions
+    assert former.adapter is not None
+    assert now.adapter is not None
+    assert former.adapter.config == now.adapter.config
 
 
 def test_pictures_speak_by_their_weights_and_silent_ones_do_not(pipeline: ImagePipeline):

@@ -13,6 +13,7 @@ from safelight.eval.judges import SceneVerdicts, rates
 from safelight.eval.pictures import read_pictures
 from safelight.eval.scene_judge import SceneJudge, SceneJudgeConfig, instances, make_labels
 from safelight.eval.scene_training import NO_COLOUR, read_scenes, train_scene_judge
+from safelight.eval.segmentation import mean_iou, pixel_accuracy
 from safelight.train.optim import OptimConfig
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 40), "blue": (30, 40, 220)}
@@ -68,6 +69,21 @@ def test_a_trained_judge_tells_rectangles_in_new_pictures(judge: SceneJudge, tmp
         for i, item in enumerate(real.items)
     ]
     assert rates(SceneVerdicts(judge)(real.pixels, wrong))["all"].part < 0.3
+
+
+def test_a_trained_judge_says_what_each_pixel_is(judge: SceneJudge, tmp_path: Path):
+    folder = _write(tmp_path / "new", 60, 1)
+    real = read_pictures(folder, 32)
+    wanted = torch.zeros(60, 32, 32, dtype=torch.int64)
+    for i, item in enumerate(real.items):
+        ids = torch.tensor(np.array(Image.open(folder / str(item.extras["segmentation"]))))
+        for thing in item.extras["objects"]:
+            wanted[i][ids == thing["segment"]] = 1 + CONFIG.shapes.index(thing["shape"])
+    found = judge.kinds(real.pixels, batch_size=32)
+    assert pixel_accuracy(found, wanted) > 0.95
+    assert mean_iou(found, wanted) > 0.7  # after 100 steps
+    assert mean_iou(found, wanted.flip(0)) < 0.5
+    assert judge.kinds(torch.zeros(0, 3, 32, 32)).shape == (0, 32, 32)
 
 
 def test_a_judge_is_read_back_the_same(judge: SceneJudge, tmp_path: Path):

@@ -180,6 +180,6 @@ def test_an_image_encoder_sees_as_transformers_does(kind, act, tmp_path):
         encode_image = StableDiffusionPipeline.encode_image
 
     wanted, null = Theirs().encode_image(pixels, "cpu", 1, kind == "tokens")
-    assert relative_error(encoder.embed(picture), wanted) < 1e-5
+    assert relative_error(encoder.embed([picture]), wanted) < 1e-5
     assert encoder.width == wanted.shape[-1]
     assert torch.allclose(encoder.null(), null, atol=1e-6)

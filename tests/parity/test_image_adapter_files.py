@@ -240,9 +240,9 @@ def test_encoders_that_cannot_be_used_are_one_line(tmp_path):
 def test_the_packaged_encoder_tells_pictures_apart_at_any_size():
     encoder = read_image_encoder("efficientnet-lite0")
     one, other = (Image.effect_noise(size, 60).convert("RGB") for size in ((64, 64), (90, 50)))
-    first, second = encoder.embed(one), encoder.embed(other)
+    first, second = encoder.embed([one]), encoder.embed([other])
     assert first.shape == second.shape == (1, encoder.width)
-    assert torch.equal(first, encoder.embed(one))
+    assert torch.equal(first, encoder.embed([one]))
     assert not torch.allclose(first, second, atol=0.1)
     assert abs(first.std().item() - 1) < 1e-5
     assert encoder.null().abs().max() == 0

@@ -10,6 +10,19 @@ import pytest
 
 RECIPE = Path(held_out.__file__).parent
 CONTROLS = [f"control_{kind}.toml" for kind in ("canny", "scribble", "depth", "pose")]
+CONDITIONS = [
+    f"condition_{kind}.toml"
+    for kind in (
+        "class",
+        "depth",
+        "semantic",
+        "layout",
+        "low_resolution",
+        "inpainting",
+        "image",
+        "several",
+    )
+]
 PROGRAM = """#!/bin/sh
 echo "$@" >> calls.txt
 case "$1" in
@@ -153,3 +166,21 @@ def test_each_judge_and_picture_of_the_card_is_made_anew_by_itself(
     age(house, 60)
     (house / remade).touch()
     assert make(house, "all") == [*again, "bundle.py", "samples.py", "curves.py", "card.py"]
+
+
+def test_conditions_are_trained_and_measured_beside_the_bundle(house: Path):
+    everything = make(house, "all")
+    assert not set(CONDITIONS) & set(everything)
+    first = make(house, "conditions")
+    assert [name for name in first if name.endswith(".toml")] == CONDITIONS
+    assert first[0] == "conditions.py"
+    assert first[-1] == "measure_conditions.py"
+    assert make(house, "conditions") == []
+    age(house, 60)
+    (house / "condition_depth.toml").touch()
+    assert make(house, "conditions") == ["condition_depth.toml", "measure_conditions.py"]
+    assert (house / "work/conditions/depth.old").exists()
+    assert not (house / "work/conditions/class.old").exists()
+    (house / "condition_bench.py").touch()
+    assert make(house, "conditions") == ["measure_conditions.py"]
+    assert make(house, "all") == []

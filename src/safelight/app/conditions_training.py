@@ -1,18 +1,18 @@
 """The conditions of a latent training: the model that is told them, and what it is told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image as Picture
 
 from safelight.app.recipe import LatentRecipe
 from safelight.app.recipe_conditions import ConditionConfig
-from safelight.app.running import seeded
+from safelight.app.running import choose_device, seeded
 from safelight.app.training_previews import Asked
-from safelight.checkpoints.conditions import Beside, Seeing, conditioners_of
+from safelight.checkpoints.components import Reading
+from safelight.checkpoints.conditions import Beside, conditioners_of
 from safelight.checkpoints.folder import Folder
-from safelight.checkpoints.image_encoder import read_image_encoder
+from safelight.checkpoints.image_encoder import ImageEncoder, read_image_encoder
 from safelight.conditioners.conditions import (
     CONCATENATED,
     AnyCondition,
@@ -24,18 +24,20 @@ from safelight.conditioners.conditions import (
     in_order,
 )
 from safelight.data.companions import Companions
+from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.data.latents import LatentCache
 from safelight.data.sources import (
     Classes,
     Cut,
+    Each,
     Layouts,
     Masked,
+    One,
     Pictures,
     Source,
     Vectors,
     class_of,
-    stacked,
 )
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import latent_channels
@@ -67,6 +69,7 @@ def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder
     Raises `SafelightError` for conditions that the model, or the pictures, cannot have.
     """
     wanted = in_order([_condition(config, pictures) for config in recipe.conditions])
+    encoder = _encoder(recipe, wanted)
     if model.beside.conditions:
         if model.beside.conditions != wanted:
             kinds = ", ".join(condition.kind for condition in model.beside.conditions)
@@ -74,17 +77,17 @@ def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder
                 f"The base is told {kinds}; a training that goes on from it has the same "
                 "[[conditions]], with the same fields."
             )
-        return model
+        return replace(model, beside=replace(model.beside, encoder=encoder))
     if not wanted:
         return model
-    layout = seeing = None
+    layout = adapter = None
     with seeded(recipe.loop.seed):
         for condition in wanted:
             if isinstance(condition, Layout):
                 layout = LayoutEncoder(_layout_config(model))
-            elif isinstance(condition, Image):
-                seeing = _seeing(model, condition)
-    beside = Beside(wanted, layout, seeing)
+            elif isinstance(condition, Image) and encoder is not None:
+                adapter = _adapter(model, condition, encoder)
+    beside = Beside(wanted, layout, adapter, encoder)
     channels = beside.channels(latent_channels(model.autoencoder), model.autoencoder.factor)
     try:
         unet = widened(model.unet, channels, beside.classes or 0)
@@ -126,7 +129,7 @@ def asked_in_previews(
         return Asked(list(recipe.preview.prompts or captions), size, lambda cond, _: cond)
     cuts = [Cut(item, group.bucket, False, 0) for item in chosen]
     inputs = {
-        kind: stacked([source(cut, generator_for(recipe.preview.seed, cut.item)) for cut in cuts])
+        kind: source(cuts, [generator_for(recipe.preview.seed, cut.item) for cut in cuts])
         for kind, source in told.sources.items()
     }
 
@@ -154,7 +157,22 @@ def _source(
     recipe: LatentRecipe,
     pictures: PictureFolder,
 ) -> Source:
-    data, column = recipe.data, config.of_column
+    itself = Companions(pictures, recipe.data, annotate=_itself)
+    if isinstance(condition, Image):
+        assert model.beside.encoder is not None  # which `with_conditions` sees to
+        return Vectors(itself, model.beside.encoder.embed)
+    return Each(_one(condition, config, model, recipe.data, pictures, itself))
+
+
+def _one(
+    condition: AnyCondition,
+    config: ConditionConfig,
+    model: Folder,
+    data: DataConfig,
+    pictures: PictureFolder,
+    itself: Companions,
+) -> One:
+    column = config.of_column
     match condition:
         case Class():
             return Classes(pictures, column, condition.names)
@@ -163,16 +181,9 @@ def _source(
             assert isinstance(tokenizer, ClipTokenizer)
             return Layouts(pictures, column, condition.most, tokenizer.encode)
         case Inpainting():
-            return Masked(Companions(pictures, data, annotate=_itself))
-        case Image():
-            assert model.beside.seeing is not None
-            see = model.beside.seeing.encoder.embed
-            return Vectors(
-                Companions(pictures, data, annotate=_itself),
-                lambda levels: see(Picture.fromarray(levels))[0],
-            )
+            return Masked(itself)
         case LowResolution():
-            return Pictures(Companions(pictures, data, annotate=_itself), condition.factor)
+            return Pictures(itself, condition.factor)
         case _:
             if config.annotator is None:
                 return Pictures(Companions(pictures, data, column=column))
@@ -190,13 +201,21 @@ def _layout_config(model: Folder) -> LayoutEncoderConfig:
     return LayoutEncoderConfig(label_dim=label, token_dim=width)
 
 
-def _seeing(model: Folder, condition: Image) -> Seeing:
-    """A fresh adapter for a model's layers, and the encoder that it looks through."""
-    encoder = read_image_encoder(condition.encoder)
-    width, context = encoder.width, model.unet.config.cross_attention_dim or 0
-    shape = ImageAdapterConfig(width, context, (), tokens=condition.tokens)
+def _encoder(recipe: LatentRecipe, conditions: Sequence[AnyCondition]) -> ImageEncoder | None:
+    """What other pictures are looked at through, if the model is told such."""
+    for condition in conditions:
+        if isinstance(condition, Image):
+            reading = Reading(device=choose_device(recipe.device))
+            return read_image_encoder(condition.encoder, reading=reading)
+    return None
+
+
+def _adapter(model: Folder, condition: Image, encoder: ImageEncoder) -> ImageAdapter:
+    """A fresh adapter for a model's layers."""
+    context = model.unet.config.cross_attention_dim or 0
+    shape = ImageAdapterConfig(encoder.width, context, (), tokens=condition.tokens)
     try:
-        return Seeing(ImageAdapter.for_unet(model.unet, shape), encoder)
+        return ImageAdapter.for_unet(model.unet, shape)
     except ValueError as error:
         raise SafelightError(f"[[conditions]]: {error}") from error
 

@@ -20,7 +20,7 @@ from safelight.checkpoints.controlnet import write_controlnet
 from safelight.data.companions import Annotate, Companions
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches
-from safelight.data.sources import Pictures
+from safelight.data.sources import Each, Pictures
 from safelight.diffusion.denoiser import Denoiser
 from safelight.errors import SafelightError
 from safelight.models.control_plan import planned
@@ -62,7 +62,7 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     )
     hints = hints_of(recipe, cache.pictures, annotate)
     batches = LatentBatches(
-        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: Pictures(hints)}
+        cache, recipe.loop.batch_size, *scale_of(autoencoder), beside={HINT: Each(Pictures(hints))}
     )
     steered = Controlled(unet, [Steering(control, even_weights(control, 1.0))])
     scheduler = model.scheduler

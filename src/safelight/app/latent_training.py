@@ -75,9 +75,9 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     network: Network = unet
     if model.beside.layout is not None:
         modules["layout"] = model.beside.layout.to(device)
-    if model.beside.seeing is not None:
-        modules["image"] = model.beside.seeing.adapter.to(device)
-        network = Pictured(unet, model.beside.seeing.adapter, (1.0,))
+    if model.beside.adapter is not None:
+        modules["image"] = model.beside.adapter.to(device)
+        network = Pictured(unet, model.beside.adapter, (1.0,))
         prepare(network.unet, recipe.optim, device)  # whose weights are the U-Net's
     denoiser = Denoiser(network, scheduler.parameterization(), scheduler.schedule(), dtype)
     if recipe.text.trained:

@@ -16,7 +16,7 @@ from safelight.checkpoints.components import (
     read_part,
     write_part,
 )
-from safelight.checkpoints.image_encoder import ImageEncoder, check_encoder, read_image_encoder
+from safelight.checkpoints.image_encoder import ImageEncoder
 from safelight.checkpoints.ip_adapter import read_image_adapter, write_image_adapter
 from safelight.checkpoints.rules import Rule, Table
 from safelight.conditioners.beside import (
@@ -60,22 +60,15 @@ _LAYOUT = Table((Rule("{key}", "{key}"),))
 
 
 @dataclass(frozen=True)
-class Seeing:
-    """What sees other pictures for a model that is trained: an IP-Adapter and its encoder."""
-
-    adapter: ImageAdapter
-    encoder: ImageEncoder
-
-
-@dataclass(frozen=True)
 class Beside:
     """What a model is told beside its prompt: its conditions, and the networks that boxes and other
-    pictures need, if it has these.
+    pictures need, if it has these. `encoder`, what the adapter looks through, is there in training.
     """
 
     conditions: tuple[AnyCondition, ...] = ()
     layout: LayoutEncoder | None = None
-    seeing: Seeing | None = None
+    adapter: ImageAdapter | None = None
+    encoder: ImageEncoder | None = None
 
     def channels(self, latents: int, factor: int) -> int:
         """How many channels they take beside latents of so many, `factor` pixels a cell."""
@@ -107,16 +100,13 @@ def read_beside(path: Path, reading: Reading) -> Beside:
     if not file.is_file():
         return NOTHING_BESIDE
     conditions = Conditions.from_values(read_json(file), str(file)).conditions
-    layout = seeing = None
+    layout = adapter = None
     for condition in conditions:
         if isinstance(condition, Layout):
             layout = _read_layout(path / LAYOUT, reading)
         elif isinstance(condition, Image):
             adapter = read_image_adapter(path / IP_ADAPTER / IP_ADAPTER_FILE, reading)
-            encoder = read_image_encoder(condition.encoder, tokens=False, reading=reading)
-            check_encoder(encoder, adapter.config, condition.encoder)
-            seeing = Seeing(adapter, encoder)
-    return Beside(conditions, layout, seeing)
+    return Beside(conditions, layout, adapter)
 
 
 def write_beside(path: Path, beside: Beside, writing: Writing) -> None:
@@ -129,10 +119,10 @@ def write_beside(path: Path, beside: Beside, writing: Writing) -> None:
         said: dict[str, Value] = {"_class_name": _CLASS, **to_dict(beside.layout.config)}
         write_part(path / LAYOUT, DIFFUSERS_STEM, beside.layout, said, _LAYOUT, writing)
     for condition in beside.conditions:
-        if isinstance(condition, Image) and beside.seeing is not None:
+        if isinstance(condition, Image) and beside.adapter is not None:
             folder = path / IP_ADAPTER
             folder.mkdir()
-            write_image_adapter(folder / IP_ADAPTER_FILE, beside.seeing.adapter)
+            write_image_adapter(folder / IP_ADAPTER_FILE, beside.adapter)
             named = json.dumps({IMAGE_ENCODER: condition.encoder}, indent=2)
             write_text(folder / "config.json", named + "\n")
 
@@ -167,9 +157,9 @@ def _conditioner(
         case Inpainting():
             return InpaintingConditioner(condition, autoencoder)
         case Image():
-            if beside.seeing is None:
-                raise SafelightError("Another picture is told by an IP-Adapter; there is none.")
-            return ImageConditioner(beside.seeing.adapter, beside.seeing.encoder.null())
+            assert beside.adapter is not None  # which `read_beside` sees to
+            assert beside.encoder is not None
+            return ImageConditioner(beside.adapter, beside.encoder.null())
         case Layout():
             if beside.layout is None or not towers or not isinstance(towers[-1], ClipText):
                 raise SafelightError("A layout needs a layout encoder and a CLIP text tower.")

@@ -2,8 +2,9 @@
 packaged feature network.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,13 +36,13 @@ class ImageEncoder:
     """How an adapter sees pictures.
 
     Attributes:
-        embed: an RGB picture to its embedding, (1, e), or (1, m, e) for "plus" and "full".
-        null: what stands for no picture, likewise.
+        embed: RGB pictures to their embeddings, (n, e), or (n, m, e) for "plus" and "full".
+        null: what stands for no picture, one row of such.
         width: e.
         files: the weights.
     """
 
-    embed: Callable[[Image.Image], Float[Tensor, "1 ..."]]
+    embed: Callable[[Sequence[Image.Image]], Float[Tensor, "n ..."]]
     null: Callable[[], Float[Tensor, "1 ..."]]
     width: int
     files: tuple[Path, ...]
@@ -67,19 +68,21 @@ def read_image_encoder(
     fitting(Vision(tower, preparation), str(folder))
     run = tower.tokens if tokens else tower
 
-    def see(pixels: Float[Tensor, "1 3 s s"]) -> Tensor:
+    def see(pixels: Float[Tensor, "n 3 s s"]) -> Tensor:
         with torch.inference_mode():
             return run(pixels.to(reading.device, reading.dtype)).float()
 
+    def embed(pictures: Sequence[Image.Image]) -> Tensor:
+        return see(torch.cat([prepared(picture, preparation) for picture in pictures]))
+
+    @cache
     def null() -> Tensor:
         side = tower.config.image_size
         nothing = see(torch.zeros(1, 3, side, side))
         return nothing if tokens else torch.zeros_like(nothing)
 
     width = tower.config.hidden_size if tokens else tower.config.projection_dim
-    return ImageEncoder(
-        lambda picture: see(prepared(picture, preparation)), null, width, weights_files(folder)
-    )
+    return ImageEncoder(embed, null, width, weights_files(folder))
 
 
 def check_encoder(encoder: ImageEncoder, config: ImageAdapterConfig, source: str) -> None:
@@ -100,11 +103,12 @@ def _packaged(reading: Reading, *, tokens: bool) -> ImageEncoder:
     network = load_features(EFFICIENTNET, reading.device)
     assert isinstance(network, EfficientNetLite0)
 
-    def embed(picture: Image.Image) -> Tensor:
-        small = picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    def embed(pictures: Sequence[Image.Image]) -> Tensor:
+        size = (_SIDE, _SIDE)
+        small = [to_pixels(one.resize(size, Image.Resampling.BICUBIC)) for one in pictures]
         with torch.inference_mode():
-            vector = network.pooled(to_pixels(small)[None].to(reading.device)).float()
-        return vector / vector.std(dim=-1, keepdim=True)
+            vectors = network.pooled(torch.stack(small).to(reading.device)).float()
+        return vectors / vectors.std(dim=-1, keepdim=True)
 
-    width = embed(Image.new("RGB", (_SIDE, _SIDE))).shape[-1]
+    width = embed([Image.new("RGB", (_SIDE, _SIDE))]).shape[-1]
     return ImageEncoder(embed, lambda: torch.zeros(1, width), width, (packaged_efficientnet(),))

@@ -12,10 +12,10 @@ from safelight.data.folders import PictureFolder
 from safelight.data.groups import grouped
 from safelight.data.latent_store import LatentStore, Moments, entry_name
 from safelight.data.order import BatchOrder
-from safelight.data.sources import Cut, Source, stacked
+from safelight.data.sources import Cut, Source
 from safelight.errors import SafelightError
 from safelight.pictures import Size
-from safelight.types import Batch, Inputs
+from safelight.types import Batch
 
 
 class LatentCache:
@@ -89,7 +89,8 @@ class LatentBatches:
         """
         number, members = self._order.at(step)
         group = self._cache.groups[number]
-        beside: dict[str, list[Inputs]] = {name: [] for name in self._beside}
+        cuts: list[Cut] = []
+        drawn: list[Draws] = []
         moments: list[Tensor] = []
         noise: list[Tensor] = []
         captions: list[str] = []
@@ -99,8 +100,8 @@ class LatentBatches:
             draws = Draws(self._cache.config, epoch, group.slots[member])
             cut = Cut(index, group.bucket, draws.flip(), draws.background())
             one = self._cache.moments(*cut)
-            for place, (name, source) in enumerate(self._beside.items()):
-                beside[name].append(source(cut, draws.generator(place)))
+            cuts.append(cut)
+            drawn.append(draws)
             moments.append(one)
             noise.append(draws.normal(one.shape[1:]))
             captions.append(draws.caption(self._cache.pictures.items[index]))
@@ -111,7 +112,10 @@ class LatentBatches:
             captions=tuple(captions),
             latents=(z - self._shift) * self._scale,
             extras={"item": torch.tensor(indices)},
-            beside={name: stacked(rows) for name, rows in beside.items()},
+            beside={
+                name: source(cuts, [draws.generator(place) for draws in drawn])
+                for place, (name, source) in enumerate(self._beside.items())
+            },
         )
 
 

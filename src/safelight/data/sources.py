@@ -30,13 +30,23 @@ class Cut(NamedTuple):
     background: int
 
 
-Source = Callable[[Cut, torch.Generator], Inputs]
-"""The inputs of one picture, without the batch's axis; random ones from the generator alone."""
+Source = Callable[[Sequence[Cut], Sequence[torch.Generator]], Inputs]
+"""The inputs of the pictures of a batch; what is random is from each one's own generator."""
+
+One = Callable[[Cut, torch.Generator], Inputs]
+"""The inputs of one picture, without the batch's axis."""
 
 
-def stacked(rows: Sequence[Inputs]) -> Inputs:
-    """The inputs of several pictures as those of a batch."""
-    return tuple(torch.stack(column) for column in zip(*rows, strict=True))
+@dataclass(frozen=True)
+class Each:
+    """What gives the inputs of one picture, for batches."""
+
+    one: One
+
+    def __call__(self, cuts: Sequence[Cut], random: Sequence[torch.Generator]) -> Inputs:
+        """Those of each, joined."""
+        rows = [self.one(cut, generator) for cut, generator in zip(cuts, random, strict=True)]
+        return tuple(torch.stack(column) for column in zip(*rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -109,18 +119,24 @@ class Layouts:
 
 
 class Vectors:
-    """The vector of each picture's view as a network sees it, (e,); computed once."""
+    """The embedding of each picture's cut by a network; computed once, a batch at a time."""
 
-    def __init__(self, companions: Companions, embed: Callable[[Levels], Float[Tensor, " e"]]):
+    def __init__(
+        self,
+        companions: Companions,
+        embed: Callable[[Sequence[Image.Image]], Float[Tensor, "n ..."]],
+    ):
         self._companions = companions
         self._embed = embed
         self._known: dict[Cut, Tensor] = {}
 
-    def __call__(self, cut: Cut, random: torch.Generator) -> Inputs:
-        """One vector."""
-        if cut not in self._known:
-            self._known[cut] = self._embed(self._companions.of(*cut))
-        return (self._known[cut],)
+    def __call__(self, cuts: Sequence[Cut], random: Sequence[torch.Generator]) -> Inputs:
+        """One embedding for each."""
+        new = [cut for cut in dict.fromkeys(cuts) if cut not in self._known]
+        if new:
+            found = self._embed([Image.fromarray(self._companions.of(*cut)) for cut in new])
+            self._known |= dict(zip(new, found.cpu(), strict=True))
+        return (torch.stack([self._known[cut] for cut in cuts]),)
 
 
 def class_of(item: PictureItem, column: str) -> str:

@@ -1,6 +1,6 @@
 """A small segmentation network that names the coloured solids in a picture, and where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -83,15 +83,29 @@ class SceneJudge(PixelNetwork):
     ) -> list[tuple[FoundObject, ...]]:
         """The objects in each picture in [-1, 1], of any size, the largest first."""
         found: list[tuple[FoundObject, ...]] = []
+        for maps in self._seen(pixels, batch_size):
+            shapes, colours = maps.shape.softmax(dim=1), maps.colour.log_softmax(dim=1)
+            found += map(self._objects, shapes, colours, maps.offset)
+        return found
+
+    @torch.inference_mode()
+    def kinds(
+        self, pixels: Float[Tensor, "b 3 h w"], batch_size: int = 50
+    ) -> Int64[Tensor, "b side side"]:
+        """What each place of the pictures is, at the judge's own size: 0 for background, else one
+        more than its place in `shapes`.
+        """
+        rows = [maps.shape.argmax(dim=1) for maps in self._seen(pixels, batch_size)]
+        side = self.config.size
+        return torch.cat(rows) if rows else torch.zeros(0, side, side, dtype=torch.int64)
+
+    def _seen(self, pixels: Float[Tensor, "b 3 h w"], batch_size: int) -> Iterator[SceneMaps]:
         side = self.config.size
         for start in range(0, len(pixels), batch_size):
             batch = pixels[start : start + batch_size].float()
             if batch.shape[-2:] != (side, side):
                 batch = F.interpolate(batch, (side, side), mode="bicubic", antialias=True)
-            maps = self(batch.clamp(-1, 1))
-            shapes, colours = maps.shape.softmax(dim=1), maps.colour.log_softmax(dim=1)
-            found += map(self._objects, shapes, colours, maps.offset)
-        return found
+            yield self(batch.clamp(-1, 1))
 
     def _objects(self, shape: Tensor, colour: Tensor, offset: Tensor) -> tuple[FoundObject, ...]:
         objects: list[FoundObject] = []

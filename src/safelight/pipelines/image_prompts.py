@@ -43,7 +43,7 @@ class Seeing:
             prompt.check()
             given = give("image", prompt.picture)
             assert given is not None
-            embeddings.append(self.encoder.embed(given.picture))
+            embeddings.append(self.encoder.embed([given.picture]))
             pictures.append(UsedPicture(given.file, given.sha256))
         weights = tuple(prompt.weight for prompt in prompts)
         used = UsedImagePrompts(self.used, tuple(pictures), weights, scale)
