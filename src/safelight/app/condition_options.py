@@ -136,12 +136,13 @@ def _boxes_of(text: str) -> "list[Box]":
 
 
 def _box_of(row: object, source: str) -> "Box":
+    text = str(row)
     said = cast(Mapping[str, object], row if isinstance(row, Mapping) else {})
     if not said:
-        raise SafelightError(f"{source}: a box should be a table with label and box; got {row}.")
+        raise SafelightError(f"{source}: a box should be a table with label and box; got {text}.")
     edges = said.get("box")
     numbers = cast(Sequence[object], edges) if isinstance(edges, list) else ()
-    return _box(str(said.get("label", "")), [str(edge) for edge in numbers], str(row))
+    return _box(str(said.get("label", "")), [str(edge) for edge in numbers], text)
 
 
 def _box(label: str, edges: Sequence[str], text: str) -> "Box":
