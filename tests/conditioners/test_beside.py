@@ -28,6 +28,7 @@ from safelight.conditioners.conditions import (
     in_order,
 )
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import likeliest
 from safelight.models.layout import LayoutEncoder, LayoutEncoderConfig
 from safelight.types import Box, Conditioning
 from tiny_model import FACTOR, tiny_folder
@@ -80,7 +81,7 @@ def test_painted_classes_are_those_of_the_nearest_colours():
 @pytest.mark.parametrize(("factor", "side", "channels"), [(2, 8, 12), (4, 4, 3), (8, 2, 3)])
 def test_a_small_picture_stands_beside_the_cells_that_it_becomes(factor, side, channels):
     small = torch.rand(2, 3, side, side)
-    put = LowResolutionConditioner(LowResolution(factor), FACTOR)
+    put = LowResolutionConditioner(LowResolution(factor), tiny_folder().autoencoder)
     told = put(Conditioning(), (small,), BOTH)
     assert told.concat is not None
     assert told.concat.shape == (2, channels, 4, 4)
@@ -88,6 +89,19 @@ def test_a_small_picture_stands_beside_the_cells_that_it_becomes(factor, side, c
     if side >= 4:
         assert torch.equal(F.pixel_shuffle(told.concat[:1], side // 4), small[:1])
     assert not told.concat[1].any()
+
+
+def test_an_encoded_small_picture_is_the_latents_of_the_large_one():
+    autoencoder = tiny_folder().autoencoder
+    small = torch.rand(2, 3, 4, 6)
+    put = LowResolutionConditioner(LowResolution(4, encoded=True), autoencoder)
+    told = put(Conditioning(), (small,), BOTH).concat
+    assert told is not None
+    assert told.shape == (2, channels_of(LowResolution(4, encoded=True), 4, FACTOR), 4, 6)
+    assert not told[1].any()
+    large = F.interpolate(small, size=(16, 24), mode="bicubic", align_corners=False)
+    z = autoencoder.scale(likeliest(autoencoder, large.clamp(-1, 1)))
+    torch.testing.assert_close(told[0], z[0])
 
 
 def test_inpainting_sees_the_mask_and_what_is_left_and_nothing_where_it_is_dropped():

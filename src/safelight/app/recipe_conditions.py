@@ -20,11 +20,12 @@ class ConditionConfig:
     """One condition, which joins the caption.
 
     `kind` is one of `safelight.conditioners.conditions.KINDS`, and `names`, `palette`, `detail`,
-    `factor`, `most`, `encoder` and `tokens` are the fields that they have there; without `names`
-    the classes are those of the data. What is needed of each picture stands in `column` of the
-    metadata (the name of its class; the path of a map; a list of boxes), or, for a depth map, is
-    what `annotator` makes of it. Super-resolution, inpainting and variation need the picture alone.
-    `dropout` is how often the condition is left out in training, whatever becomes of the others.
+    `factor`, `encoded`, `most`, `encoder` and `tokens` are the fields that they have there; without
+    `names` the classes are those of the data. What is needed of each picture stands in `column` of
+    the metadata (the name of its class; the path of a map; a list of boxes), or, for a depth map,
+    is what `annotator` makes of it. Super-resolution, inpainting and variation need the picture
+    alone. `dropout` is how often the condition is left out in training, whatever becomes of the
+    others.
     """
 
     kind: Literal["inpainting", "depth", "semantic", "low_resolution", "class", "layout", "image"]
@@ -36,6 +37,7 @@ class ConditionConfig:
     palette: Mapping[str, str] | None = None
     detail: int | None = None
     factor: int | None = None
+    encoded: bool | None = None
     most: int | None = None
     encoder: str | None = None
     tokens: int | None = None
@@ -78,6 +80,7 @@ class ConditionConfig:
             "palette": self.palette,
             "detail": self.detail,
             "factor": self.factor,
+            "encoded": self.encoded,
             "most": self.most,
             "encoder": self.encoder,
             "tokens": self.tokens,

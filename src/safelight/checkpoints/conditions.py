@@ -153,7 +153,7 @@ def _conditioner(
         case Depth():
             return MapConditioner(condition, factor)
         case LowResolution():
-            return LowResolutionConditioner(condition, factor)
+            return LowResolutionConditioner(condition, autoencoder)
         case Inpainting():
             return InpaintingConditioner(condition, autoencoder)
         case Image():

@@ -96,13 +96,22 @@ class LowResolutionConditioner:
     """Small pictures, (b, 3, h, w) in [-1, 1], to `concat`; null zeros."""
 
     condition: LowResolution
-    factor: int
+    autoencoder: AnyAutoencoder
 
     def __call__(self, cond: Conditioning, inputs: Inputs, kept: Kept) -> Conditioning:
-        """Adds three channels a place; a picture that is smaller than the latents is enlarged."""
+        """Adds three channels a place, or latents; a picture that is smaller than the latents is
+        enlarged.
+        """
         (pixels,) = inputs
-        height, width = (side * self.condition.factor // self.factor for side in pixels.shape[-2:])
-        detail = cell_detail(self.condition, self.factor)
+        factor = self.autoencoder.factor
+        height, width = (side * self.condition.factor // factor for side in pixels.shape[-2:])
+        if self.condition.encoded:
+            size = (height * factor, width * factor)
+            large = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
+            with torch.no_grad():
+                z = likeliest(self.autoencoder, large.clamp(-1, 1))
+            return _beside(cond, self.autoencoder.scale(z).float(), kept)
+        detail = cell_detail(self.condition, factor)
         return _beside(cond, in_cells(pixels, (height, width), detail), kept)
 
 

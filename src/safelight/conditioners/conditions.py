@@ -64,9 +64,13 @@ class Semantic:
 class LowResolution:
     """The picture `factor` times smaller, in channels beside the latent: super-resolution (Rombach
     et al. 2022, section 4.4).
+
+    With `encoded` it is enlarged, and its latents are the channels. A network learns sooner what to
+    do with these where a latent cell is many pixels wide; each step costs an encoding.
     """
 
     factor: int = 4
+    encoded: bool = False
     kind: Literal["low_resolution"] = "low_resolution"
 
     def __post_init__(self):
@@ -193,7 +197,7 @@ def channels_of(condition: AnyCondition, latents: int, factor: int) -> int:
     if isinstance(condition, Semantic):
         return len(condition.palette) * cells
     if isinstance(condition, LowResolution):
-        return 3 * cells
+        return latents if condition.encoded else 3 * cells
     return 1 + latents if isinstance(condition, Inpainting) else 0
 
 
