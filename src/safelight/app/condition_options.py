@@ -1,7 +1,7 @@
 """Conditions as a user asks for them on the command line."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
-from safelight.config import near
+from safelight.config import Value, near
 from safelight.errors import SafelightError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def _image_prompt(text: str) -> "ImagePrompt":
 
 def _boxes_of(text: str) -> "list[Box]":
     """The boxes in a JSON file, as a training's metadata has them, or the one that is written."""
+    from safelight.conditioners.boxes import box_of
     from safelight.pipelines.find import expanded
 
     if text.endswith(".json"):
@@ -130,19 +131,9 @@ def _boxes_of(text: str) -> "list[Box]":
             raise SafelightError(f"{path} cannot be read as a list of boxes: {error}.") from error
         if not isinstance(rows, list):
             raise SafelightError(f"{path} should hold a list of boxes.")
-        return [_box_of(row, str(path)) for row in cast(list[object], rows)]
+        return [box_of(row, str(path)) for row in cast(list[Value], rows)]
     label, at, edges = text.rpartition("@")
     return [_box(label.strip(), edges.split(","), text) if at else _box(text, (), text)]
-
-
-def _box_of(row: object, source: str) -> "Box":
-    text = str(row)
-    said = cast(Mapping[str, object], row if isinstance(row, Mapping) else {})
-    if not said:
-        raise SafelightError(f"{source}: a box should be a table with label and box; got {text}.")
-    edges = said.get("box")
-    numbers = cast(Sequence[object], edges) if isinstance(edges, list) else ()
-    return _box(str(said.get("label", "")), [str(edge) for edge in numbers], text)
 
 
 def _box(label: str, edges: Sequence[str], text: str) -> "Box":

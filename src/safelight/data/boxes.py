@@ -1,9 +1,8 @@
 """Boxes of things in a picture, as its metadata names them, and as a cut shows them."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
-from safelight.config import Value
+from safelight.conditioners.boxes import box_of
 from safelight.data.folders import PictureItem
 from safelight.errors import SafelightError
 from safelight.pictures import Size
@@ -26,23 +25,7 @@ def boxes_of(item: PictureItem, column: str) -> list[Box]:
         raise SafelightError(
             f"{item.path} has no {column!r} in its metadata; expected a list of boxes."
         )
-    return [_box(row, str(item.path)) for row in rows]
-
-
-def _box(row: Value, of: str) -> Box:
-    label = row.get("label") if isinstance(row, Mapping) else None
-    edges = row.get("box") if isinstance(row, Mapping) else None
-    numbers = isinstance(edges, Sequence) and all(isinstance(e, (int, float)) for e in edges)
-    if not isinstance(label, str) or not numbers or len(cast(Sequence[float], edges)) != 4:
-        raise SafelightError(
-            f"{of}: a box should have a label and a box of four numbers, such as "
-            f'{{"label": "a cube", "box": [0.1, 0.2, 0.5, 0.6]}}; got {row!r}.'
-        )
-    left, top, right, bottom = (float(edge) for edge in cast(Sequence[float], edges))
-    try:
-        return Box(label, (left, top, right, bottom))
-    except SafelightError as error:
-        raise SafelightError(f"{of}: {error}") from error
+    return [box_of(row, str(item.path)) for row in rows]
 
 
 def as_cut(boxes: Sequence[Box], size: Size, bucket: Size, *, flip: bool) -> list[Box]:
