@@ -310,3 +310,16 @@ def test_a_small_picture_says_the_size_of_what_is_made(workshop: Path, tmp_path:
         "", steps=1, conditions=[Condition("low_resolution", _picture(1, (12, 10)))]
     )
     assert made.image.size == (24, 20)
+
+
+def test_a_folder_is_converted_with_its_conditions_and_one_file_has_no_place_for_them(
+    workshop: Path, tmp_path: Path, capsys
+):
+    model = str(workshop / "all/model")
+    assert main(["convert", model, str(tmp_path / "again")]) == 0
+    again = read_folder(tmp_path / "again")
+    assert [condition.kind for condition in again.beside.conditions] == KINDS
+    capsys.readouterr()
+    assert main(["convert", model, str(tmp_path / "one.safetensors")]) == 2
+    assert "is written as a folder" in capsys.readouterr().err
+    assert not (tmp_path / "one.safetensors").exists()

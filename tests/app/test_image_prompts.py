@@ -1,6 +1,7 @@
 """Pictures that speak beside the prompt: learned by a recipe, from the command line, made again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,15 @@ def test_from_the_command_line_and_made_again(workshop: Path, tmp_path: Path, ca
     _picture(22).save(tmp_path / "one.png")
     assert main(["rerun", str(tmp_path / "made.png")]) == 2
     assert "is not the picture of an image prompt then" in capsys.readouterr().err
+
+
+def test_an_adapter_goes_along_when_a_model_is_converted(workshop: Path, tmp_path: Path):
+    assert main(["convert", str(workshop / "model"), str(tmp_path / "plain")]) == 0
+    own = workshop / "out/model/ip_adapter"
+    shutil.copytree(own, tmp_path / "plain/ip_adapter")  # put there by hand
+    assert main(["convert", str(tmp_path / "plain"), str(tmp_path / "again")]) == 0
+    for file in own.iterdir():
+        assert (tmp_path / "again/ip_adapter" / file.name).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -193,10 +193,12 @@ def _one(
 
 def _layout_config(model: Folder) -> LayoutEncoderConfig:
     tower = model.text_towers[-1]
-    assert isinstance(tower, ClipText)
     width = model.unet.config.cross_attention_dim
-    if width is None:
-        raise SafelightError("A layout is told by cross-attention, which this U-Net has not.")
+    if width is None or not isinstance(tower, ClipText):
+        raise SafelightError(
+            "A layout is told by cross-attention, in words that a CLIP text tower reads; this "
+            "model has not both."
+        )
     label = tower.config.projection_dim or tower.config.hidden_size
     return LayoutEncoderConfig(label_dim=label, token_dim=width)
 

@@ -44,7 +44,9 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     device = choose_device(recipe.device)
     pictures = gather(recipe.data)
     say(f"Data: {pictures.summary()}.")
-    model = with_conditions(start_model(recipe, pictures), recipe, pictures)
+    base = start_model(recipe, pictures)
+    conditioner(base)  # raises now for text towers that cannot be trained
+    model = with_conditions(base, recipe, pictures)
     told_beside(model, recipe, pictures)  # raises now for what a picture lacks
     text = conditioner(model)
     unet, tower, autoencoder = model.unet, text.towers[0], model.autoencoder

@@ -131,9 +131,15 @@ def write_single_file(path: Path, folder: Folder, *, dtype: torch.dtype = torch.
 
     A text entry in its header carries the configurations, so that any model of ours comes back.
 
-    Raises `SafelightError` for a VQ or tiny autoencoder, of which no such layout is known.
+    Raises `SafelightError` for a VQ or tiny autoencoder, of which no such layout is known, and for
+    a model that has learned conditions, for which a file has no place.
     """
     vae = folder.autoencoder
+    told = [one.kind for one in folder.beside.conditions if one.kind != "inpainting"]
+    if told:
+        raise SafelightError(
+            f"A model that is told {', '.join(told)} is written as a folder, not as one file."
+        )
     if not isinstance(vae, Autoencoder):
         raise SafelightError(
             f"A model whose autoencoder is a {type(vae).__name__} has no layout of one file."

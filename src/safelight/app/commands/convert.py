@@ -36,7 +36,7 @@ def convert(
         Replace what is at the target.
     """
     from safelight.app.adapters import chosen_adapters
-    from safelight.app.converting import controls_of, write_with_controls
+    from safelight.app.converting import adapter_of, controls_of, write_with_controls
     from safelight.app.outputs import check_new_folder
     from safelight.checkpoints.adapters import merged
     from safelight.checkpoints.controlnet import is_control, read_control, write_control
@@ -84,6 +84,11 @@ def convert(
             write_single_file(target, model, dtype=dtype)
         else:
             write_with_controls(
-                target, model, controls, dtype, precision_named(precision) if precision else None
+                target,
+                model,
+                controls,
+                dtype,
+                precision_named(precision) if precision else None,
+                adapter_of(found),
             )
     print(target)
