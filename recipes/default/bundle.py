@@ -18,7 +18,7 @@ from safelight.errors import SafelightError
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
 LARGEST = 40_000_000  # bytes of its weights
-CONTROLS = ("canny",)
+CONTROLS = ("canny", "pose")
 LARGEST_CONTROLS = 15_000_000  # bytes of theirs together
 
 

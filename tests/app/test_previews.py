@@ -7,7 +7,7 @@ import torch
 from einops import rearrange
 
 from safelight.app.recipe import PreviewConfig
-from safelight.app.training_previews import sample_preview
+from safelight.app.training_previews import Asked, sample_preview
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.diffusion.denoiser import Denoiser
 from safelight.errors import SafelightError
@@ -35,7 +35,8 @@ def _preview(folder, steps=STEPS):
     denoiser = Denoiser(folder.unet, scheduler.parameterization(), scheduler.schedule())
     text = text_conditioner(folder, kind_of(folder, "x"))
     config = PreviewConfig(PROMPTS, steps=steps, scale=3.0, seed=5)
-    return sample_preview(denoiser, scheduler, text, folder.autoencoder, config, SIZE, ())
+    asked = Asked(PROMPTS, (SIZE, SIZE), lambda cond, _: cond)
+    return sample_preview(denoiser, scheduler, text, folder.autoencoder, config, asked)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

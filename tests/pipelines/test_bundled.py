@@ -7,6 +7,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw
 
 import safelight
+from safelight.conditioners.annotators.pose import Keypoint, Person, draw_pose
 from safelight.eval.edges import edge_f1
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import bundled, own_controls
@@ -30,20 +31,69 @@ def test_it_fits_into_a_package():
     assert sum(sizes.values()) - sum(weights.values()) <= 1_000_000
 
 
-@pytest.mark.parametrize("kind", own_controls(bundled()))
-def test_its_controls_make_what_their_hints_show(pipeline, kind):
+def test_each_of_its_controls_is_held_to_a_hint_here():
+    assert list(own_controls(bundled())) == ["canny", "pose"]
+
+
+def test_its_control_of_edges_makes_what_its_hint_shows(pipeline):
     """The picture's own edges lie nearer to the hint's than without control."""
     cv2 = pytest.importorskip("cv2")
-    assert kind == "canny"  # another kind needs a measure of its own here
     hint = Image.new("RGB", (64, 64))
     ImageDraw.Draw(hint).ellipse((8, 30, 36, 58), outline="white")
-    control = Control(kind, hint, hint=True)
+    control = Control("canny", hint, hint=True)
 
     def distance(controls: list[Control]) -> float:
         made = pipeline.generate("a green ball", seed=4, controls=controls)[0].image
         return edge_f1(cv2.Canny(np.asarray(made), 100, 200) > 0, np.asarray(hint)[..., 0] > 0)
 
     assert distance([control]) > distance([]) + 0.2
+
+
+def test_its_control_of_poses_puts_the_arms_where_the_hint_has_them(pipeline):
+    """A person is darker or brighter than the room where an arm is, and is not where none is."""
+    up, out = ((20.0, 8.0), (44.0, 8.0)), ((10.0, 24.0), (54.0, 24.0))
+
+    def hint(hands: tuple[tuple[float, float], tuple[float, float]]) -> Image.Image:
+        places = {
+            0: (32, 14),
+            1: (32, 22),
+            2: (27, 22),
+            5: (37, 22),
+            8: (29, 38),
+            11: (35, 38),
+            9: (28, 48),
+            10: (28, 58),
+            12: (36, 48),
+            13: (36, 58),
+            4: hands[0],
+            7: hands[1],
+        }
+        places |= {3: _between(places[2], hands[0]), 6: _between(places[5], hands[1])}
+        body = tuple(Keypoint(*map(float, places[i])) if i in places else None for i in range(18))
+        return draw_pose([Person(body)], (64, 64), 1)
+
+    def made(hands: tuple[tuple[float, float], tuple[float, float]]) -> np.ndarray:
+        control = Control("pose", hint(hands), hint=True)
+        [picture] = pipeline.generate("a person", seed=3, controls=[control])
+        levels = np.asarray(picture.image, float)
+        room = np.median(np.concatenate([levels[:, :4], levels[:, -4:]], axis=1), axis=(0, 1))
+        return np.abs(levels - room).mean(axis=2)
+
+    raised, spread = made(up), made(out)
+
+    def at(levels: np.ndarray, hands: tuple[tuple[float, float], ...]) -> float:
+        return float(
+            np.mean(
+                [levels[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].mean() for x, y in hands]
+            )
+        )
+
+    assert at(raised, up) > 1.5 * at(spread, up)
+    assert at(spread, out) > 1.5 * at(raised, out)
+
+
+def _between(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
 
 
 def test_it_says_how_it_is_best_used(pipeline):

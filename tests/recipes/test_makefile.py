@@ -181,6 +181,7 @@ def test_conditions_are_trained_and_measured_beside_the_bundle(house: Path):
     assert make(house, "conditions") == ["condition_depth.toml", "measure_conditions.py"]
     assert (house / "work/conditions/depth.old").exists()
     assert not (house / "work/conditions/class.old").exists()
+    age(house, 60)
     (house / "condition_bench.py").touch()
     assert make(house, "conditions") == ["measure_conditions.py"]
     assert make(house, "all") == []
