@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 import numpy as np
+from camera import PICTURE
 from held_out import HERE
 from hints import Row, depth_hint
 from PIL import Image
-from scenes import PICTURE
 from solids import SHAPES
 
 PERSON = "person"

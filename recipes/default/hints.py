@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from camera import PICTURE
 from held_out import HERE
 from PIL import Image
-from scenes import PICTURE
 
 from safelight.conditioners.annotators.pose import Keypoint, Person, draw_pose
 

@@ -14,6 +14,7 @@ from safelight.app.training import run_recipe
 from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.errors import SafelightError
+from safelight.models.clip_vision import ClipVision
 from safelight.pipelines.beginning import Led
 from safelight.pipelines.condition_settings import ImagePrompt
 from safelight.pipelines.guidance_settings import Guidance
@@ -105,6 +106,21 @@ def test_pictures_speak_by_their_weights_and_silent_ones_do_not(pipeline: ImageP
     assert (said != _made(pipeline, one, two)).any()
     silent = _made(pipeline, ImagePrompt(_picture(20), 0.0), scale=1.0)
     assert (silent == _made(pipeline, scale=1.0)).all()
+
+
+def test_a_picture_is_looked_at_once(workshop: Path, monkeypatch):
+    pipeline = load(workshop / "out/model")
+    looked: list[int] = []
+    run = ClipVision.forward
+
+    def counted(tower: ClipVision, pixels: torch.Tensor) -> torch.Tensor:
+        looked.append(len(pixels))
+        return run(tower, pixels)
+
+    monkeypatch.setattr(ClipVision, "forward", counted)
+    shown = [ImagePrompt(_picture(20)), ImagePrompt(_picture(20), 0.5), ImagePrompt(_picture(21))]
+    pipeline.generate("a red cube", steps=1, count=2, image_prompts=shown)
+    assert looked == [1, 1, 1]  # two pictures, and what stands for none
 
 
 def test_a_scale_of_their_own(pipeline: ImagePipeline):

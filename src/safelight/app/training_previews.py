@@ -17,7 +17,7 @@ from safelight.data.config import DataConfig
 from safelight.data.folders import PictureFolder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels, likeliest
 from safelight.pictures import Size
 from safelight.rng import SeededNoise
 from safelight.train.loop import Preview
@@ -104,8 +104,7 @@ def reconstruct(autoencoder: AnyAutoencoder, pixels: Tensor, device: torch.devic
     outputs: list[Tensor] = []
     for first in range(0, len(pixels), _AT_ONCE):
         part = pixels[first : first + _AT_ONCE].to(device)
-        encoded = autoencoder.encode(part.contiguous(memory_format=torch.channels_last))
-        z = encoded if isinstance(encoded, Tensor) else encoded.mode()
+        z = likeliest(autoencoder, part.contiguous(memory_format=torch.channels_last))
         outputs.append(autoencoder.decode(z).float().clamp(-1, 1).cpu())
     return torch.cat(outputs)
 

@@ -7,7 +7,7 @@ one field of `Conditioning` alone. All of them are null where nothing is given.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 from safelight.config import Value, from_dict, near, to_dict
@@ -139,7 +139,7 @@ CONCATENATED = frozenset({"inpainting", "depth", "semantic", "low_resolution"})
 class Conditions:
     """The conditions of a model, in the order of `KINDS`."""
 
-    conditions: tuple[AnyCondition, ...] = field(default=())
+    conditions: tuple[AnyCondition, ...] = ()
 
     def to_values(self) -> dict[str, Value]:
         """As JSON has it."""

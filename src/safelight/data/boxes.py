@@ -8,8 +8,6 @@ from safelight.errors import SafelightError
 from safelight.pictures import Size
 from safelight.types import Box
 
-__all__ = ["Box", "as_cut", "boxes_of"]
-
 _LEAST = 0.1
 """The part of a box that a cut must show for the box to be there."""
 

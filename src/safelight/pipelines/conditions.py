@@ -28,8 +28,6 @@ from safelight.pipelines.manifest import UsedCondition, UsedPicture
 from safelight.pipelines.request import Request
 from safelight.types import Box, Conditioning, Inputs
 
-__all__ = ["Box", "Condition", "ReadCondition", "joined", "read_condition", "with_conditions"]
-
 
 @dataclass(frozen=True)
 class ReadCondition:

@@ -1,7 +1,7 @@
 """Pictures that speak beside the prompt, by an IP-Adapter and its image encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -29,11 +29,12 @@ from safelight.types import Conditioning
 
 @dataclass(frozen=True)
 class Seeing:
-    """An IP-Adapter with the encoder that it was trained with."""
+    """An IP-Adapter with the encoder that it was trained with; a picture is looked at once."""
 
     adapter: ImageAdapter
     encoder: ImageEncoder
     used: UsedImageAdapter
+    _known: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def read(self, prompts: Sequence[ImagePrompt], scale: float | None) -> "ReadImagePrompts":
         """Pictures as this adapter sees them; `SafelightError` for one that cannot be read."""
@@ -43,7 +44,9 @@ class Seeing:
             prompt.check()
             given = give("image", prompt.picture)
             assert given is not None
-            embeddings.append(self.encoder.embed([given.picture]))
+            if given.sha256 not in self._known:
+                self._known[given.sha256] = self.encoder.embed([given.picture])
+            embeddings.append(self._known[given.sha256])
             pictures.append(UsedPicture(given.file, given.sha256))
         weights = tuple(prompt.weight for prompt in prompts)
         used = UsedImagePrompts(self.used, tuple(pictures), weights, scale)
