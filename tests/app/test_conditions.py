@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from safelight.app.cli import main
+from safelight.app.conditions_training import new_weights
 from safelight.app.training import run_recipe
+from safelight.checkpoints.conditions import Beside
 from safelight.checkpoints.folder import read_folder, write_folder
+from safelight.conditioners.conditions import Class, Depth
 from safelight.errors import SafelightError
+from safelight.models.layout import LayoutEncoder, LayoutEncoderConfig
 from safelight.models.widening import widened
 from safelight.pipelines.beginning import Led
 from safelight.pipelines.condition_settings import Condition
@@ -134,6 +138,18 @@ def test_a_widened_u_net_gives_at_first_what_it_gave():
     )
     with torch.no_grad():
         torch.testing.assert_close(wide(x, t, told), unet(x, t, Conditioning(context=context)))
+
+
+def test_what_a_model_has_to_learn_anew_is_known():
+    base = tiny_folder()
+    wide = widened(base.unet, 6, 3)
+    layout = LayoutEncoder(LayoutEncoderConfig(label_dim=8, token_dim=32))
+    model = replace(base, unet=wide, beside=Beside((Depth(), Class(names=("a", "b", "c"))), layout))
+    fresh = {id(new.parameter): new.first for new in new_weights(base, model)}
+    assert fresh.pop(id(wide.conv_in.weight)) == 4
+    assert fresh.pop(id(wide.class_embedding.weight)) == 0
+    assert fresh == {id(parameter): 0 for parameter in layout.parameters()}
+    assert new_weights(model, model) == []
 
 
 def test_a_resumed_training_goes_on_to_the_bit(workshop: Path, tmp_path: Path):

@@ -50,6 +50,7 @@ from safelight.pictures import Levels
 from safelight.pipelines.annotate import annotator, on_levels
 from safelight.rng import generator_for
 from safelight.train.beside import Dropped
+from safelight.train.fresh import Fresh
 from safelight.types import Conditioning
 
 _INPAINTING = "StableDiffusionInpaintPipeline"
@@ -96,6 +97,24 @@ def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder
     alone = wanted == (Inpainting(),)
     pipeline_class = _INPAINTING if alone else model.pipeline_class  # which diffusers opens
     return replace(model, unet=unet, beside=beside, pipeline_class=pipeline_class)
+
+
+def new_weights(base: Folder, model: Folder) -> list[Fresh]:
+    """What of a model's weights its base had not."""
+    former = base.unet.state_dict()
+    fresh = list[Fresh]()
+    for name, parameter in model.unet.named_parameters():
+        if name not in former:
+            fresh.append(Fresh(parameter))
+        elif parameter.shape != former[name].shape:
+            fresh.append(Fresh(parameter, former[name].shape[1]))
+    for module, had in (
+        (model.beside.layout, base.beside.layout),
+        (model.beside.adapter, base.beside.adapter),
+    ):
+        if module is not None and had is None:
+            fresh += map(Fresh, module.parameters())
+    return fresh
 
 
 def told_beside(model: Folder, recipe: LatentRecipe, pictures: PictureFolder) -> Told:

@@ -8,7 +8,12 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from safelight.app.conditions_training import asked_in_previews, told_beside, with_conditions
+from safelight.app.conditions_training import (
+    asked_in_previews,
+    new_weights,
+    told_beside,
+    with_conditions,
+)
 from safelight.app.latent_parts import conditioner, start_model
 from safelight.app.recipe import LatentRecipe
 from safelight.app.running import (
@@ -47,6 +52,8 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     base = start_model(recipe, pictures)
     conditioner(base)  # raises now for text towers that cannot be trained
     model = with_conditions(base, recipe, pictures)
+    fresh = new_weights(base, model)
+    del base
     told_beside(model, recipe, pictures)  # raises now for what a picture lacks
     text = conditioner(model)
     unet, tower, autoencoder = model.unet, text.towers[0], model.autoencoder
@@ -87,7 +94,7 @@ def train_latent(recipe: LatentRecipe, *, resume: bool) -> Outcome:
     else:
         tower.requires_grad_(False)
     objective = latent_objective(recipe.objective, denoiser)
-    task = LatentTask(modules, denoiser, text, objective, told.conditions)
+    task = LatentTask(modules, denoiser, text, objective, told.conditions, fresh)
     asked = asked_in_previews(recipe, told, cache, device)
     preview = sample_preview(denoiser, scheduler, text, autoencoder, recipe.preview, asked)
 

@@ -19,6 +19,7 @@ from safelight.diffusion.objective import SigmaLaw, Weight, diffusion_loss
 from safelight.diffusion.parameterization import Edm
 from safelight.errors import SafelightError
 from safelight.train.beside import Dropped, put_beside
+from safelight.train.fresh import Fresh
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch, Conditioning
 
@@ -93,7 +94,8 @@ def latent_objective(config: ObjectiveConfig, denoiser: Denoiser) -> LatentObjec
 class LatentTask:
     """Trains `modules` (the denoiser's network, or a part of it, among them) to denoise latents.
 
-    `beside` are the conditions beside the caption, in the order in which they are put in.
+    `beside` are the conditions beside the caption, in the order in which they are put in; `fresh`
+    is what of the weights is new.
     """
 
     def __init__(
@@ -103,10 +105,11 @@ class LatentTask:
         condition: Conditioner,
         objective: LatentObjective,
         beside: Mapping[str, Dropped] | None = None,
+        fresh: Sequence[Fresh] = (),
     ):
         self._denoiser, self._condition, self._objective = denoiser, condition, objective
         self._beside = beside or {}
-        self._phases = {"main": Phase(modules)}
+        self._phases = {"main": Phase(modules, fresh=fresh)}
 
     @property
     def phases(self) -> Mapping[str, Phase]:

@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from safelight.errors import SafelightError
 from safelight.train.checkpoint import FOLDER, Basis, to_go_on_from
 from safelight.train.ema import Averages
+from safelight.train.fresh import at_rate
 from safelight.train.optim import OPTIMISERS, OptimConfig, lr_at, prepare
 from safelight.train.progress import Report, reporting
 from safelight.train.signals import listening
@@ -206,7 +207,8 @@ def _step(
             clip_grads_with_norm_(_parameters(phase), optim.clip, norm)
         for group in optimiser.param_groups:
             group["lr"] = lr * phase.lr_scale
-        optimiser.step()
+        with at_rate(phase.fresh, optim.fresh_lr):
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         window.add_norm(name, norm)
     state.averages.update()

@@ -27,6 +27,9 @@ class OptimConfig:
     such a training can be gone on with for more steps from a checkpoint before its fall, as if they
     had been meant from the start (Hägele et al. 2024, arXiv 2405.18392).
 
+    What a training adds to a network that has learned already, to tell it a condition, learns at
+    `fresh_lr` times the learning rate.
+
     Weight decay spares vectors (norms and biases). Gradients longer than `clip` (over all of a
     phase's weights; 0 for never) are shortened. A batch is worked off in `accumulate` parts, which
     saves memory and changes nothing else; but against an adversary each part balances the two
@@ -37,6 +40,7 @@ class OptimConfig:
     """
 
     lr: float = 1e-4
+    fresh_lr: float = 1.0
     optimizer: Literal["adamw", "muon"] = "adamw"
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 100
@@ -51,8 +55,9 @@ class OptimConfig:
     recompute: bool = False
 
     def __post_init__(self):
-        if not 0 < self.lr < math.inf:
-            raise SafelightError(f"optim.lr should be above 0, got {self.lr}.")
+        for name in ("lr", "fresh_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SafelightError(f"optim.{name} should be above 0, got {getattr(self, name)}.")
         leasts = {"accumulate": 1, "warmup": 0, "cooldown": 0, "final_lr": 0}
         leasts |= {"weight_decay": 0, "clip": 0}
         for name, least in leasts.items():

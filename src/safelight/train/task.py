@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from safelight import rng
+from safelight.train.fresh import Fresh
 from safelight.types import Batch
 
 
@@ -22,6 +23,7 @@ class Phase:
     modules: Mapping[str, nn.Module]
     averaged: bool = True
     lr_scale: float = 1.0  # times the learning rate of the recipe
+    fresh: Sequence[Fresh] = ()  # what of the weights is new beside others that have learned
 
 
 @dataclass(frozen=True)

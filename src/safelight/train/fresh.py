@@ -1,0 +1,37 @@
+"""Weights that a training adds to a network which has learned already, and how fast they learn."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A parameter that is new, or what of it is: its input channels (axis 1) from `first` on."""
+
+    parameter: nn.Parameter
+    first: int = 0
+
+    def entries(self) -> Tensor:
+        """A view of what is new."""
+        return self.parameter.detach()[:, self.first :] if self.first else self.parameter.detach()
+
+
+@contextmanager
+def at_rate(fresh: Sequence[Fresh], times: float) -> Generator[None]:
+    """What changes of `fresh` within is multiplied by `times`.
+
+    So an optimiser's step is at `times` its learning rate there, whatever the optimiser, and also
+    where only a part of a parameter is new; it keeps no state of it.
+    """
+    if times == 1:
+        yield
+        return
+    former = [new.entries().clone() for new in fresh]
+    yield
+    for new, before in zip(fresh, former, strict=True):
+        entries = new.entries()
+        entries.copy_(torch.lerp(before, entries, times))
