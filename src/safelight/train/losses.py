@@ -76,6 +76,17 @@ def hinge_generator(fake: Tensor) -> Scalar:
     return -fake.mean()
 
 
+def r1(logits: Tensor, inputs: Float[Tensor, "b ..."]) -> Scalar:
+    """The squared length of the gradient of each image's summed logits by its inputs, averaged over
+    the batch (Mescheder et al. 2018, arXiv 1801.04406, eq. 9, without its gamma / 2).
+
+    `logits` (b, ...) must depend on `inputs`, which must require gradients; the penalty has
+    gradients itself.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, limit: float = 1e4) -> Scalar:
     """The weight of the adversarial loss, from both losses' gradients at the decoder's last layer.
 
