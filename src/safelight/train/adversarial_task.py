@@ -190,12 +190,13 @@ class AdversarialTask:
         """The heads' loss, and its parts; `made` are detached."""
         real = [part.detach().requires_grad_() for part in view.real()]
         of_real, of_made = self._heads(real, view.about), self._heads(made, view.about)
-        hinge = _mean([losses.hinge_discriminator(a, b) for a, b in zip(of_real, of_made)])
+        pairs = zip(of_real, of_made, strict=True)
+        hinge = _mean([losses.hinge_discriminator(*pair) for pair in pairs])
         parts = {"adversary": hinge, "real": _mean([part.mean() for part in of_real])}
         total = hinge
         if self._config.r1:
-            penalties = [losses.r1(a, b) for a, b in zip(of_real, real)]
-            parts["r1"] = _mean(penalties)
+            pairs = zip(of_real, real, strict=True)
+            parts["r1"] = _mean([losses.r1(*pair) for pair in pairs])
             total = total + 0.5 * self._config.r1 * parts["r1"]
         return total, parts
 

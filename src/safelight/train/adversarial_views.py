@@ -44,23 +44,29 @@ class Viewer(Protocol):
     """
 
     @property
-    def widths(self) -> Sequence[int]: ...
+    def widths(self) -> Sequence[int]:
+        """The channels of each map."""
+        ...
 
     @property
-    def about_dim(self) -> int: ...
+    def about_dim(self) -> int:
+        """The width of `View.about`."""
+        ...
 
     def __call__(
         self, x0: Latents, cond: Conditioning, begun: Bool[Tensor, " b"], draws: Draws
-    ) -> View: ...
+    ) -> View:
+        """This step's look."""
+        ...
 
 
 @runtime_checkable
 class Mapped(Protocol):
     """A network that shows what its blocks make, as `models.unet.UNet.maps` does."""
 
-    def __call__(
-        self, x: Latents, t: Float[Tensor, " b"], cond: Conditioning
-    ) -> Sequence[Tensor]: ...
+    def __call__(self, x: Latents, t: Float[Tensor, " b"], cond: Conditioning) -> Sequence[Tensor]:
+        """The blocks' outputs, (b, c, h, w) each."""
+        ...
 
 
 class LatentViewer:
