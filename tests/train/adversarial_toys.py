@@ -17,7 +17,7 @@ from safelight.train.task import Draws
 from safelight.types import Batch, Conditioning
 
 CPU = torch.device("cpu")
-WIDTH = 64
+WIDTH = 32
 
 
 class Plane(nn.Module):
@@ -67,17 +67,17 @@ def batches(start: int, count: int = 128) -> Iterator[Batch]:
         step += 1
 
 
-def taught(denoiser: Denoiser, network: Plane, steps: int = 1500) -> None:
+def taught(denoiser: Denoiser, network: Plane, steps: int = 500) -> None:
     """Trains a denoiser of points by the ordinary objective, and freezes it."""
     assert isinstance(denoiser.schedule, DiscreteSchedule)
     sigmas = objective.uniform_t(denoiser.schedule)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for step, batch in zip(range(steps), batches(0, 256), strict=False):
+    for step, batch in zip(range(steps), batches(0, 128), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
         assert batch.latents is not None
-        drawn = draws(step, 256)
-        sigma = sigmas(256, drawn.generator(0))
+        drawn = draws(step, 128)
+        sigma = sigmas(128, drawn.generator(0))
         noise = drawn.normal(batch.latents.shape, 1)
         cond = condition(batch.captions)
         loss = diffusion_loss(denoiser, batch.latents, cond, sigma, noise, objective.uniform)
