@@ -66,6 +66,13 @@ def kl(posterior: Gaussian, pixels: Pixels) -> Scalar:
     return posterior.kl().mean() / pixels[0].numel()
 
 
+def pseudo_huber(output: Tensor, target: Tensor, c: float) -> Scalar:
+    """Mean of `sqrt(error^2 + c^2) - c`: squared for errors below c, absolute above (Song and
+    Dhariwal 2023, arXiv 2310.14189, eq. 8, of each element, as in the published training of LCM).
+    """
+    return ((output - target).square() + c**2).sqrt().mean() - c
+
+
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Scalar:
     """The discriminator's loss: real logits above 1, fake below -1 (Lim and Ye 2017, eq. 6)."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
