@@ -16,6 +16,7 @@ from safelight.nn.spectral import SpectralConv2d
 from safelight.train import losses
 from safelight.train.adversarial_reals import teacher_samples
 from safelight.train.adversarial_views import PixelViewer, level_features, pooled
+from safelight.train.distillation import Asked, by_itself
 from safelight.train.score_distillation import WEIGHTINGS, exponential, score_distillation, sds
 from safelight.train.task import Draws
 from safelight.types import Conditioning
@@ -117,7 +118,11 @@ def test_maps_of_a_unet_lead_to_its_output(mid: bool):
     cond = Conditioning(context=normal(2, 3, 6))
     x, t = normal(2, 4, 12, 10), torch.tensor([3.0, 700.0])
     seen: list[Tensor] = []
-    for block in (*unet.down_blocks, *([unet.mid_block] if unet.mid_block else []), *unet.up_blocks):
+    for block in (
+        *unet.down_blocks,
+        *([unet.mid_block] if unet.mid_block else []),
+        *unet.up_blocks,
+    ):
         block.register_forward_hook(
             lambda _, __, made: seen.append(made[0] if isinstance(made, tuple) else made)
         )
@@ -181,11 +186,11 @@ def test_a_teacher_samples_in_the_place_of_pictures():
         gain = spread**2 / (spread**2 + sigma**2)
         return (x - (mean + gain * (x - mean))) / sigma
 
-    teacher = Denoiser(network, parameterization.eps, SCHEDULE)
+    denoiser = Denoiser(network, parameterization.eps, SCHEDULE)
+    teacher = by_itself(denoiser, UNetConfig())
     levels = torch.cat([SCHEDULE.sigmas.flip(0)[::20], torch.zeros(1)])
-    null = Conditioning()
-    samples = teacher_samples(teacher, lambda count: null, levels, guidance=1.0)
-    made = samples(torch.zeros(64, 4, 4, 4), Conditioning(), draws(64))
+    asked = Asked(Conditioning(), Conditioning(), torch.ones(64))
+    made = teacher_samples(teacher, levels)(torch.zeros(64, 4, 4, 4), asked, draws(64))
     assert made.mean().item() == pytest.approx(mean, abs=0.05)
     assert made.std().item() == pytest.approx(spread, rel=0.1)
     assert math.isfinite(made.sum().item())

@@ -22,7 +22,7 @@ from safelight.nn.deltas import LowRank
 from safelight.nn.lora import silenced
 from safelight.pipelines.kind import kind_of
 from safelight.train.distillation import DistillationConfig
-from safelight.types import Conditioning, Network
+from safelight.types import Conditioning
 
 
 def teachable(path: Path) -> Folder:
@@ -46,25 +46,6 @@ def teachable(path: Path) -> Folder:
     return model
 
 
-@dataclass(frozen=True)
-class Pupil:
-    """The student: the U-Net that answers, what of it is trained, the network that teaches it, and
-    what is added to its layers, if the U-Net is the teacher's own with a LoRA in it.
-    """
-
-    unet: UNet
-    trained: nn.Module
-    teacher: Network
-    deltas: Mapping[str, LowRank] | None = None
-
-    @property
-    def frozen(self) -> tuple[nn.Module, ...]:
-        """The U-Nets that are not trained."""
-        if self.deltas is not None:
-            return (self.unet,)
-        return (self.teacher,) if isinstance(self.teacher, nn.Module) else ()
-
-
 class Silent:
     """A U-Net as if no LoRA were in it: the teacher of its own LoRA, at no more memory."""
 
@@ -78,6 +59,32 @@ class Silent:
         with silenced(self._unet):
             return self._unet(x, t, cond)
 
+    def maps(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning, *, up: bool
+    ) -> list[Tensor]:
+        """The maps of the U-Net without what is added to it."""
+        with silenced(self._unet):
+            return self._unet.maps(x, t, cond, up=up)
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """The student: the U-Net that answers, what of it is trained, the network that teaches it, and
+    what is added to its layers, if the U-Net is the teacher's own with a LoRA in it.
+    """
+
+    unet: UNet
+    trained: nn.Module
+    teacher: UNet | Silent
+    deltas: Mapping[str, LowRank] | None = None
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """The U-Nets that are not trained."""
+        if self.deltas is not None:
+            return (self.unet,)
+        return (self.teacher,) if isinstance(self.teacher, nn.Module) else ()
+
 
 def pupil_of(recipe: DistillationRecipe, model: Folder) -> Pupil:
     """The student of a recipe, whose output is at first that of the model."""
@@ -87,7 +94,7 @@ def pupil_of(recipe: DistillationRecipe, model: Folder) -> Pupil:
         deltas = inject_fresh(unet, recipe.lora)
         trained = nn.ModuleDict({path.replace(".", "/"): delta for path, delta in deltas.items()})
         return Pupil(unet, trained, Silent(unet), deltas)
-    dim = recipe.distillation.guidance_dim
+    dim = recipe.distillation.told_dim
     student = told_guidance(unet, dim) if dim else copy.deepcopy(unet)
     return Pupil(student, student, unet)
 
@@ -96,7 +103,7 @@ def student_scheduler(
     config: DistillationConfig, scheduler: SchedulerConfig, steps: int
 ) -> SchedulerConfig:
     """The scheduler of the student, by which it makes pictures in so many steps: LCM's, TCD's,
-    DDIM's at trailing times, or, of guidance alone, the teacher's own.
+    DDIM's or Euler's (SDXL-Turbo's) at trailing times, or, of guidance alone, the teacher's own.
 
     Raises `SafelightError` if the method does not go with the model's noise levels.
     """
@@ -107,11 +114,11 @@ def student_scheduler(
             f"distillation.method = {config.method!r} goes with a model whose noise levels are a "
             f'table of betas, and these are a {scheduler.levels}; only method = "guidance" does.'
         )
-    sampler = "ddim" if config.method == "progressive" else config.method
+    sampler = _SAMPLERS.get(config.method, config.method)
     student = replace(
         scheduler.with_sampler(sampler),
         original_inference_steps=config.times,
-        timestep_spacing="trailing" if sampler == "ddim" else None,
+        timestep_spacing="trailing" if config.method in _SAMPLERS else None,
         set_alpha_to_one=True,
         use_karras_sigmas=False,
         use_exponential_sigmas=False,
@@ -119,6 +126,10 @@ def student_scheduler(
     )
     student.sigmas(steps)  # raises now for more than are taught
     return student
+
+
+_SAMPLERS = {"progressive": "ddim", "adversarial": "euler_a"}
+"""What samples at trailing times; other methods have a sampler of their name."""
 
 
 def student_folder(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from safelight.app.adversarial_parts import viewer_of
 from safelight.app.control_parts import captions_to_conditioning
 from safelight.app.distillation_parts import (
     Pupil,
@@ -36,6 +37,8 @@ from safelight.data.latents import LatentBatches
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.models.unet import UNet
+from safelight.train.adversarial_reals import teacher_samples
+from safelight.train.adversarial_task import AdversarialTask, Judge
 from safelight.train.consistency_task import ConsistencyTask, Trio
 from safelight.train.distillation import by_itself, by_teacher, follow
 from safelight.train.latent_task import Conditioner, ObjectiveConfig, latent_objective
@@ -135,6 +138,8 @@ class Taught:
                 return self._guidance()
             case "progressive":
                 return self._progressive()
+            case "adversarial":
+                return self._adversarial()
 
     def denoiser(self, network: Network) -> Denoiser:
         """A network as the student's scheduler takes it."""
@@ -198,6 +203,27 @@ class Taught:
             round_length(recipe.loop.steps, recipe.distillation.rounds),
             lambda: follow(former, pupil.unet, 0.0),
         )
+
+    def _adversarial(self) -> Task:
+        recipe, pupil = self.recipe, self.pupil
+        config, adversarial, scheduler = recipe.distillation, recipe.adversarial, self._scheduler
+        student, frozen = self.denoiser(pupil.unet), self.denoiser(pupil.teacher)
+        teacher = by_teacher(frozen, self.model.unet.config)
+        viewer = viewer_of(recipe, self.model, pupil, frozen, self.device)
+        sampled = adversarial.real == "teacher"
+        with seeded(recipe.loop.seed):
+            return AdversarialTask(
+                self._phases,
+                student,
+                Judge(teacher, latent_objective(ObjectiveConfig(), frozen).sigmas),
+                self.condition,
+                viewer,
+                scheduler.sigmas(config.steps)[:-1],
+                (config, adversarial),
+                teacher_samples(teacher, scheduler.sigmas(config.teacher_steps))
+                if sampled
+                else None,
+            )
 
     def _kept(self, phases: dict[str, Phase], name: str) -> UNet:
         """A copy of the student that follows it, in a phase of its own, so that it is resumed."""

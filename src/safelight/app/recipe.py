@@ -21,6 +21,7 @@ from safelight.models.control_plan import ControlPlan
 from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
 from safelight.pipelines.find import HubId, expanded
+from safelight.train.adversarial_task import AdversarialConfig
 from safelight.train.autoencoder_task import AutoencoderLossConfig
 from safelight.train.distillation import DistillationConfig
 from safelight.train.latent_task import ObjectiveConfig
@@ -211,7 +212,9 @@ class DistillationRecipe:
 
     The student is written to `model` in the output: the whole model, or with `lora` a LoRA for the
     base and models fine-tuned from it. Latents are kept in the folder `latents`, by default in the
-    output. Previews show the teacher, guided, above the student.
+    output. Previews show the teacher, guided, above the student. `adversarial` is of that method,
+    whose discriminator looks through the teacher, or at pictures through the network `features`: a
+    name or file as of an autoencoder's recipe.
     """
 
     output: Path
@@ -219,6 +222,8 @@ class DistillationRecipe:
     base: Path
     kind: Literal["distill"] = "distill"
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    features: str | None = None
     lora: LoraConfig | None = None
     latents: Path | None = None
     preview: PreviewConfig = field(default_factory=PreviewConfig)
@@ -232,6 +237,18 @@ class DistillationRecipe:
             raise SafelightError(
                 'distillation.method = "progressive" makes each student the next one\'s teacher, '
                 "and takes the whole model; leave [lora] out."
+            )
+        if self.distillation.method == "adversarial":
+            self.adversarial.chances_of(self.distillation.steps)
+            if self.lora is not None and self.optim.recompute and self.features is None:
+                raise SafelightError(
+                    "optim.recompute would run the teacher with the student's LoRA in it; leave it "
+                    "out, leave [lora] out, or choose features."
+                )
+        elif self.features is not None or self.adversarial != AdversarialConfig():
+            raise SafelightError(
+                'features and [adversarial] are of distillation.method = "adversarial"; leave '
+                f"them out, this method is {self.distillation.method!r}."
             )
 
 

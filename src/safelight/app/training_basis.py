@@ -69,7 +69,7 @@ def distillation_basis(
     return {
         **_whole(model),
         "method": config.method,
-        "guidance_dim": config.guidance_dim,
+        "guidance_dim": config.told_dim,
         "lora": shape,
     }
 

@@ -23,9 +23,9 @@ class HeadConfig:
     channels: int = 128
 
     def __post_init__(self):
-        if self.channels < 1 or self.channels % _GROUPS:
+        if self.channels < 1 or self.channels % _GROUP:
             raise SafelightError(
-                f"heads.channels should be a multiple of {_GROUPS}, got {self.channels}."
+                f"heads.channels should be a multiple of {_GROUP}, got {self.channels}."
             )
 
 
@@ -66,9 +66,9 @@ class _Head(nn.Module):
     def __init__(self, width: int, about_dim: int, channels: int):
         super().__init__()
         self.conv_in = SpectralConv2d(width, channels, 1)
-        self.norm_in = nn.GroupNorm(_GROUPS, channels)
+        self.norm_in = nn.GroupNorm(channels // _GROUP, channels)
         self.conv = SpectralConv2d(channels, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(_GROUPS, channels)
+        self.norm = nn.GroupNorm(channels // _GROUP, channels)
         self.conv_out = SpectralConv2d(channels, 1, 1)
         self.about_norm = nn.LayerNorm(about_dim, elementwise_affine=False)
         self.project = nn.Linear(about_dim, channels, bias=False)
@@ -82,4 +82,4 @@ class _Head(nn.Module):
         return self.conv_out(h) + (h * told).sum(1, keepdim=True) / math.sqrt(h.shape[1])
 
 
-_GROUPS = 8
+_GROUP = 8  # channels: at a single place fewer would be scaled to little more than their signs

@@ -10,33 +10,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safelight.diffusion.denoiser import Denoiser
-from safelight.diffusion.guidance import cfg
 from safelight.diffusion.solvers import sample_euler
+from safelight.train.distillation import FIRST_STREAM, Answer, Asked
 from safelight.train.task import Draws
-from safelight.types import Conditioning
 
 Latents = Float[Tensor, "b c h w"]
 
 
 def teacher_samples(
-    teacher: Denoiser,
-    null: Callable[[int], Conditioning],
-    sigmas: Float[Tensor, " n"],
-    guidance: float,
-) -> Callable[[Latents, Conditioning, Draws], Latents]:
-    """What makes, in the place of a batch's latents, as many of the teacher's own under the same
-    conditioning, by Euler's method along the falling `sigmas` (steps + 1,), from noise alone.
+    teacher: Answer, sigmas: Float[Tensor, " n"]
+) -> Callable[[Latents, Asked, Draws], Latents]:
+    """What makes, in the place of a batch's latents, as many of the teacher's own as asked, by
+    Euler's method along the falling `sigmas` (steps + 1,), from noise alone.
 
-    `null` is what `guidance` leads away from, for a batch of that many. Each step costs the
-    teacher's whole sampling; samples that are made once and trained on as pictures cost it once.
+    It costs the teacher's whole sampling in each step of training; samples that are made once and
+    trained on as pictures cost it once.
     """
 
     @torch.no_grad()
-    def samples(x0: Latents, cond: Conditioning, draws: Draws) -> Latents:
+    def samples(x0: Latents, asked: Asked, draws: Draws) -> Latents:
         noise = draws.normal(x0.shape, _START)
-        guided = cfg(teacher, cond, null(len(x0)), guidance)
-        return sample_euler(guided, noise * sigmas[0].item(), sigmas, noise=_none_needed)
+        return sample_euler(
+            lambda x, sigma: teacher(x, sigma, asked),
+            noise * sigmas[0].item(),
+            sigmas,
+            noise=_none_needed,
+        )
 
     return samples
 
@@ -45,4 +44,4 @@ def _none_needed(shape: object, index: int) -> Tensor:
     raise ValueError("Euler's method draws no noise.")
 
 
-_START = 4  # of the streams of random numbers
+_START = FIRST_STREAM + 3  # of the streams of random numbers

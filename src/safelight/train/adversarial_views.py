@@ -16,6 +16,7 @@ from torch import Tensor
 from safelight.diffusion.denoiser import Denoiser, per_image
 from safelight.diffusion.objective import SigmaLaw
 from safelight.nn.embeddings import sinusoidal
+from safelight.train.distillation import FIRST_STREAM
 from safelight.train.losses import Features
 from safelight.train.task import Draws
 from safelight.types import Conditioning
@@ -174,4 +175,4 @@ def level_features(sigma: Float[Tensor, " b"]) -> Float[Tensor, "b d"]:
 
 
 _LEVEL_DIM = 64
-_SIGMA, _REAL_NOISE, _MADE_NOISE = 8, 9, 10  # streams of random numbers
+_SIGMA, _REAL_NOISE, _MADE_NOISE = range(FIRST_STREAM + 4, FIRST_STREAM + 7)  # of random numbers

@@ -24,7 +24,7 @@ from safelight.types import Batch, Conditioning
 
 Latents = Float[Tensor, "b c h w"]
 Levels = Float[Tensor, " b"]
-Method: TypeAlias = Literal["lcm", "tcd", "guidance", "progressive"]
+Method: TypeAlias = Literal["lcm", "tcd", "guidance", "progressive", "adversarial"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,16 @@ class DistillationConfig:
     """How a student is taught, and for how many `steps` of its sampler.
 
     Methods: "lcm" (Luo et al. 2023), "tcd" (Zheng et al. 2024), "guidance" (Meng et al. 2023, stage
-    one) and "progressive" (Salimans and Ho 2022). Pictures are guided by scales drawn evenly from
+    one), "progressive" (Salimans and Ho 2022) and "adversarial" (`train.adversarial_task`), whose
+    student is never told a scale. Pictures are guided by scales drawn evenly from
     `scale`; the student is told them by an embedding of `guidance_dim` features, 0 for none: then
     it has the mean of these scales in its weights.
 
     `times` is how many of the network's times are taught by "lcm" and "tcd", whose teacher steps
     down from each to the next. Distances are `loss`, "huber" with its `huber_c`. Targets are by the
     student's average, which keeps `target_decay` a step; 0 is the student itself.
-    "progressive" begins with a teacher of `teacher_steps` and halves them down to `steps`.
+    "progressive" begins with a teacher of `teacher_steps` and halves them down to `steps`; in as
+    many an adversary's teacher samples, if it does.
     """
 
     method: Method = "lcm"
@@ -80,6 +82,11 @@ class DistillationConfig:
                 f"distillation.teacher_steps = {self.teacher_steps} should be "
                 f"distillation.steps = {self.steps} doubled once or more, such as {8 * self.steps}."
             )
+
+    @property
+    def told_dim(self) -> int:
+        """The width of what the student is told of the scale, 0 for nothing."""
+        return 0 if self.method == "adversarial" else self.guidance_dim
 
     @property
     def rounds(self) -> int:
