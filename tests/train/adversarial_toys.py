@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,14 @@ from safelight.diffusion import objective
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.objective import diffusion_loss
+from safelight.diffusion.parameterization import Parameterization
+from safelight.diffusion.sigmas import model_sigmas
+from safelight.models.unet import UNetConfig
 from safelight.nn.embeddings import sinusoidal
-from safelight.train.task import Draws
+from safelight.train.adversarial_task import AdversarialConfig, AdversarialTask, Judge
+from safelight.train.adversarial_views import LatentViewer
+from safelight.train.distillation import DistillationConfig, by_teacher
+from safelight.train.task import Draws, Phase
 from safelight.types import Batch, Conditioning
 
 CPU = torch.device("cpu")
@@ -94,6 +101,53 @@ def draws(step: int, total: int, first: int = 0, count: int | None = None) -> Dr
 def begun_from(network: Plane) -> Plane:
     """A student: the teacher's weights, to be trained."""
     return copy.deepcopy(network).requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Play:
+    """A teacher, its student, and the task that teaches it."""
+
+    teacher: Denoiser
+    student: Denoiser
+    task: AdversarialTask
+    levels: Tensor
+
+
+def play(
+    parameters: Parameterization,
+    schedule: DiscreteSchedule,
+    adversarial: AdversarialConfig,
+    steps: int = 1,
+    lessons: int = 0,
+) -> Play:
+    """A teacher of points after so many lessons, and a student that begins from it."""
+    torch.manual_seed(0)
+    network = Plane()
+    teacher = Denoiser(network, parameters, schedule)
+    if lessons:
+        taught(teacher, network, lessons)
+    network.requires_grad_(False)
+    plane = begun_from(network)
+    student = Denoiser(plane, parameters, schedule)
+    viewer = LatentViewer(
+        teacher,
+        network.maps,
+        objective.logit_normal(adversarial.mean, adversarial.std),
+        [WIDTH] * 3,
+        2,
+    )
+    levels = model_sigmas(schedule, steps)[:-1]
+    config = DistillationConfig("adversarial", steps, scale=(1.0, 1.0))
+    task = AdversarialTask(
+        {"main": Phase({"unet": plane})},
+        student,
+        Judge(by_teacher(teacher, UNetConfig()), objective.uniform_t(schedule)),
+        condition,
+        viewer,
+        levels,
+        (config, adversarial),
+    )
+    return Play(teacher, student, task, levels)
 
 
 def distance(a: Tensor, b: Tensor) -> float:

@@ -15,7 +15,6 @@ from safelight.diffusion.objective import logit_normal
 from safelight.errors import SafelightError
 from safelight.models.inception import InceptionFid
 from safelight.models.unet import map_widths
-from safelight.models.vq import VQAutoencoder
 from safelight.train.adversarial_views import LatentViewer, PixelViewer, Viewer
 
 
@@ -29,8 +28,8 @@ def viewer_of(
     """What the discriminator looks through: the blocks of the teacher, or the recipe's `features`
     at decoded pictures.
 
-    Raises `SafelightError` for a teacher that is told its scale, a feature network that is not
-    there or has no maps, and pictures of an autoencoder that is not to be differentiated.
+    Raises `SafelightError` for a teacher that is told its scale, and a feature network that is not
+    there or shows no maps.
     """
     unet, config = model.unet.config, recipe.adversarial
     if unet.guidance_dim is not None:
@@ -53,11 +52,6 @@ def viewer_of(
         raise SafelightError(
             f"{recipe.features} is FID's network, which shows no maps; expected an "
             "EfficientNet-Lite0 or a VGG16."
-        )
-    if isinstance(autoencoder, VQAutoencoder):
-        raise SafelightError(
-            "A VQ autoencoder's pictures tell a student nothing, as its codes have no gradients; "
-            "leave features out, and the discriminator looks at latents."
         )
     with torch.no_grad():
         maps = features(torch.zeros(1, 3, 64, 64, device=device))
