@@ -61,7 +61,7 @@ def inject_fresh(unet: UNet, config: LoraConfig, name: str = "lora") -> dict[str
         if not any(_ends(their, target) for their in theirs.values()):
             last = {their.rpartition(".")[2] for their in theirs.values()}
             raise SafelightError(f"lora.targets: no layer ends in {target!r}. {near(target, last)}")
-    alpha = config.rank if config.alpha is None else config.alpha
+    alpha = float(config.rank) if config.alpha is None else config.alpha
     deltas = {
         path: fresh(layers[path], config.rank, alpha)
         for path, their in theirs.items()
