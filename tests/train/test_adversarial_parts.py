@@ -61,13 +61,13 @@ def test_a_head_adds_the_projection_of_what_it_is_told():
     torch.manual_seed(0)
     heads = AdversaryHeads([6, 4], 10, HeadConfig(8))
     maps, about = [normal(3, 6, 5, 4), normal(3, 4, 2, 2)], normal(3, 10, seed=1)
-    logits = heads(maps, about)
+    logits = heads.logits(maps, about)
     assert [tuple(part.shape) for part in logits] == [(3, 1, 5, 4), (3, 1, 2, 2)]
     for head in heads:
         nn.init.zeros_(head.get_submodule("project").weight)  # pyright: ignore
-    silent = heads(maps, about)
+    silent = heads.logits(maps, about)
     assert not torch.allclose(silent[0], logits[0])
-    torch.testing.assert_close(heads(maps, 0 * about)[0], silent[0])
+    torch.testing.assert_close(heads.logits(maps, 0 * about)[0], silent[0])
     with pytest.raises(SafelightError, match=r"heads\.channels.*multiple of 8, got 12"):
         HeadConfig(12)
 

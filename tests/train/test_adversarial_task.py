@@ -15,7 +15,7 @@ from safelight.diffusion.noise_schedule import (
 )
 from safelight.diffusion.parameterization import Parameterization
 from safelight.errors import SafelightError
-from safelight.models.adversary_heads import HeadConfig
+from safelight.models.adversary_heads import AdversaryHeads, HeadConfig
 from safelight.models.unet import UNet, UNetConfig, map_widths
 from safelight.train.adversarial_task import AdversarialConfig, AdversarialTask, Judge
 from safelight.train.adversarial_views import LatentViewer, level_features
@@ -34,8 +34,10 @@ def hinge(real: Tensor, made: Tensor) -> Tensor:
     return 0.5 * ((1 - real).clamp(min=0).mean() + (1 + made).clamp(min=0).mean())
 
 
-def heads_of(task: AdversarialTask) -> nn.Module:
-    return task.phases["adversary"].modules["heads"]
+def heads_of(task: AdversarialTask) -> AdversaryHeads:
+    heads = task.phases["adversary"].modules["heads"]
+    assert isinstance(heads, AdversaryHeads)
+    return heads
 
 
 def weights_of(denoiser: Denoiser) -> dict[str, Tensor]:
@@ -134,7 +136,7 @@ def test_both_losses_are_those_of_the_paper():
 
     heads = heads_of(toy.task)
     real = [part.requires_grad_() for part in maps(batch.latents, 13)]
-    of_real, of_made = heads(real, about), heads(maps(made, 14), about)
+    of_real, of_made = heads.logits(real, about), heads.logits(maps(made, 14), about)
     fooled = -torch.stack([part.mean() for part in of_made]).mean()
     torch.testing.assert_close(main.parts["fooled"], fooled)
 

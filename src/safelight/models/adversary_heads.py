@@ -40,10 +40,14 @@ class AdversaryHeads(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(_Head(width, about_dim, config.channels) for width in widths)
 
-    def forward(
+    def logits(
         self, maps: Sequence[Float[Tensor, "b _ _ _"]], about: Float[Tensor, "b k"]
     ) -> list[Float[Tensor, "b 1 _ _"]]:
-        """One logit for each place of each map."""
+        """One logit for each place of each map.
+
+        Not `forward`, so that `train.optim.prepare` compiles nothing here: compiled layers cannot
+        be differentiated twice, as a penalty on gradients is.
+        """
         return [head(part, about) for head, part in zip(self, maps, strict=True)]
 
     def __iter__(self) -> Iterator[nn.Module]:

@@ -206,7 +206,8 @@ class AdversarialTask:
     def _judged(self, view: View, made: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The heads' loss, and its parts; `made` are detached."""
         real = [part.detach().requires_grad_() for part in view.real()]
-        of_real, of_made = self._heads(real, view.about), self._heads(made, view.about)
+        of_real = self._heads.logits(real, view.about)
+        of_made = self._heads.logits(made, view.about)
         pairs = zip(of_real, of_made, strict=True)
         total = _mean([losses.hinge_discriminator(*pair) for pair in pairs])
         parts = {"adversary": total, "real": _mean([part.mean() for part in of_real])}
