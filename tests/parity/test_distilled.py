@@ -137,4 +137,4 @@ def test_scales_of_a_batch_are_told_each_their_own():
         theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
             None, torch.tensor([scale - 1]), embedding_dim=256
         )
-        assert torch.allclose(row, theirs[0], atol=1e-5)
+        assert torch.allclose(row, theirs[0], atol=2e-3)  # sines of thousands, in float32
