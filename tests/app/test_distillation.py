@@ -264,6 +264,12 @@ def test_a_checkpoint_is_of_one_method_and_one_teacher(workshop, tmp_path):
         distilled(workshop, tmp_path, *METHODS["tcd"], resume=True)
 
 
+def test_rounds_of_another_length_are_not_gone_on_with(workshop, tmp_path):
+    distilled(workshop, tmp_path, *METHODS["progressive"], "loop.steps=2")
+    with pytest.raises(SafelightError, match="round_steps was 1, is 2"):
+        distilled(workshop, tmp_path, *METHODS["progressive"], resume=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -12,7 +12,7 @@ from diffusers import (
 
 import safelight
 from distilling import METHODS, distilled, write_workshop
-from safelight.checkpoints.folder import write_folder
+from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.lora_file import LORA_FILE
 from safelight.conditioners.numbers import with_guidance
 from safelight.models.unet import UNet
@@ -34,8 +34,9 @@ def _distilled(workshop, out, *changed):
         return distilled(workshop, out, RATE, "loop.ema=0", *changed)
 
 
-def _theirs(pipeline, *, scale, steps=4, **options):
+def _theirs(pipeline, *, scale, steps=4):
     pipeline.set_progress_bar_config(disable=True)
+    tcd = isinstance(pipeline.scheduler, TCDScheduler)
     return pipeline(
         PROMPT,
         num_inference_steps=steps,
@@ -44,7 +45,7 @@ def _theirs(pipeline, *, scale, steps=4, **options):
         width=SIZE,
         generator=torch.Generator().manual_seed(SEED),
         output_type="np",
-        **options,
+        **({"eta": 0.3} if tcd else {}),  # its gamma
     ).images[0]
 
 
@@ -59,22 +60,22 @@ def _same(ours, theirs):
 
 @pytest.mark.parametrize("method", ["lcm", "lcm, not told", "tcd", "guidance", "progressive"])
 def test_a_student_makes_the_same_picture_in_diffusers(workshop, tmp_path, method):
-    folder = _distilled(workshop, tmp_path, *METHODS[method])
+    folder = _distilled(workshop, tmp_path / "out", *METHODS[method])
+    student = read_folder(folder)
+    told = student.unet.config.guidance_dim is not None
+    if told:  # so that the scale is seen
+        student.unet.time_embedding.cond_proj.weight.add_(torch.randn(32, 16))
+        write_folder(folder, student)
     pipeline = safelight.load(folder, device="cpu")
-    told = pipeline.folder.unet.config.guidance_dim is not None
     scale = 3.0 if told else 1.0
-    classes = [StableDiffusionPipeline]
-    if method.startswith("lcm"):
-        classes.append(LatentConsistencyModelPipeline)
-    for sampler in ("ddim", "euler") if method == "guidance" else (None,):
-        sampled = {} if sampler is None else {"sampler": sampler}
-        ours = _ours(pipeline, scale=scale, steps=4, **sampled)
-        if sampler == "euler":
-            continue
-        for cls in classes:
-            assert _same(ours, _theirs(cls.from_pretrained(folder), scale=scale))
-        if told:
-            assert not _same(ours, _ours(pipeline, scale=1.5, steps=4, **sampled))
+    sampler = "ddim" if method == "guidance" else None
+    ours = _ours(pipeline, scale=scale, steps=4, sampler=sampler)
+    assert _same(ours, _theirs(StableDiffusionPipeline.from_pretrained(folder), scale=scale))
+    if method == "lcm":
+        other = LatentConsistencyModelPipeline.from_pretrained(folder)
+        assert _same(ours, _theirs(other, scale=scale))
+    if told:
+        assert not _same(ours, _ours(pipeline, scale=1.5, steps=4, sampler=sampler))
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
@@ -136,4 +137,4 @@ def test_scales_of_a_batch_are_told_each_their_own():
         theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
             None, torch.tensor([scale - 1]), embedding_dim=256
         )
-        assert torch.allclose(row, theirs[0], atol=1e-5)
+        assert torch.allclose(row, theirs[0], atol=2e-3)  # sines of thousands, in float32

@@ -64,6 +64,7 @@ def learn(task: Task, module: nn.Module, steps: int, lr: float) -> list[float]:
     return losses
 
 
+@torch.no_grad()
 def way(sigmas: Tensor, answer: Answer) -> float:
     """By what factor x at unit variance is multiplied on the way over some levels."""
     x = torch.ones(1, 1, 1, 1, dtype=torch.float64) * (sigmas[0] ** 2 + 1).sqrt()
@@ -79,14 +80,14 @@ def way(sigmas: Tensor, answer: Answer) -> float:
 @pytest.mark.parametrize("loss", ["huber", "l2"])
 def test_lcm_learns_where_the_teachers_way_ends_and_not_the_mean(loss):
     student = Gains()
-    config = DistillationConfig(loss=loss, huber_c=0.1)
+    config = DistillationConfig(loss=loss, huber_c=0.1, times=5)
     trio = Trio(student.answer, student.answer, teach)
     phases = {"main": Phase({"unet": student})}
     task = ConsistencyTask(phases, trio, condition, SCHEDULE, config, lambda: None)
     before = student.gains.detach().clone()
-    learn(task, student, 1500, 3e-2)
-    times = taught_times(SCHEDULE, 50)
-    for place in (4, 24, 49):
+    learn(task, student, 200, 8e-2)
+    times = taught_times(SCHEDULE, 5)
+    for place in (1, 2, 4):
         below = [*times[: place + 1].flip(0).tolist(), 0.0]
         wanted = way(SCHEDULE.t_to_sigma(torch.tensor(below, dtype=torch.float64)), teach)
         at = int(times[place] / 10)
@@ -97,12 +98,12 @@ def test_lcm_learns_where_the_teachers_way_ends_and_not_the_mean(loss):
 
 def test_tcd_learns_every_place_of_the_teachers_way():
     student = Gains()
-    config = DistillationConfig(method="tcd", loss="l2")
+    config = DistillationConfig(method="tcd", loss="l2", times=10)
     trio = Trio(student.answer, student.answer, teach)
     phases = {"main": Phase({"unet": student})}
     task = ConsistencyTask(phases, trio, condition, SCHEDULE, config, lambda: None)
-    losses = learn(task, student, 1500, 3e-2)
-    assert sum(losses[-100:]) < 0.1 * sum(losses[:100])
+    losses = learn(task, student, 300, 6e-2)
+    assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     # a gain has one value for all ends, so the student can only come between
     few = SCHEDULE.t_to_sigma(torch.tensor([999.0, 499.0, 0.0], dtype=torch.float64))
     ideal = way(SCHEDULE.t_to_sigma(torch.arange(999.0, -1, -1, dtype=torch.float64)), teach)
@@ -112,7 +113,7 @@ def test_tcd_learns_every_place_of_the_teachers_way():
 
 def test_progressive_halving_learns_many_steps_in_few():
     student, former = Gains(), Gains()
-    config = DistillationConfig(method="progressive", teacher_steps=16, steps=2)
+    config = DistillationConfig(method="progressive", teacher_steps=8, steps=2)
     succeeded: list[int] = []
 
     def succeed() -> None:
@@ -122,11 +123,11 @@ def test_progressive_halving_learns_many_steps_in_few():
     phases = {"main": Phase({"unet": student})}
     teachers = (teach, former.answer)
     task = ProgressiveTask(
-        phases, student.answer, teachers, condition, SCHEDULE, config, 300, succeed
+        phases, student.answer, teachers, condition, SCHEDULE, config, 100, succeed
     )
-    learn(task, student, 900, 1e-2)
-    assert len(succeeded) == 2
-    wanted = way(model_sigmas(SCHEDULE, 16, "trailing"), teach)
+    learn(task, student, 200, 4e-2)
+    assert len(succeeded) == 1
+    wanted = way(model_sigmas(SCHEDULE, 8, "trailing"), teach)
     got = way(model_sigmas(SCHEDULE, 2, "trailing"), student.answer)
     two = way(model_sigmas(SCHEDULE, 2, "trailing"), teach)
     assert got == pytest.approx(wanted, abs=0.05)

@@ -63,7 +63,7 @@ def train_distillation(recipe: DistillationRecipe, *, resume: bool) -> Outcome:
     condition = captions_to_conditioning(model, recipe.data)
     autoencoder = model.autoencoder
     check_sizes(recipe.data, autoencoder.factor)
-    basis = distillation_basis(model, config, recipe.lora)
+    basis = distillation_basis(model, config, recipe.lora, recipe.loop.steps)
     student_scheduler(config, model.scheduler, config.steps)  # raises now
     with seeded(recipe.loop.seed):
         pupil = pupil_of(recipe, model)

@@ -62,15 +62,18 @@ def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
 
 
 def distillation_basis(
-    model: Folder, config: DistillationConfig, lora: LoraConfig | None
+    model: Folder, config: DistillationConfig, lora: LoraConfig | None, steps: int
 ) -> dict[str, Value]:
-    """The weights of the teacher, all of it, the method, and the shape of the student."""
+    """The weights of the teacher, all of it, the method, and the shape of the student; where a
+    training of so many steps has rounds, how long they are.
+    """
     shape = None if lora is None else {"rank": lora.rank, "targets": list(lora.targets)}
     return {
         **_whole(model),
         "method": config.method,
         "guidance_dim": config.told_dim,
         "lora": shape,
+        "round_steps": steps // config.rounds if config.method == "progressive" else None,
     }
 
 

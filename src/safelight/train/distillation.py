@@ -120,7 +120,8 @@ def asked_of(
     low, high = config.scale
     scale = low + (high - low) * draws.uniform(_SCALE)
     with torch.no_grad():
-        return Asked(condition(captions), condition([""] * len(captions)), scale)
+        null = Conditioning.cat([condition([""])] * len(captions))  # read once, not for each
+        return Asked(condition(captions), null, scale)
 
 
 def noise_of(draws: Draws, x0: Latents) -> Latents:
