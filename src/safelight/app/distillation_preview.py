@@ -1,6 +1,6 @@
 """What a student in training makes of a few prompts, below what its teacher makes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +62,7 @@ def distillation_preview(
         ) -> Float[Tensor, "b c h w"]:
             return answer(x, sigma, asked)
 
-        def drawn(shape: tuple[int, ...], index: int) -> Tensor:
+        def drawn(shape: Sequence[int], index: int) -> Tensor:
             return noise(shape, index).to(device)
 
         sigmas = scheduler.sigmas(steps)
