@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, TypeVar, cast
 from safelight.app.recipe_conditions import ConditionConfig
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
+from safelight.checkpoints.lora_file import LoraConfig
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.config import Value, from_dict, near, override, parse_value, read_toml, to_dict
 from safelight.data.config import DataConfig
@@ -20,7 +21,9 @@ from safelight.models.control_plan import ControlPlan
 from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
 from safelight.pipelines.find import HubId, expanded
+from safelight.train.adversarial_task import AdversarialConfig
 from safelight.train.autoencoder_task import AutoencoderLossConfig
+from safelight.train.distillation import DistillationConfig
 from safelight.train.latent_task import ObjectiveConfig
 from safelight.train.loop import LoopConfig
 from safelight.train.optim import OptimConfig
@@ -203,13 +206,60 @@ class ControlRecipe:
             )
 
 
-Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe
-R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe, ControlRecipe)
+@dataclass(frozen=True)
+class DistillationRecipe:
+    """Distils the model in the folder `base` to a student that needs fewer steps, or fewer calls.
+
+    The student is written to `model` in the output: the whole model, or with `lora` a LoRA for the
+    base and models fine-tuned from it. Latents are kept in the folder `latents`, by default in the
+    output. Previews show the teacher, guided, above the student. `adversarial` is of that method,
+    whose discriminator looks through the teacher, or at pictures through the network `features`: a
+    name or file as of an autoencoder's recipe.
+    """
+
+    output: Path
+    data: DataConfig
+    base: Path
+    kind: Literal["distill"] = "distill"
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    features: str | None = None
+    lora: LoraConfig | None = None
+    latents: Path | None = None
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+    device: str = "auto"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self):
+        _check_encoded_once(self.data, self.kind)
+        if self.lora is not None and self.distillation.method == "progressive":
+            raise SafelightError(
+                'distillation.method = "progressive" makes each student the next one\'s teacher, '
+                "and takes the whole model; leave [lora] out."
+            )
+        if self.distillation.method == "adversarial":
+            self.adversarial.chances_of(self.distillation.steps)
+            if self.lora is not None and self.optim.recompute and self.features is None:
+                raise SafelightError(
+                    "optim.recompute would run the teacher with the student's LoRA in it; leave it "
+                    "out, leave [lora] out, or choose features."
+                )
+        elif self.features is not None or self.adversarial != AdversarialConfig():
+            raise SafelightError(
+                'features and [adversarial] are of distillation.method = "adversarial"; leave '
+                f"them out, this method is {self.distillation.method!r}."
+            )
+
+
+Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe | DistillationRecipe
+R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe, ControlRecipe, DistillationRecipe)
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
     "latent": LatentRecipe,
     "control": ControlRecipe,
+    "distill": DistillationRecipe,
 }
 
 

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from safelight.app.autoencoder_training import train_autoencoder
 from safelight.app.control_training import train_control
+from safelight.app.distillation_training import train_distillation
 from safelight.app.latent_training import train_latent
-from safelight.app.recipe import ControlRecipe, LatentRecipe, Recipe, keys_of, read_recipe
+from safelight.app.recipe import (
+    ControlRecipe,
+    DistillationRecipe,
+    LatentRecipe,
+    Recipe,
+    keys_of,
+    read_recipe,
+)
 from safelight.app.running import MODEL, RECIPE, say
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
@@ -35,6 +43,8 @@ def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
         return train_latent(recipe, resume=resume)
     if isinstance(recipe, ControlRecipe):
         return train_control(recipe, resume=resume)
+    if isinstance(recipe, DistillationRecipe):
+        return train_distillation(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)
 
 

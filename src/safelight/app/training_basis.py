@@ -7,6 +7,7 @@ from pathlib import Path
 from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.lora_file import LoraConfig
 from safelight.conditioners.conditions import Conditions
 from safelight.config import Value, to_dict
 from safelight.errors import SafelightError
@@ -16,6 +17,7 @@ from safelight.models.classes import ClassReader
 from safelight.models.controlnet import ControlNetConfig
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
+from safelight.train.distillation import DistillationConfig
 
 _SINCE = (("self_attention", False),)  # what trainings begun before do not say, as it was then
 _FREE = {"sample_size", "scaling_factor", "shift_factor", "force_upcast"}
@@ -56,12 +58,31 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
 
 def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
     """The weights of the model that is steered, all of it, and the shape of what steers."""
+    return {**_whole(model), "control": _shape(control)}
+
+
+def distillation_basis(
+    model: Folder, config: DistillationConfig, lora: LoraConfig | None, steps: int
+) -> dict[str, Value]:
+    """The weights of the teacher, all of it, the method, and the shape of the student; where a
+    training of so many steps has rounds, how long they are.
+    """
+    shape = None if lora is None else {"rank": lora.rank, "targets": list(lora.targets)}
+    return {
+        **_whole(model),
+        "method": config.method,
+        "guidance_dim": config.told_dim,
+        "lora": shape,
+        "round_steps": steps // config.rounds if config.method == "progressive" else None,
+    }
+
+
+def _whole(model: Folder) -> dict[str, Value]:
     return {
         "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
         "unet": sha256_of_state(model.unet.state_dict()),
         "text_towers": [sha256_of_state(tower.state_dict()) for tower in model.text_towers],
         "tokenizers": [_hash_of(tokenizer) for tokenizer in model.tokenizers],
-        "control": _shape(control),
         "prediction": model.scheduler.prediction,
         "levels": model.scheduler.levels,
     }

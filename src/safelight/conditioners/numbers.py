@@ -35,16 +35,21 @@ def with_numbers(
     return with_vector(cond, rows)
 
 
-def with_guidance(cond: Conditioning, scale: float, unet: UNetConfig) -> Conditioning:
-    """Adds the sinusoidal features of a guidance scale to `cond.vector`, for a network that was
-    distilled to follow it without an unconditional half (Luo et al. 2023, arXiv 2310.04378, section
-    4.2): of `1000 * (scale - 1)`, the sines first, as published.
+def with_guidance(
+    cond: Conditioning, scale: float | Float[Tensor, " b"], unet: UNetConfig
+) -> Conditioning:
+    """Adds the sinusoidal features of a guidance scale, one or each picture's own, to
+    `cond.vector`, for a network that was distilled to follow it without an unconditional half (Luo
+    et al. 2023, arXiv 2310.04378, section 4.2): of `1000 * (scale - 1)`, the sines first, as
+    published.
 
     Raises `ValueError` for a U-Net that takes no guidance.
     """
     if unet.guidance_dim is None or cond.context is None:
         raise ValueError("This U-Net takes no guidance scale.")
-    w = torch.full((len(cond.context),), 1000 * (scale - 1), device=cond.context.device)
+    w = 1000 * (scale - 1)
+    if not isinstance(w, Tensor):
+        w = torch.full((len(cond.context),), w, device=cond.context.device)
     features = sinusoidal(w, unet.guidance_dim, flip_sin_to_cos=False, freq_shift=1.0)
     return with_vector(cond, features)
 

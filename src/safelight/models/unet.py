@@ -3,6 +3,10 @@
 Source: Rombach et al. 2022 (arXiv 2112.10752), sections 3.2 and 3.3.
 """
 
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,7 +26,9 @@ from safelight.nn.blocks import Picture, ResBlock, Upsample
 from safelight.nn.recompute import recomputed
 from safelight.types import Conditioning
 
-__all__ = ["ClassKind", "UNet", "UNetConfig", "zero_residuals"]
+__all__ = ["ClassKind", "UNet", "UNetConfig", "map_widths", "zero_residuals"]
+
+_WayUp: TypeAlias = tuple[nn.Module, list[Tensor], tuple[int, int] | None]
 
 
 class UNet(UNetEncoder):
@@ -63,17 +69,59 @@ class UNet(UNetEncoder):
             ValueError: a part of the conditioning is missing or has the wrong width.
         """
         emb = self.embed(t, cond)
+        x, skips = self._to_the_middle(x, emb, cond)
+        for block, taken, size in self._ways_up(skips):
+            x = recomputed(block, self.gradient_checkpointing)(x, emb, cond, taken, size)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+    def maps(
+        self,
+        x: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        cond: Conditioning,
+        *,
+        up: bool = True,
+    ) -> list[Picture]:
+        """What each block makes: those on the way down, the middle, and with `up` those on the way
+        up; (b, `map_widths`, h', w') each. Inputs and errors are those of `forward`.
+        """
+        emb = self.embed(t, cond)
+        x, skips = self._to_the_middle(x, emb, cond)
+        last = len(self.down_blocks) - 1  # whose block halves nothing
+        ends = accumulate(self.config.layers_per_block)
+        maps = [skips[end + min(level + 1, last)] for level, end in enumerate(ends)]
+        if self.mid_block is not None:
+            maps.append(x)
+        for block, taken, size in self._ways_up(skips) if up else ():
+            x = recomputed(block, self.gradient_checkpointing)(x, emb, cond, taken, size)
+            maps.append(x)
+        return maps
+
+    def _to_the_middle(
+        self, x: Picture, emb: Emb, cond: Conditioning
+    ) -> tuple[Picture, list[Tensor]]:
+        """`descend` from the input on, with the residuals of control networks."""
         x = self.conv_in(x if cond.concat is None else torch.cat([x, cond.concat], dim=1))
         x, skips = self.descend(x, emb, cond)
         if cond.residuals:
             *added, middle = cond.residuals
             skips = [skip + more for skip, more in zip(skips, added, strict=True)]
             x = x + middle
+        return x, skips
+
+    def _ways_up(self, skips: list[Tensor]) -> Iterator[_WayUp]:
+        """The blocks on the way up, each with the skips that it takes and the size of the next."""
         for block, layers in zip(self.up_blocks, self._up_layers, strict=True):
             taken, skips = skips[-layers:], skips[:-layers]
             size = (skips[-1].shape[-2], skips[-1].shape[-1]) if skips else None
-            x = recomputed(block, self.gradient_checkpointing)(x, emb, cond, taken, size)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            yield block, taken, size
+
+
+def map_widths(config: UNetConfig, *, up: bool = True) -> list[int]:
+    """The channels of each of `UNet.maps`."""
+    down = list(config.block_out_channels)
+    middle = down[-1:] if config.mid_block else []
+    return [*down, *middle, *(reversed(down) if up else ())]
 
 
 class _UpBlock(nn.Module):

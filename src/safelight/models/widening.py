@@ -1,5 +1,6 @@
-"""A U-Net made ready to be told more: more channels beside the latent, classes."""
+"""A U-Net made ready to be told more: channels beside the latent, classes, the guidance scale."""
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -33,3 +34,19 @@ def widened(unet: UNet, channels: int, classes: int) -> UNet:
         state["class_embedding.weight"] = first.new_zeros((classes, config.emb_dim))
     wide.load_state_dict(state)
     return wide.train(unet.training)
+
+
+def told_guidance(unet: UNet, dim: int) -> UNet:
+    """A copy of a U-Net that is also told the guidance scale, by `dim` features (Luo et al. 2023,
+    arXiv 2310.04378, section 4.2; diffusers' `time_cond_proj_dim`).
+
+    Their projection starts at zero, so that the output is at first that of the U-Net, whatever the
+    scale. One that is told it already is copied as it is.
+    """
+    if unet.config.guidance_dim is not None:
+        return copy.deepcopy(unet)
+    told = UNet(replace(unet.config, guidance_dim=dim))
+    first = unet.time_embedding.linear_1.weight
+    zero = first.new_zeros(first.shape[1], dim)
+    told.load_state_dict({**unet.state_dict(), "time_embedding.cond_proj.weight": zero})
+    return told.train(unet.training)

@@ -5,6 +5,7 @@ changes into the weights themselves for as long as it lasts. The base is never c
 back to the bit.
 """
 
+import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,35 @@ def inject(
             _put(network, path, module)
         module.deltas[name] = delta.to(layers[path].weight.device)
         module.strengths[name] = strength
+
+
+def fresh(layer: Layer, rank: int, alpha: float) -> LowRank:
+    """A LoRA to train for a layer, which adds nothing yet: `down` is drawn as a layer's weights are
+    in torch, `up` is zero (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+
+    Its strength is `alpha / rank`. Raises `ValueError` for a convolution in groups.
+    """
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        raise ValueError("a convolution in groups takes no LoRA.")
+    out, inputs = layer.weight.shape[:2]
+    kernel = layer.weight.shape[2:]
+    down = nn.init.kaiming_uniform_(layer.weight.new_empty(rank, inputs, *kernel), a=math.sqrt(5))
+    up = layer.weight.new_zeros(out, rank, *(1 for _ in kernel))
+    return LowRank(down, up, alpha / rank)
+
+
+@contextmanager
+def silenced(network: nn.Module) -> Generator[None]:
+    """A network as if no adapter were in it, while it lasts."""
+    adapted = [module for _, module in _adapted(network)]
+    held = [dict(module.strengths) for module in adapted]
+    try:
+        for module in adapted:
+            module.strengths = dict.fromkeys(module.strengths, 0.0)
+        yield
+    finally:
+        for module, strengths in zip(adapted, held, strict=True):
+            module.strengths = strengths
 
 
 def set_strength(network: nn.Module, name: str, strength: float) -> None:

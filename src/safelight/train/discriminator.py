@@ -73,7 +73,7 @@ class PatchDiscriminator(nn.Module):
 _GROUPS = 8
 
 
-def frozen_call(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)` with gradients to `x` but not to the module's own weights."""
+def frozen_call(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """`module(*inputs)` with gradients to its inputs but not to the module's own weights."""
     weights = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
-    return torch.func.functional_call(module, weights, (x,))
+    return torch.func.functional_call(module, weights, inputs)

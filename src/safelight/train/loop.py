@@ -159,6 +159,7 @@ def _start(
             _parameters(phase), replace(optim, lr=optim.lr * phase.lr_scale)
         )
         for name, phase in task.phases.items()
+        if _parameters(phase)
     }
     averaged = {
         f"{phase_name}.{name}": module

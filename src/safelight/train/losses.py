@@ -66,6 +66,13 @@ def kl(posterior: Gaussian, pixels: Pixels) -> Scalar:
     return posterior.kl().mean() / pixels[0].numel()
 
 
+def pseudo_huber(output: Tensor, target: Tensor, c: float) -> Scalar:
+    """Mean of `sqrt(error^2 + c^2) - c`: squared for errors below c, absolute above (Song and
+    Dhariwal 2023, arXiv 2310.14189, eq. 8, of each element, as in the published training of LCM).
+    """
+    return ((output - target).square() + c**2).sqrt().mean() - c
+
+
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Scalar:
     """The discriminator's loss: real logits above 1, fake below -1 (Lim and Ye 2017, eq. 6)."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
@@ -74,6 +81,17 @@ def hinge_discriminator(real: Tensor, fake: Tensor) -> Scalar:
 def hinge_generator(fake: Tensor) -> Scalar:
     """The generator's loss: the mean fake logit, negated (Lim and Ye 2017, eq. 7)."""
     return -fake.mean()
+
+
+def r1(logits: Tensor, inputs: Float[Tensor, "b ..."]) -> Scalar:
+    """The squared length of the gradient of each image's summed logits by its inputs, averaged over
+    the batch (Mescheder et al. 2018, arXiv 1801.04406, eq. 9, without its gamma / 2).
+
+    `logits` (b, ...) must depend on `inputs`, which must require gradients; the penalty has
+    gradients itself.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, limit: float = 1e4) -> Scalar:

@@ -15,7 +15,8 @@ from safelight.types import Batch
 
 @dataclass(frozen=True)
 class Phase:
-    """Modules that one optimiser trains together.
+    """Modules that one optimiser trains together; or that none does, where they only follow others
+    and are kept in the checkpoints.
 
     `averaged` says whether their weights are averaged over time, and so are what is exported.
     """

@@ -1,0 +1,82 @@
+"""What a student in training makes of a few prompts, below what its teacher makes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.app.recipe import PreviewConfig
+from safelight.checkpoints.folder import Folder
+from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.data.latents import LatentCache
+from safelight.diffusion.samplers import Sampler
+from safelight.diffusion.solvers import sample_ddim
+from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
+from safelight.rng import SeededNoise
+from safelight.train.distillation import Answer, Asked
+from safelight.train.latent_task import Conditioner
+from safelight.train.loop import Preview
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Teacher and student, the teacher's noise levels, what both are told of captions, and the
+    autoencoder.
+    """
+
+    teacher: Answer
+    student: Answer
+    scheduler: SchedulerConfig
+    condition: Conditioner
+    autoencoder: AnyAutoencoder
+
+
+def distillation_preview(
+    shown: Shown, config: PreviewConfig, cache: LatentCache, folder_at: Callable[[int], Folder]
+) -> Callable[[int], Preview]:
+    """Pictures of the teacher in `preview.steps` steps by DDIM, guided, above those of the student
+    in its own; `folder_at` is the student's model after so many steps of training.
+
+    Of the recipe's prompts, or of captions of the data. Raises `SafelightError` if the network
+    knows fewer times than there are steps.
+    """
+    items = cache.pictures.items
+    captions = [item.captions[0] for item in items[:: max(1, len(items) // config.columns)]]
+    prompts = list(config.prompts or captions[: config.columns])
+    group = max(cache.groups, key=lambda group: len(group.items))
+    width, height = (side // shown.autoencoder.factor for side in group.bucket)
+    shape = (len(prompts), latent_channels(shown.autoencoder), height, width)
+    noise = SeededNoise([config.seed + i for i in range(len(prompts))])
+    shown.scheduler.sigmas(config.steps)  # raises now for too many
+
+    def sample(answer: Answer, scheduler: SchedulerConfig, steps: int, sampler: Sampler) -> Tensor:
+        device = next(shown.autoencoder.parameters()).device
+        cond, null = shown.condition(prompts), shown.condition([""] * len(prompts))
+        asked = Asked(cond, null, torch.full((len(prompts),), config.scale, device=device))
+
+        def denoise(
+            x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
+        ) -> Float[Tensor, "b c h w"]:
+            return answer(x, sigma, asked)
+
+        def drawn(shape: Sequence[int], index: int) -> Tensor:
+            return noise(shape, index).to(device)
+
+        sigmas = scheduler.sigmas(steps)
+        x = drawn(shape, 0) * scheduler.initial_scale(sigmas)
+        z = sampler(denoise, x, sigmas, noise=drawn) * scheduler.final_scale(sigmas)
+        return shown.autoencoder.decode(shown.autoencoder.unscale(z)).float().cpu()
+
+    def preview(step: int) -> Preview:
+        student = folder_at(step)
+        steps = student.defaults.steps or config.steps
+        rows = [
+            sample(shown.teacher, shown.scheduler, config.steps, sample_ddim),
+            sample(shown.student, student.scheduler, steps, student.scheduler.solver(steps)),
+        ]
+        return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
+
+    return preview
