@@ -40,7 +40,7 @@ def affine_step(solve: Sampler, sigmas: Float[Tensor, "2"]) -> AffineStep:
         )
         return stepped.item()
 
-    return AffineStep(answer(1, 0, 0), answer(0, 1, 0), answer(0, 0, 1))
+    return AffineStep(answer(1.0, 0.0, 0.0), answer(0.0, 1.0, 0.0), answer(0.0, 0.0, 1.0))
 
 
 def _single(value: float) -> Float[Tensor, "1 1 1 1"]:

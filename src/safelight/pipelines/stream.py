@@ -146,6 +146,17 @@ class Stream:
             self._changed.notify_all()
             return self.number
 
+    @property
+    def newest(self) -> Inputs:
+        """What it was given last."""
+        with self._changed:
+            return self._newest
+
+    @property
+    def takes_hints(self) -> bool:
+        """Whether its controls are steered by hints that are made already."""
+        return any(control.hint for control in self._wanted.controls)
+
     def next(self) -> StreamPicture:
         """The picture of what was given last, made now; where nothing is new, the last one again.
 
@@ -230,9 +241,7 @@ class Stream:
         self._inputs = new
         self.passed_over += passed
 
-    def _begin(
-        self, inputs: Inputs, pixels: Float[Tensor, "1 3 h w"] | None, number: int
-    ) -> Frame:
+    def _begin(self, inputs: Inputs, pixels: Float[Tensor, "1 3 h w"] | None, number: int) -> Frame:
         """A frame at the first step; draws come in the order of single pictures."""
         model, settings = self._pipeline.model, self.settings
         controls = [self._shown(control, inputs) for control in self._controls]

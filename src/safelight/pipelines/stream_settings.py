@@ -72,9 +72,7 @@ class StreamSettings:
         if not 0 <= self.delta <= 1:
             raise SafelightError(f"delta should lie between 0 and 1, got {self.delta}.")
         if self.similarity is not None and not 0 <= self.similarity < 1:
-            raise SafelightError(
-                f"similarity should lie from 0 to below 1, got {self.similarity}."
-            )
+            raise SafelightError(f"similarity should lie from 0 to below 1, got {self.similarity}.")
         kinds = [control.kind for control in self.controls]
         for kind in kinds:
             if kinds.count(kind) > 1:
@@ -133,9 +131,7 @@ def settle_stream(pipeline: ImagePipeline, wanted: StreamSettings, inputs: Input
             )
         scale = 1.0
     if wanted.guidance != "none" and guided:
-        raise SafelightError(
-            f"{pipeline.name} is told the scale itself; leave guidance at none."
-        )
+        raise SafelightError(f"{pipeline.name} is told the scale itself; leave guidance at none.")
     defaults = pipeline.folder.defaults
     own = defaults.sampler or pipeline.folder.scheduler.sampler
     request = Request(

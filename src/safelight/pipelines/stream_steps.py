@@ -108,9 +108,7 @@ class StreamSteps:
         said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
         said = said[self._start :]
         different = list(dict.fromkeys(said))
-        told = dict(
-            zip(different, conditions_of(self._model, batch, different, None), strict=True)
-        )
+        told = dict(zip(different, conditions_of(self._model, batch, different, None), strict=True))
         self._conds = Conditioning.cat([told[saying].conds[0] for saying in said])
         self._unconds = Conditioning.cat([told[saying].uncond for saying in said])
         self._told.clear()
