@@ -11,7 +11,7 @@ from safelight.errors import SafelightError
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.load import load
 from safelight.pipelines.stream_settings import unseen_control
-from tiny_model import SIZE, write_tiny_model
+from tiny_model import SIZE
 
 PROMPT = "a red cube"
 

@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: LivePage  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         address = urlsplit(self.path)
         asked = parse_qs(address.query)
         if address.path == "/" and self._is_ours(asked.get("token", [""])[0]):
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse()
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         if not self._is_ours(self.headers.get("X-Token", "")):
             self._refuse()
             return

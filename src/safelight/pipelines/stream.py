@@ -163,8 +163,8 @@ class Stream:
         With `batched` it is that of as many updates before as there are steps, but for the first.
 
         Raises:
-            SafelightError: the stream is closed, what it needs was not given yet, or the model gives
-                numbers that are none.
+            SafelightError: the stream is closed, what it needs was not given yet, or the model
+                gives what is no number.
         """
         with self._turn, torch.inference_mode():
             while True:

@@ -163,7 +163,9 @@ class StreamSteps:
             return frames
         return frames[:1] if self._guidance == "onetime" and first == 0 else ()
 
-    def _anchors(self, frames: Sequence[Frame], without: Latents) -> Latents | None:
+    def _anchors(
+        self, frames: Sequence[Frame], without: Float[Tensor, "k c h w"]
+    ) -> Latents | None:
         """What each frame is led away from; the first ones by what was computed for them now."""
         if self._guidance == "none":
             return None
