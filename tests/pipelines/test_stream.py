@@ -150,10 +150,10 @@ def test_who_iterates_sees_what_another_thread_gives_and_ends_with_it(pipeline):
 
     def give() -> None:
         for prompt in prompts:
-            assert shown.wait(60)
+            assert shown.wait(300)
             shown.clear()
             stream.update(prompt=prompt)
-        assert shown.wait(60)
+        assert shown.wait(300)
         stream.close()
 
     other = threading.Thread(target=give)

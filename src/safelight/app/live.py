@@ -125,6 +125,7 @@ def show(stream: Stream, newest: Newest) -> None:
             return
         except SafelightError as error:
             newest.put(None, str(error))
+            time.sleep(_POLL)
 
 
 def write(stream: Stream, output: Path) -> None:

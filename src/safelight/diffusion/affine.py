@@ -4,6 +4,7 @@ Such steps can be taken for several pictures at once that stand at different noi
 et al. 2023, arXiv 2312.12491, section 3.1).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,14 +32,14 @@ def affine_step(solve: Sampler, sigmas: Float[Tensor, "2"]) -> AffineStep:
     The numbers are read off the sampler itself, by what it makes of ones and zeros in float64.
     """
 
-    def answer(x0: float, x: float, noise: float) -> float:
-        stepped = solve(
-            lambda _x, _sigma: _single(x0),
-            _single(x),
-            sigmas,
-            noise=lambda _shape, _index: _single(noise),
-        )
-        return stepped.item()
+    def answer(x0: float, x: float, drawn: float) -> float:
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return _single(x0)
+
+        def noise(shape: Sequence[int], index: int) -> Tensor:
+            return _single(drawn)
+
+        return solve(denoise, _single(x), sigmas, noise=noise).item()
 
     return AffineStep(answer(1.0, 0.0, 0.0), answer(0.0, 1.0, 0.0), answer(0.0, 0.0, 1.0))
 

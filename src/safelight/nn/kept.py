@@ -42,14 +42,14 @@ class KeptRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives."""
-        rows = list(x.split(1))
+        rows = [x[i : i + 1] for i in range(len(x))]
         found = [self._remembered(row) for row in rows]
         new = [i for i, output in enumerate(found) if output is None]
         if new:
-            outputs = self.base(torch.cat([rows[i] for i in new])).split(1)
-            for i, output in zip(new, outputs, strict=True):
-                found[i] = output
-                self._known.insert(0, (rows[i], output))
+            outputs = self.base(torch.cat([rows[i] for i in new]))
+            for place, i in enumerate(new):
+                found[i] = outputs[place : place + 1]
+                self._known.insert(0, (rows[i], outputs[place : place + 1]))
             del self._known[_KEPT:]
         return torch.cat([output for output in found if output is not None])
 

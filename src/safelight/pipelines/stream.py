@@ -91,6 +91,7 @@ class Stream:
         self._steps = StreamSteps(
             pipeline.model, unet, self.settings, self._controls, wanted.guidance, wanted.delta
         )
+        self._tell(inputs)
         self._similar = None if wanted.similarity is None else Similarity(wanted.similarity)
         self._changed = threading.Condition()  # of the next three
         self._newest = inputs
@@ -219,7 +220,8 @@ class Stream:
             new, number = self._newest, self.number
         if number == self._seen or new.lacks(self._wanted):
             return
-        passed, self._seen = number - self._seen - 1, number
+        passed = number - self._seen - 1
+        self._seen = number
         old = self._inputs
         try:
             pixels = self._pixels(new)
@@ -229,9 +231,8 @@ class Stream:
                 if like and pictured:
                     self.passed_over += passed + 1
                     return
-            if old is None or (old.prompt, old.negative) != (new.prompt, new.negative):
-                with self._pipeline.with_adapters():
-                    self._steps.tell(new)
+            if (new.prompt, new.negative) != self._told:
+                self._tell(new)
             self._entry = self._begin(new, pixels, number)
         except SafelightError:
             with self._changed:
@@ -240,6 +241,11 @@ class Stream:
             raise
         self._inputs = new
         self.passed_over += passed
+
+    def _tell(self, inputs: Inputs) -> None:
+        with self._pipeline.with_adapters(), torch.inference_mode():
+            self._steps.tell(inputs)
+        self._told = (inputs.prompt, inputs.negative)
 
     def _begin(self, inputs: Inputs, pixels: Float[Tensor, "1 3 h w"] | None, number: int) -> Frame:
         """A frame at the first step; draws come in the order of single pictures."""

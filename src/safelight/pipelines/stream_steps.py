@@ -145,10 +145,9 @@ class StreamSteps:
         x = self._of_x0[rows] * x0 + self._of_x[rows] * x
         if self._noise is not None:
             x = x + self._of_noise[rows] * self._noise[rows]
-        kept = [None] * len(frames) if anchors is None else anchors.split(1)
         return [
-            replace(frame, x=moved, anchor=anchor)
-            for frame, moved, anchor in zip(frames, x.split(1), kept, strict=True)
+            replace(frame, x=x[i : i + 1], anchor=None if anchors is None else anchors[i : i + 1])
+            for i, frame in enumerate(frames)
         ]
 
     @property
