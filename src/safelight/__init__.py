@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safelight.pipelines.load import load
+    from safelight.pipelines.streaming import stream
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "stream"]
 __version__ = "0.1.0"
 
 
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> object:
         from safelight.pipelines.load import load
 
         return load
+    if name == "stream":
+        from safelight.pipelines.streaming import stream
+
+        return stream
     raise AttributeError(f"module 'safelight' has no attribute {name!r}")

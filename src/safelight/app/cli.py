@@ -58,6 +58,13 @@ makes it again.""",
 Takes what safelight generate takes, and --frames and --to-seed. The pictures
 are numbered in their order; each carries what made it.""",
     ),
+    "live": (
+        "live:live",
+        """Make pictures of a drawing, a file or a camera while these change.
+
+Opens a page on this machine to draw on, or follows what --watch or --camera
+names; --output writes the newest picture into a file instead. Ctrl-C ends it.""",
+    ),
     "rerun": (
         "rerun:rerun",
         """Make a picture again, with the same pixels.

@@ -223,7 +223,8 @@ class Controlled:
         """The U-Net's output with the sum of what they add, multiplied where there are masks by
         these at each size; where none works it is the U-Net's to the bit.
 
-        A row whose mask is zero everywhere does not go through the control's network.
+        A row whose mask is zero everywhere, or whose time is none that the control works at, does
+        not go through the control's network.
 
         Raises `ValueError` unless there is a hint, and with masks a mask, for each.
         """
@@ -235,15 +236,20 @@ class Controlled:
         residuals: tuple[Tensor, ...] = ()
         features: tuple[Tensor, ...] = ()
         for control, hint, mask in zip(self.controls, cond.hints, masks, strict=True):
-            if not bool(((t <= control.first) & (t >= control.last)).all()):
-                continue
+            rows = _working(control, t, mask)
             if isinstance(control.network, T2IAdapter):
                 run = self._adapters[control.network]
-                features = _sum(features, _added(run, control, x, t, plain, hint, mask))
+                features = _sum(features, _added(run, control, x, t, plain, hint, mask, rows))
             else:
                 run = partial(_residuals, control.network)
-                residuals = _sum(residuals, _added(run, control, x, t, plain, hint, mask))
+                residuals = _sum(residuals, _added(run, control, x, t, plain, hint, mask, rows))
         return self.unet(x, t, replace(plain, residuals=residuals, features=features))
+
+
+def _working(control: Steering, t: Tensor, mask: Tensor | None) -> Tensor:
+    """The rows in which a control works: each by its own time and mask."""
+    rows = (t <= control.first) & (t >= control.last)
+    return rows if mask is None else rows & mask.flatten(1).any(dim=1)
 
 
 def _sum(total: tuple[Tensor, ...], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -262,10 +268,12 @@ def _added(
     cond: Conditioning,
     hint: Tensor,
     mask: Tensor | None,
+    rows: Tensor,
 ) -> tuple[Tensor, ...]:
-    """What a control adds that is run so, weighed; nothing where it works nowhere."""
-    rows = None if mask is None else mask.flatten(1).any(dim=1)
-    if rows is None or mask is None or rows.all():
+    """What a control adds to some `rows` that is run so, weighed; nothing where it works
+    nowhere.
+    """
+    if rows.all():
         parts = run(x, t, cond, hint)
     elif not rows.any():
         return ()

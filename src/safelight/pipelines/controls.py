@@ -1,7 +1,7 @@
 """The controls of a request with their networks and pictures, read and seen to fit the model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class ReadControl:
         picture: what the hint is made of, or the hint.
         mask: where it works.
         hint_at: the hint of a width and height, made from the picture once.
+        make: what makes hints; None where the picture is the hint.
     """
 
     control: Control
@@ -45,6 +46,12 @@ class ReadControl:
     picture: GivenPicture
     mask: GivenPicture | None
     hint_at: Callable[[Size], Image.Image]
+    make: Annotator | None = None
+
+    def of(self, picture: Image.Image, *, hint: bool = False) -> "ReadControl":
+        """The same control by another picture, in RGB, or by a `hint`; its hash is left out."""
+        hints = _hints(self.control, picture, None if hint else self.make)
+        return replace(self, picture=GivenPicture(picture, None, ""), hint_at=cache(hints))
 
     def used(self, size: Size) -> UsedControl:
         """What a manifest says of it, for a picture of a width and height."""
@@ -96,7 +103,7 @@ class Controls:
         assert picture is not None
         make = None if control.hint else self._annotator(control)
         hint_at = cache(_hints(control, picture.picture, make))
-        return ReadControl(control, network, place, sha256, picture, mask, hint_at)
+        return ReadControl(control, network, place, sha256, picture, mask, hint_at, make)
 
     def _annotator(self, control: Control) -> Annotator:
         """What makes the control's hint; read once."""

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -32,5 +33,10 @@ class GeneratedImage:
 
 def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
     """Pixels in [-1, 1] as an 8-bit picture, rounded to the nearest level, as diffusers does."""
+    return Image.fromarray(to_levels(pixels))
+
+
+def to_levels(pixels: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The same as bytes."""
     levels = ((pixels.float().cpu() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return levels.permute(1, 2, 0).contiguous().numpy()

@@ -349,12 +349,12 @@ class ImagePipeline:
         in float32 on the pipeline's device.
         """
         batch = Batch(prompts, seeds, negative, settings, given, led)
-        model, second = self._model, self.refiner
-        with one_line_when_out_of_memory(settings), self._with_adapters(), torch.inference_mode():
+        model, second = self.model, self.refiner
+        with one_line_when_out_of_memory(settings), self.with_adapters(), torch.inference_mode():
             if second is None:
                 z = sample_latents(model, batch, on_step)
             else:
-                z = sample_in_two(model, second.pipeline._model, second.at, batch, on_step)
+                z = sample_in_two(model, second.pipeline.model, second.at, batch, on_step)
             check_finite(z, self.name, self.dtype)
             pixels = finished(self.folder.autoencoder, z, tiled=settings.tiled_decode)
         if settings.mask_blur is not None:  # beside a mask the picture was continued
@@ -380,12 +380,13 @@ class ImagePipeline:
         return self._text.unread(without_tags(prompt)[0]) if syntax == "plain" else ""
 
     @contextmanager
-    def _with_adapters(self) -> Generator[None]:
+    def with_adapters(self) -> Generator[None]:
         """The networks with their adapters added to their weights, as fast as without any."""
         with torch.no_grad(), fused_networks(self.folder) if self.adapters else nullcontext():
             yield
 
     @property
-    def _model(self) -> Model:
-        guide = None if self.guide is None else self.guide.pipeline._model
+    def model(self) -> Model:
+        """What sampling needs of it."""
+        guide = None if self.guide is None else self.guide.pipeline.model
         return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)

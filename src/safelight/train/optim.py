@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from safelight.errors import SafelightError
+from safelight.nn.precision import multiplies_bfloat16
 from safelight.train.muon import Muon
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
@@ -130,7 +131,7 @@ def autocast_dtype(precision: PrecisionName, device: torch.device) -> torch.dtyp
 
     A CPU without bfloat16 instructions emulates it several times slower than float32.
     """
-    if precision == "bfloat16" or (precision == "auto" and _multiplies_bfloat16(device)):
+    if precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device)):
         return torch.bfloat16
     return None
 
@@ -144,12 +145,3 @@ def prepare(module: nn.Module, config: OptimConfig, device: torch.device) -> Non
         has_forward = type(module).forward is not nn.Module.forward  # an autoencoder has none
         for part in [module] if has_forward else module.children():
             part.compile()
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        # torch's own bfloat16 question says yes to plain AVX-512 too, which only emulates it
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # pyright: ignore[reportPrivateUsage]
-    return False

@@ -1,0 +1,224 @@
+"""The steps of a stream with all their constants prepared, for frames that stand at any of them."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safelight.diffusion.affine import affine_step
+from safelight.diffusion.residual import residual_guided
+from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.controlnet import ControlNet
+from safelight.models.prepared import prepared
+from safelight.models.unet import UNet
+from safelight.pipelines.beginning import Batch, Model
+from safelight.pipelines.controlling import Hints, steered
+from safelight.pipelines.controls import ReadControl
+from safelight.pipelines.given import NOTHING
+from safelight.pipelines.request import Settings, first_step
+from safelight.pipelines.saying import sayings
+from safelight.pipelines.stream_settings import Inputs, StreamGuidance
+from safelight.pipelines.telling import conditions_of
+from safelight.types import Conditioning, Noise
+
+Latents = Float[Tensor, "b c h w"]
+NO_HINTS = Hints((), (), ())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture on its way, a batch of one.
+
+    Attributes:
+        x: at the level of the step that it is to take.
+        hints: what steers it.
+        anchor: the x0 that residual guidance leads away from; None before it is known.
+        number: of what it was begun with.
+    """
+
+    x: Latents
+    hints: Hints
+    anchor: Latents | None
+    number: int
+
+
+class StreamSteps:
+    """The steps that each frame of a stream takes, `count` of them.
+
+    Attributes:
+        levels: the noise levels at which the sampler stops, from the first that is begun at.
+        count: of the steps.
+        initial_scale: what noise is multiplied by to be x of a frame that begins from it alone.
+        final_scale: what x is multiplied by after the last step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        unet: UNet,
+        settings: Settings,
+        controls: Sequence[ReadControl],
+        guidance: StreamGuidance,
+        delta: float,
+    ):
+        scheduler = model.scheduler(settings)
+        self._model, self._settings, self._controls = model, settings, controls
+        self._start = first_step(settings.steps, settings.strength)
+        every = scheduler.sigmas(settings.steps)
+        self.levels = every[self._start :]
+        self.count = len(self.levels) - 1
+        self.initial_scale = scheduler.initial_scale(every)
+        self.final_scale = scheduler.final_scale(every)
+        self._network = steered(unet, controls, scheduler, self.levels)
+        self._dtype = None if model.dtype == torch.float32 else model.dtype
+        led = settings.scale > 1 and not model.kind.guided
+        self._guidance: StreamGuidance = guidance if led else "none"
+        self._delta = delta
+
+        solved = (
+            affine_step(
+                scheduler.solver(settings.steps, slice(self._start + i, self._start + i + 1)),
+                self.levels[i : i + 2],
+            )
+            for i in range(self.count)
+        )
+        steps = [(step.of_x0, step.of_x, step.of_noise) for step in solved]
+        self._of_x0, self._of_x, self._of_noise = (
+            _column(torch.tensor(column, device=model.device))
+            for column in zip(*steps, strict=True)
+        )
+        self._draws = [i for i, step in enumerate(steps) if step[2] != 0]
+        sigmas = self.levels[:-1].to(model.device, torch.float32)
+        scalings = scheduler.parameterization()(sigmas)
+        self._c_skip, self._c_out, self._c_in = map(
+            _column, (scalings.c_skip, scalings.c_out, scalings.c_in)
+        )
+        self._t = scheduler.schedule().sigma_to_t(sigmas)
+        self._noise: Tensor | None = None
+        self._conds = self._unconds = Conditioning()
+        self._told: dict[tuple[int, int], Conditioning] = {}
+
+    def tell(self, inputs: Inputs) -> None:
+        """Takes other prompts, for all frames, those on their way too."""
+        settings = self._settings
+        batch = Batch([inputs.prompt], [inputs.seed], inputs.negative, settings, NOTHING)
+        said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
+        said = said[self._start :]
+        different = list(dict.fromkeys(said))
+        told = dict(zip(different, conditions_of(self._model, batch, different, None), strict=True))
+        self._conds = Conditioning.cat([told[saying].conds[0] for saying in said])
+        self._unconds = Conditioning.cat([told[saying].uncond for saying in said])
+        self._told.clear()
+
+    def draw(self, noise: Noise, shape: Sequence[int]) -> None:
+        """Takes the noise that the steps add, `noise(shape, i + 1)` in step i, for all frames."""
+        if self._draws:
+            drawn = [
+                noise(shape, i + 1) if i in self._draws else torch.zeros(tuple(shape))
+                for i in range(self.count)
+            ]
+            self._noise = torch.cat([draw.to(self._t.device) for draw in drawn])
+
+    def __call__(self, frames: Sequence[Frame], first: int = 0) -> list[Frame]:
+        """Each frame one step further: frame i takes step `first + i`, all in one call of the
+        network.
+        """
+        rows = slice(first, first + len(frames))
+        led = self._led_away(frames, first)  # the frames that are computed without the prompt too
+        x = torch.cat([frame.x for frame in frames])
+        both = x if not led else torch.cat([x[: len(led)], x])
+        t, c_in = self._t[rows], self._c_in[rows]
+        if led:
+            t, c_in = torch.cat([t[: len(led)], t]), torch.cat([c_in[: len(led)], c_in])
+        cond = self._conditioning(frames, first, led)
+        with torch.autocast(x.device.type, self._dtype) if self._dtype else nullcontext():
+            output = self._network(c_in * both, t, cond).to(x.dtype)
+        c_skip, c_out = self._c_skip[rows], self._c_out[rows]
+        x0 = c_skip * x + c_out * output[len(led) :]
+        without = c_skip[: len(led)] * x[: len(led)] + c_out[: len(led)] * output[: len(led)]
+        anchors = self._anchors(frames, without)
+        if anchors is not None:
+            x0 = residual_guided(x0, x, anchors, self._settings.scale, self._factor)
+        x = self._of_x0[rows] * x0 + self._of_x[rows] * x
+        if self._noise is not None:
+            x = x + self._of_noise[rows] * self._noise[rows]
+        return [
+            replace(frame, x=x[i : i + 1], anchor=None if anchors is None else anchors[i : i + 1])
+            for i, frame in enumerate(frames)
+        ]
+
+    @property
+    def _factor(self) -> float:
+        return 1.0 if self._guidance == "full" else self._delta
+
+    def _led_away(self, frames: Sequence[Frame], first: int) -> Sequence[Frame]:
+        """Those of the frames, from the first on, whose x0 under the negative prompt is asked
+        for.
+        """
+        if self._guidance == "full":
+            return frames
+        return frames[:1] if self._guidance == "onetime" and first == 0 else ()
+
+    def _anchors(
+        self, frames: Sequence[Frame], without: Float[Tensor, "k c h w"]
+    ) -> Latents | None:
+        """What each frame is led away from; the first ones by what was computed for them now."""
+        if self._guidance == "none":
+            return None
+        kept = [frame.anchor for frame in frames[len(without) :]]
+        return torch.cat([without, *(anchor for anchor in kept if anchor is not None)])
+
+    def _conditioning(
+        self, frames: Sequence[Frame], first: int, led: Sequence[Frame]
+    ) -> Conditioning:
+        """What the network is told of each row: those without the prompt, then those with it."""
+        key = (first, len(frames))
+        if key not in self._told:
+            conds = _rows(self._conds, first, len(frames))
+            if led:
+                unconds = _rows(self._unconds, first, len(led))
+                conds = Conditioning.cat([unconds, conds])
+            self._told[key] = conds
+        told = self._told[key]
+        if not self._controls:
+            return told
+        seen = [*(_beside(frame.hints) for frame in led), *(frame.hints for frame in frames)]
+        return replace(
+            told,
+            hints=tuple(map(torch.cat, zip(*(hints.pictures for hints in seen), strict=True))),
+            hint_masks=tuple(map(torch.cat, zip(*(hints.masks for hints in seen), strict=True))),
+        )
+
+
+def prepared_control(read: ReadControl) -> ReadControl:
+    """A control whose network is made ready for many calls."""
+    if isinstance(read.network, ControlNet):
+        return replace(read, network=prepared(read.network))
+    return read
+
+
+def prepared_autoencoder(autoencoder: AnyAutoencoder) -> AnyAutoencoder:
+    """An autoencoder made ready for many calls."""
+    return prepared(autoencoder)
+
+
+def _column(values: Tensor) -> Float[Tensor, "n 1 1 1"]:
+    return values.float().reshape(-1, 1, 1, 1)
+
+
+def _rows(cond: Conditioning, first: int, count: int) -> Conditioning:
+    """Some rows of a conditioning, one after the other."""
+    vector, context = cond.vector, cond.context
+    rows = slice(first, first + count)
+    return replace(
+        cond,
+        context=None if context is None else context[rows],
+        vector=None if vector is None else vector[rows],
+    )
+
+
+def _beside(hints: Hints) -> Hints:
+    return replace(hints, masks=hints.masks_beside)
