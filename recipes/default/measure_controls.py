@@ -1,6 +1,6 @@
 """What the bundled controls do, measured: `python measure_controls.py` after their trainings.
 
-For each kind 200 held-out hints: pictures made under control, and with the same prompts and seeds
+For each kind up to 200 held-out hints: pictures made under control, and with the same prompts and seeds
 without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet distance), and
 to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with what was made
 of them to docs/samples/.
@@ -158,10 +158,12 @@ def main() -> None:
     parser.add_argument("--controls", type=Path, default=HERE / "work" / "controls")
     parser.add_argument("--model", default="default")
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
+    parser.add_argument("--count", type=int, default=COUNT, help="of hints for a kind, at most")
     parser.add_argument("--kinds", nargs="*", default=list(SETS))
     arguments = parser.parse_args()
     pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
     size = pipeline.settle(Request("")).width
+    arguments.samples.mkdir(parents=True, exist_ok=True)
     pooled = load_features("efficientnet-lite0").pooled
     path = arguments.controls / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -169,7 +171,8 @@ def main() -> None:
         control = read_controlnet(arguments.controls / kind / "model").eval()
         report[kind] = {}
         for subject, folder, count in SETS[kind]:
-            wanted = asked(arguments.work / "pictures", kind, folder, count, size)
+            most = min(count, arguments.count)
+            wanted = asked(arguments.work / "pictures", kind, folder, most, size)
             networks = {"on": control, "off": None}
             made = {name: make(pipeline, network, wanted) for name, network in networks.items()}
             made["real"] = wanted.real.pixels
