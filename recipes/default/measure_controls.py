@@ -1,9 +1,9 @@
 """What the bundled controls do, measured: `python measure_controls.py` after their trainings.
 
-For each kind up to 200 held-out hints: pictures made under control, and with the same prompts and seeds
-without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet distance), and
-to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with what was made
-of them to docs/samples/.
+For each kind up to 200 held-out hints: pictures made under control, and with the same prompts and
+seeds without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet
+distance), and to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with
+what was made of them to docs/samples/.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import ast
 import os
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import held_out
@@ -217,7 +218,7 @@ def test_what_a_script_imports_makes_it_run_again(house: Path):
 
 
 def imports(script: str) -> set[str]:
-    """The recipe's files that a script imports at its top, and those that these import, itself too."""
+    """The recipe's files that a script imports at its top, those that these import, and itself."""
     found, left = set[str](), [script]
     while left:
         name = left.pop()
@@ -265,8 +266,8 @@ def test_what_make_tells_each_training_suits_its_recipe(
             continue
         source = Path(call[3])
         if call[2] == "train":
-            words = zip(call, call[1:], strict=False)
-            recipe = read_recipe(source, [value for option, value in words if option == "--set"])
+            overrides = [value for option, value in pairwise(call) if option == "--set"]
+            recipe = read_recipe(source, overrides)
             folders = [folder.path for folder in recipe.data.folders]
             trained += 1
         else:
