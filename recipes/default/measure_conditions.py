@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=list(TRIALS), default=list(TRIALS))
     arguments = parser.parse_args()
     plain, samples = safelight.load(arguments.model), arguments.docs / "samples"
+    samples.mkdir(parents=True, exist_ok=True)
     benches: dict[str, Bench] = {}
     path = arguments.conditions / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,14 +1,13 @@
 """What the bundled controls do, measured: `python measure_controls.py` after their trainings.
 
-For each kind 200 held-out hints: pictures made under control, and with the same prompts and seeds
-without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet distance), and
-to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with what was made
-of them to docs/samples/.
+For each kind up to 200 held-out hints: pictures made under control, and with the same prompts and
+seeds without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet
+distance), and to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with
+what was made of them to docs/samples/.
 """
 
 import argparse
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from safelight.checkpoints.controlnet import read_controlnet
 from safelight.checkpoints.features import load_features
 from safelight.data.companions import Companions
 from safelight.data.config import DataConfig, FolderConfig
-from safelight.data.folders import PictureFolder
+from safelight.data.folders import PictureFolder, scan
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.eval.distances import frechet_distance, pooled_features
@@ -128,21 +127,22 @@ def held_to_hint(kind: str, wanted: Asked, judges: Path) -> Callable[[Tensor], f
     return edges
 
 
-def verdicts(subject: str, wanted: Asked, judges: Path) -> Judge | None:
-    """The judge of what the prompts ask for, if there is one."""
+def verdicts(subject: str, pictures: Path, judges: Path) -> Judge | None:
+    """The judge of what the prompts ask for, if there is one; captions among those of a folder."""
     if subject == "emoji":
-        return CaptionVerdicts(load_caption_ranker(judges / "captions"), wanted.real.prompts)
+        others = [item.captions[0] for item in scan(pictures).items]
+        return CaptionVerdicts(load_caption_ranker(judges / "captions"), others)
     if subject == "scenes":
         return SceneVerdicts(load_scene_judge(judges / "scenes"))
     return None
 
 
-def following(judge: Judge | None, made: Tensor, wanted: Asked) -> float:
-    """The part of the pictures that is what was asked; nan without a judge."""
+def following(judge: Judge | None, made: Tensor, wanted: Asked) -> float | None:
+    """The part of the pictures that is what was asked, if there is a judge of any of them."""
     if judge is None:
-        return math.nan
+        return None
     rate = rates(judge(made, wanted.real.items)).get(judge.main)
-    return math.nan if rate is None else rate.part
+    return None if rate is None else round(rate.part, 4)
 
 
 def sheet_of(wanted: Asked, with_control: Tensor, without: Tensor) -> Image.Image:
@@ -158,10 +158,12 @@ def main() -> None:
     parser.add_argument("--controls", type=Path, default=HERE / "work" / "controls")
     parser.add_argument("--model", default="default")
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
+    parser.add_argument("--count", type=int, default=COUNT, help="of hints for a kind, at most")
     parser.add_argument("--kinds", nargs="*", default=list(SETS))
     arguments = parser.parse_args()
     pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
     size = pipeline.settle(Request("")).width
+    arguments.samples.mkdir(parents=True, exist_ok=True)
     pooled = load_features("efficientnet-lite0").pooled
     path = arguments.controls / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -169,17 +171,19 @@ def main() -> None:
         control = read_controlnet(arguments.controls / kind / "model").eval()
         report[kind] = {}
         for subject, folder, count in SETS[kind]:
-            wanted = asked(arguments.work / "pictures", kind, folder, count, size)
+            most = min(count, arguments.count)
+            wanted = asked(arguments.work / "pictures", kind, folder, most, size)
             networks = {"on": control, "off": None}
             made = {name: make(pipeline, network, wanted) for name, network in networks.items()}
             made["real"] = wanted.real.pixels
-            hold, judge = held_to_hint(kind, wanted, judges), verdicts(subject, wanted, judges)
+            hold = held_to_hint(kind, wanted, judges)
+            judge = verdicts(subject, arguments.work / "pictures" / folder, judges)
             real = pooled_features(pooled, wanted.real.pixels)
             report[kind][subject] = {
                 name: {
                     "hint": round(hold(pixels), 4),
                     "frechet": round(frechet_distance(pooled_features(pooled, pixels), real), 2),
-                    "following": round(following(judge, pixels, wanted), 4),
+                    "following": following(judge, pixels, wanted),
                     "pictures": len(pixels),
                 }
                 for name, pixels in made.items()

@@ -68,6 +68,7 @@ def main() -> None:
     """Trains, tests and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=HERE / "work")
+    parser.add_argument("--pictures", type=int, help="of each split, at most; by default all")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--without-held-out", action="store_true")
@@ -75,7 +76,10 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     emoji = arguments.work / "pictures" / "emoji"
-    sets = {split: read_pictures(emoji / split, SIZE) for split in ("train", "held_out")}
+    sets = {
+        split: read_pictures(emoji / split, SIZE, most=arguments.pictures)
+        for split in ("train", "held_out")
+    }
     learned = [sets["train"]] if arguments.without_held_out else list(sets.values())
     items = [item for pictures in learned for item in pictures.items]
     ranker = new_ranker([text for item in items for text in item.captions])

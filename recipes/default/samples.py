@@ -92,13 +92,15 @@ def main() -> None:
     """Writes the four grids."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
+    parser.add_argument("--prompts", type=int, help="how many of each grid's; by default all")
     parser.add_argument("--output", type=Path, default=HERE.parents[1] / "docs" / "samples")
     arguments = parser.parse_args()
     pipeline = safelight.load(arguments.model)
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name, prompts in (("seen", SEEN), ("held_out", HELD_OUT)):
-        by_scale(pipeline, prompts).save(arguments.output / f"{name}_by_scale.png", optimize=True)
-        by_steps(pipeline, prompts).save(arguments.output / f"{name}_by_steps.png", optimize=True)
+        some = prompts[: arguments.prompts]
+        by_scale(pipeline, some).save(arguments.output / f"{name}_by_scale.png", optimize=True)
+        by_steps(pipeline, some).save(arguments.output / f"{name}_by_steps.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """What make does again when something was remade; the programs only write down how they ran."""
 
+import ast
 import os
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import held_out
 import pytest
+
+from safelight.app.evaluation_file import read_evaluation
+from safelight.app.recipe import read_recipe
 
 RECIPE = Path(held_out.__file__).parent
 CONTROLS = [f"control_{kind}.toml" for kind in ("canny", "scribble", "depth", "pose")]
@@ -26,12 +31,15 @@ CONDITIONS = [
 PROGRAM = """#!/bin/sh
 echo "$@" >> calls.txt
 case "$1" in
-    judge_scenes.py) mkdir -p work/judges/scenes && touch work/judges/scenes/real.json ;;
-    judge_hints.py) mkdir -p work/judges/pose && touch work/judges/pose/real.json ;;
-    rank_captions.py) mkdir -p work/judges/captions && touch work/judges/captions/real.json ;;
+    judge_scenes.py) judge=scenes ;;
+    judge_hints.py) judge=pose ;;
+    rank_captions.py) judge=captions ;;
 esac
 if [ "$STOPPED" ]; then exit 1; fi
 while [ $# -gt 0 ]; do
+    if [ "$judge" ] && [ "$1" = --work ]; then
+        mkdir -p "$2/judges/$judge" && touch "$2/judges/$judge/real.json"
+    fi
     if [ "$1" = --output ]; then mkdir -p "$2" && echo "trained" >> "$2/log.jsonl"; fi
     shift
 done
@@ -43,15 +51,20 @@ def house(tmp_path: Path) -> Path:
     """A copy of the recipe, an hour old, with packages in place."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
+    house = tmp_path / "recipes" / "default"
+    house.mkdir(parents=True)
     for path in RECIPE.iterdir():
         if path.is_file():
-            shutil.copy(path, tmp_path)
-    (tmp_path / "python").write_text(PROGRAM)
-    (tmp_path / "python").chmod(0o755)
-    (tmp_path / "work/stamps").mkdir(parents=True)
-    (tmp_path / "work/stamps/packages").touch()
+            shutil.copy(path, house)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(RECIPE.parents[1] / "docs" / "conditions.md", tmp_path / "docs")
+    (house / "python").write_text(PROGRAM)
+    (house / "python").chmod(0o755)
+    for work in ("work", "work/trial"):
+        (house / work / "stamps").mkdir(parents=True)
+        (house / work / "stamps" / "packages").touch()
     age(tmp_path, 3600)
-    return tmp_path
+    return house
 
 
 def age(folder: Path, seconds: int) -> None:
@@ -62,21 +75,27 @@ def age(folder: Path, seconds: int) -> None:
             os.utime(path, (stat.st_atime, stat.st_mtime - seconds))
 
 
-def make(house: Path, target: str, *, stopped: bool = False) -> list[str]:
+def make(house: Path, *words: str, stopped: bool = False) -> list[str]:
     """Runs make, and gives the scripts, recipes and commands that it ran."""
+    return [
+        Path(call[3]).name if call[0] == "-m" else call[0]
+        for call in calls(house, *words, stopped=stopped)
+    ]
+
+
+def calls(house: Path, *words: str, stopped: bool = False) -> list[list[str]]:
+    """Runs make, and gives the arguments of each program that it ran."""
     (house / "calls.txt").write_text("")
     environment = os.environ | {"STOPPED": "yes" if stopped else ""}
     done = subprocess.run(
-        ["make", "-C", house, target, f"PYTHON={house / 'python'}"],
+        ["make", "-C", house, *words, f"PYTHON={house / 'python'}"],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode != 0) is stopped, done.stderr
-    calls = (house / "calls.txt").read_text().splitlines()
-    words = [call.split() for call in calls]
-    return [call[3] if call[0] == "-m" else call[0] for call in words]
+    return [call.split() for call in (house / "calls.txt").read_text().splitlines()]
 
 
 def test_everything_is_made_once(house: Path):
@@ -185,3 +204,75 @@ def test_conditions_are_trained_and_measured_beside_the_bundle(house: Path):
     (house / "condition_bench.py").touch()
     assert make(house, "conditions") == ["measure_conditions.py"]
     assert make(house, "all") == []
+
+
+def test_what_a_script_imports_makes_it_run_again(house: Path):
+    every = make(house, "all", "conditions")
+    scripts = {name for name in every if name.endswith(".py")}
+    imported = {name: imports(name) for name in scripts}
+    for module in sorted(set.union(*imported.values())):
+        age(house, 60)
+        (house / module).touch()
+        again = set(make(house, "all", "conditions"))
+        assert {name for name in scripts if module in imported[name]} <= again, module
+
+
+def imports(script: str) -> set[str]:
+    """The recipe's files that a script imports at its top, those that these import, and itself."""
+    found, left = set[str](), [script]
+    while left:
+        name = left.pop()
+        if name in found or not (RECIPE / name).is_file():
+            continue
+        found.add(name)
+        for node in ast.parse((RECIPE / name).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                left += [f"{alias.name}.py" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                left.append(f"{node.module}.py")
+    return found
+
+
+@pytest.mark.parametrize("size", [[], ["SIZE=128"]])
+def test_a_trial_runs_every_stage_in_its_own_folder(house: Path, size: list[str]):
+    full = make(house, "all", "conditions", *size)
+    outside = listing(house)
+    few = make(house, "all", "conditions", "TRIAL=1", *size)
+    assert few == ["few_scenes.py" if name == "scenes.py" else name for name in full]
+    assert listing(house) == outside
+    assert make(house, "all", "conditions", "TRIAL=1", *size) == []
+    age(house, 60)
+    (house / "condition_class.toml").touch()
+    again = ["condition_class.toml", "measure_conditions.py"]
+    assert make(house, "all", "conditions", "TRIAL=1", *size) == again
+
+
+def listing(house: Path) -> set[str]:
+    """All files of the project but those of a trial."""
+    trial, log = house / "work" / "trial", house / "calls.txt"
+    files = {path for path in house.parents[1].rglob("*") if path.is_file() and path != log}
+    return {str(path) for path in files if trial not in path.parents}
+
+
+@pytest.mark.parametrize("trial", [[], ["TRIAL=1"]])
+def test_what_make_tells_each_training_suits_its_recipe(
+    house: Path, monkeypatch: pytest.MonkeyPatch, trial: list[str]
+):
+    monkeypatch.chdir(house)
+    pictures = house.joinpath("work", *["trial" for _ in trial], "pictures")
+    trained = 0
+    for call in calls(house, "all", "conditions", *trial):
+        if call[0] != "-m":
+            continue
+        source = Path(call[3])
+        if call[2] == "train":
+            overrides = [value for option, value in pairwise(call) if option == "--set"]
+            recipe = read_recipe(source, overrides)
+            folders = [folder.path for folder in recipe.data.folders]
+            trained += 1
+        else:
+            subjects = read_evaluation(source).subjects
+            folders = [source.parent / subject.seen for subject in subjects]
+        assert folders
+        assert all(pictures in folder.resolve().parents for folder in folders)
+    assert trained == 4 + len(CONTROLS) + len(CONDITIONS)
