@@ -93,7 +93,7 @@ def test_lcm_learns_where_the_teachers_way_ends_and_not_the_mean(loss):
         at = int(times[place] / 10)
         assert student.gains[at].item() == pytest.approx(wanted, abs=0.01)
         assert before[at] < wanted - 0.04  # the mean is nearer to 0
-    assert before[99] < 0.1 < 0.8 < student.gains[99]
+    assert before[99] < 0.1 < 0.7 < student.gains[99]
 
 
 def test_tcd_learns_every_place_of_the_teachers_way():
@@ -219,8 +219,10 @@ def test_captions_are_dropped_and_scales_drawn_from_their_range():
     task = ConsistencyTask({}, trio, told, SCHEDULE, config, lambda: None)
     batch = Batch(("a",) * 1000, latents=torch.zeros(1000, 1, 1, 1))
     list(task.losses(batch, Draws(0, 0, 1000, 0, 1000, CPU)))
-    assert 150 < list(said[0]).count("") < 250
-    assert set(said[1]) == {""}
+    null, captions = said
+    assert list(null) == [""]  # read once for the batch
+    assert len(captions) == 1000
+    assert 150 < list(captions).count("") < 250
     scale = seen[0].scale
     assert (scale.min() > 2.0, scale.max() < 5.0, 3.3 < scale.mean() < 3.7) == (True,) * 3
 
