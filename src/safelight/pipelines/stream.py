@@ -95,12 +95,12 @@ class Stream:
         self._similar = None if wanted.similarity is None else Similarity(wanted.similarity)
         self._changed = threading.Condition()  # of the next three
         self._newest = inputs
-        self.number = 0
+        self.number: int = 0
         self._closed = False
         self._turn = threading.Lock()  # of what follows
         self.passed_over = 0
         self._inputs: Inputs | None = None
-        self._seen = -1  # the number of the newest update that was looked at
+        self._seen: int = -1  # the number of the newest update that was looked at
         self._drawn: _Drawn | None = None
         self._entry: Frame | None = None
         self._frames: list[Frame] = []  # on their way, frame i at step i
