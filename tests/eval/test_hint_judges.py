@@ -53,6 +53,11 @@ def _dots(count: int, seed: int):
     return pixels, (places + 0.5) / 16
 
 
+def doubled(pixels: torch.Tensor) -> torch.Tensor:
+    """The same pictures, twice as large as the judges were trained for."""
+    return torch.nn.functional.interpolate(pixels, scale_factor=2)
+
+
 def test_a_judge_of_poses_learns_to_find_points_and_is_read_back(tmp_path):
     torch.manual_seed(0)
     judge = PoseJudge(SMALL)
@@ -64,6 +69,8 @@ def test_a_judge_of_poses_learns_to_find_points_and_is_read_back(tmp_path):
     fit(judge, loss_at, OPTIM, steps=60)
     pixels, points = _dots(32, 1000)
     right = pck(judge.find(pixels), points, seen, torch.full((32,), 1.0))
+    assert right.mean() > 0.9
+    right = pck(judge.find(doubled(pixels)), points, seen, torch.full((32,), 1.0))
     assert right.mean() > 0.9
     save_hint_judge(judge, tmp_path / "pose")
     assert torch.equal(
@@ -85,4 +92,5 @@ def test_a_judge_of_depth_learns_what_is_bright_to_be_near():
     fit(judge, lambda step: judge.loss(*example(step)), OPTIM, steps=80)
     pixels, near = example(1000)
     assert judge.errors(pixels, near).mean() < 0.1
+    assert judge.errors(doubled(pixels), near).mean() < 0.1
     assert judge.errors(pixels, 1 - near).mean() > 0.3

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from safelight.eval.pixel_network import at_size
 from safelight.models.clip import ClipText, ClipTextConfig
 from safelight.models.features import EfficientNetLite0
 from safelight.models.tokenizer import ClipTokenizer
@@ -65,10 +66,7 @@ class CaptionRanker(nn.Module):
     @torch.inference_mode()
     def features_of(self, pixels: Pixels) -> Float[Tensor, "b f"]:
         """The frozen network's features of pictures in [-1, 1], of any size."""
-        side = self.config.size
-        if pixels.shape[-2:] != (side, side):
-            pixels = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
-        return self._features[0](pixels.clamp(-1, 1))
+        return self._features[0](at_size(pixels, self.config.size).clamp(-1, 1))
 
     def embed_features(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b d"]:
         """Unit vectors of pictures, from their features."""

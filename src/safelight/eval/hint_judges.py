@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from safelight.eval.pixel_network import PixelNetwork
+from safelight.eval.pixel_network import PixelNetwork, at_size
 
 Pixels = Float[Tensor, "b 3 h w"]
 Points = Float[Tensor, "b k 2"]
@@ -42,9 +42,13 @@ class DepthJudge(PixelNetwork):
         return (self(pixels) - nearness).abs().mean()
 
     @torch.inference_mode()
-    def errors(self, pixels: Pixels, nearness: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:
-        """Each picture's mean absolute error against the depth that it should have."""
-        return (self(pixels) - nearness).abs().mean(dim=(1, 2))
+    def errors(
+        self, pixels: Float[Tensor, "b 3 height width"], nearness: Float[Tensor, "b h w"]
+    ) -> Float[Tensor, " b"]:
+        """The mean absolute error of each picture, of any size, against the depth that it should
+        have, at the judge's own size.
+        """
+        return (self(at_size(pixels, self.config.size)) - nearness).abs().mean(dim=(1, 2))
 
 
 class PoseJudge(PixelNetwork):
@@ -69,8 +73,8 @@ class PoseJudge(PixelNetwork):
 
     @torch.inference_mode()
     def find(self, pixels: Pixels) -> Points:
-        """Where each key point is most likely."""
-        logits = self(pixels)
+        """Where each key point is most likely in pictures of any size."""
+        logits = self(at_size(pixels, self.config.size))
         side = logits.shape[-1]
         place = logits.flatten(2).argmax(dim=2)
         return torch.stack([place % side + 0.5, place // side + 0.5], dim=2) / side

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,6 +38,15 @@ class PixelNetwork(nn.Module):
         for up, join in zip(self.up, self.join, strict=True):
             x = join(up(x) + skips.pop())
         return self.head(x)
+
+
+def at_size(pixels: Float[Tensor, "b 3 h w"], side: int) -> Float[Tensor, "b 3 side side"]:
+    """Pictures in [-1, 1] of any size at the side that a judge was trained at; those that have it
+    stay as they are.
+    """
+    if pixels.shape[-2:] == (side, side):
+        return pixels
+    return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def _block(channels: int, out: int, stride: int = 1) -> nn.Sequential:

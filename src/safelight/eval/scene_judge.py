@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from safelight.eval.pixel_network import PixelNetwork
+from safelight.eval.pixel_network import PixelNetwork, at_size
 from safelight.eval.scene_truth import FoundObject
 
 DENSE = 0.0012
@@ -100,11 +100,8 @@ class SceneJudge(PixelNetwork):
         return torch.cat(rows) if rows else torch.zeros(0, side, side, dtype=torch.int64)
 
     def _seen(self, pixels: Float[Tensor, "b 3 h w"], batch_size: int) -> Iterator[SceneMaps]:
-        side = self.config.size
         for start in range(0, len(pixels), batch_size):
-            batch = pixels[start : start + batch_size].float()
-            if batch.shape[-2:] != (side, side):
-                batch = F.interpolate(batch, (side, side), mode="bicubic", antialias=True)
+            batch = at_size(pixels[start : start + batch_size].float(), self.config.size)
             yield self(batch.clamp(-1, 1))
 
     def _objects(self, shape: Tensor, colour: Tensor, offset: Tensor) -> tuple[FoundObject, ...]:
