@@ -24,7 +24,7 @@ class Counting(nn.Module):
 
 def test_a_layer_is_asked_again_for_other_values_alone():
     base = Counting()
-    kept, x, y = Kept(base), torch.ones(2, 3), torch.zeros(2, 3)
+    kept, x, y = Kept(base, 16), torch.ones(2, 3), torch.zeros(2, 3)
     with torch.no_grad():
         for given in ((x, None), (x.clone(), None), (x, y), (x, y), (x, None)):
             wanted = given[0] * 2 if given[1] is None else given[0] + given[1]
@@ -43,12 +43,16 @@ def test_a_layer_is_asked_again_for_other_values_alone():
 
 def test_rows_are_remembered_whatever_the_batch():
     base = Counting()
-    kept, rows = KeptRows(base), torch.arange(6.0).reshape(3, 2)
+    kept, rows = KeptRows(base, 3), torch.arange(6.0).reshape(3, 2)
     with torch.no_grad():
         assert torch.equal(kept(rows[:2]), 2 * rows[:2])
         assert base.rows == 2
         assert torch.equal(kept(rows[[2, 0, 1, 2]]), 2 * rows[[2, 0, 1, 2]])
-        assert base.rows == 4  # the new one is asked for in each of its places
+        assert base.rows == 3  # the new one is asked for once
+        kept(9 + rows)  # three others in their places
+        before = base.rows
+        assert torch.equal(kept(rows), 2 * rows)
+        assert base.rows == before + 3
 
 
 @pytest.mark.parametrize("size", [(2, 2), (8, 5)])

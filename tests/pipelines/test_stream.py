@@ -170,7 +170,7 @@ def test_who_iterates_sees_what_another_thread_gives_and_ends_with_it(pipeline):
         stream.next()
 
 
-def test_adapters_of_a_pipeline_and_what_it_does_meanwhile(pipeline):
+def test_what_a_pipeline_does_meanwhile(pipeline):
     before = {name: tensor.clone() for name, tensor in pipeline.folder.unet.state_dict().items()}
     [first] = pipeline.generate(PROMPT)
     with safelight.stream(pipeline, prompt=PROMPT) as stream:

@@ -10,7 +10,8 @@ from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import DEFAULT
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import choose_device, load
-from safelight.pipelines.stream import Picture, Stream
+from safelight.pipelines.stream import Stream
+from safelight.pipelines.stream_pictures import Picture
 from safelight.pipelines.stream_settings import (
     Inputs,
     StreamGuidance,
