@@ -122,7 +122,7 @@ def test_the_first_refusal_is_told_again(pipeline, monkeypatch):
         refusing(monkeypatch, stream, "_pixels", lambda one: one.picture == noisy(1))
         stream.update(picture=noisy(1))
         for _ in range(2):
-            with pytest.raises(SafelightError, match="^refused$"):
+            with pytest.raises(SafelightError, match=r"^refused$"):
                 stream.next()
         stream.update(picture=noisy(2))
         assert stream.next().number == 2

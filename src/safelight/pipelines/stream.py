@@ -5,9 +5,8 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request, Settings
 from safelight.pipelines.sampling import one_line_when_out_of_memory
 from safelight.pipelines.similarity import Similarity
-from safelight.pipelines.stream_pictures import Picture, rgb
+from safelight.pipelines.stream_pictures import Picture, StreamPicture, rgb
 from safelight.pipelines.stream_settings import (
     Inputs,
     StreamSettings,
@@ -35,24 +34,6 @@ from safelight.pipelines.stream_settings import (
 )
 from safelight.pipelines.stream_steps import NO_HINTS, Frame, StreamSteps
 from safelight.rng import after
-
-
-@dataclass(frozen=True)
-class StreamPicture:
-    """A picture of a stream.
-
-    Attributes:
-        levels: its pixels, RGB, as bytes, which cannot be written into.
-        number: of the update that it was begun after; later ones are not all in it yet.
-    """
-
-    levels: UInt8[np.ndarray, "h w 3"]
-    number: int
-
-    @property
-    def image(self) -> Image.Image:
-        """The same for Pillow."""
-        return Image.fromarray(self.levels)
 
 
 class Stream:
@@ -160,6 +141,11 @@ class Stream:
         """Whether its controls are steered by hints that are made already."""
         return any(control.hint for control in self._wanted.controls)
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a picture or a hint changes anything."""
+        return self._wanted.strength is not None or bool(self._wanted.controls)
+
     def next(self) -> StreamPicture:
         """The picture of what was given last, made now; where nothing is new, the last one again.
 
@@ -192,10 +178,7 @@ class Stream:
         """
         last = self._made
         while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closed or self._made is not last or self._has_work()
-                )
+            self._await(last)
             try:
                 picture = self.next()
             except SafelightError:
@@ -205,6 +188,13 @@ class Stream:
             if picture is not last:
                 last = picture
                 yield picture
+
+    def _await(self, last: StreamPicture | None) -> None:
+        """Waits for the end, or for another picture or what one may come of."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._made is not last or self._has_work()
+            )
 
     def close(self) -> None:
         """Ends the stream; who iterates comes to an end."""

@@ -1,8 +1,10 @@
-"""Pictures that a stream is given: files, pictures in memory, or arrays of bytes."""
+"""Pictures that a stream is given, and gives."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from safelight.errors import SafelightError
@@ -10,6 +12,24 @@ from safelight.pictures import WHITE, flatten, load_picture
 
 Picture = str | Path | Image.Image | np.ndarray
 """A file, a picture, or RGB bytes (h, w, 3)."""
+
+
+@dataclass(frozen=True)
+class StreamPicture:
+    """A picture of a stream.
+
+    Attributes:
+        levels: its pixels, RGB, as bytes, which cannot be written into.
+        number: of the update that it was begun after; later ones are not all in it yet.
+    """
+
+    levels: UInt8[np.ndarray, "h w 3"]
+    number: int
+
+    @property
+    def image(self) -> Image.Image:
+        """The same for Pillow."""
+        return Image.fromarray(self.levels)
 
 
 def rgb(picture: Picture) -> Image.Image:
