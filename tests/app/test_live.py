@@ -241,10 +241,27 @@ def test_what_is_wrong_is_answered(page):
     ):
         answer, told = ask(page, "POST", path, body)
         assert (answer.status, told.count(b"\n"), bool(told)) == (400, 0, True)
+    told = ask(page, "POST", "/say", json.dumps(texts | {"seed": "x"}))[1]
+    assert told == b"A seed is a whole number, such as 7."
     assert ask(page, "GET", "/newest?after=x")[0].status == 400
     assert ask(page, "POST", "/say", b" " * (64 * 2**10 + 1))[0].status == 413
     answer, _ = ask(page, "POST", "/say", b"", **{"Content-Length": "-1"})
     assert answer.status == 400
+
+
+def test_one_draws_where_that_changes_something_alone(model_folder, monkeypatch):
+    fed = []
+
+    def opened(stream, feed, newest, port):
+        fed.append(feed)
+        raise SafelightError("enough")
+
+    monkeypatch.setattr("safelight.app.live_page.LivePage", opened)
+    for options in ({}, {"strength": 0.5}):
+        stream = safelight.stream(model_folder, device="cpu", **options)
+        with pytest.raises(SafelightError, match="enough"):
+            run_live(stream, None, None, 0)
+    assert [feed is None for feed in fed] == [True, False]
 
 
 def test_a_browser_that_goes_says_nothing(page, capsys):

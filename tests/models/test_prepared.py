@@ -1,11 +1,14 @@
 """Networks made ready for many calls give what they gave, and compute less."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from safelight.models.controlnet import ControlNetConfig, control_of
 from safelight.models.prepared import prepared
+from safelight.models.unet import UNet
 from safelight.nn.kept import Kept, KeptRows
 from safelight.nn.packed import PackedConv2d, can_pack
 from safelight.types import Conditioning
@@ -109,3 +112,18 @@ def test_prepared_networks_give_what_the_first_give_when_everything_changes():
             torch.testing.assert_close(
                 autoencoder.decode(x), folder.autoencoder.decode(x), atol=2e-5, rtol=1e-4
             )
+
+
+def kept_in(network):
+    return [path for path, module in prepared(network).named_modules() if isinstance(module, Kept)]
+
+
+def test_what_changes_with_x_or_costs_a_wait_is_not_remembered():
+    config = tiny_folder().unet.config
+    assert any("attn2" in path for path in kept_in(UNet(config)))
+    free = kept_in(UNet(replace(config, cross_attention_dim=None)))
+    assert free
+    assert not any("attn2" in path for path in free)  # which looks at x itself
+    elsewhere = kept_in(UNet(config).to("meta"))  # a device that is not the CPU
+    assert elsewhere
+    assert all("attn2" in path for path in elsewhere)

@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path == "/say":
             said = _texts(body)
             self.server.stream.update(
-                prompt=said["prompt"], negative=said["negative"], seed=int(said["seed"])
+                prompt=said["prompt"], negative=said["negative"], seed=_seed(said["seed"])
             )
         elif address.path == "/draw" and self.server.feed is not None:
             width = int(parse_qs(address.query)["width"][0])
@@ -198,6 +198,13 @@ def _texts(body: bytes) -> dict[str, str]:
         text.encode()  # half a character is a ValueError
         found[name] = text
     return found
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise SafelightError("A seed is a whole number, such as 7.") from error
 
 
 _POLICY = (
