@@ -5,7 +5,7 @@
 one process, in turn, a few pictures each time: from noise of another seed each time, and from
 another picture each time (img2img). The small ControlNet of edges has no peer: diffusers does not
 open it, so that it is timed alone. A stream that batches its frames is timed from the input to the
-picture that it is in. Prints a table in Markdown; `--output` keeps all times as JSON.
+picture that it is in, its delay. Prints a table in Markdown; `--output` keeps all times as JSON.
 """
 
 import argparse
@@ -28,6 +28,8 @@ from safelight.pipelines.load import load
 PROMPT = "a red ball"
 STEPS = (1, 2, 4)
 NOISE, PICTURES, EDGES = "from noise", "from pictures", "from pictures, by edges"
+WARM_UP = range(-8, -3)  # inputs that are not timed later
+_SEEDS = 2**32
 STRENGTH = 0.5  # of pictures begun from, for which twice as many steps are asked
 
 
@@ -43,7 +45,7 @@ class Way:
     make: Callable[[int], tuple[np.ndarray, int]]
 
 
-def frames(count: int = 64) -> list[np.ndarray]:
+def frames(count: int = 256) -> list[np.ndarray]:
     """Pictures of a ball that goes round, (64, 64, 3) each."""
     across, down = np.meshgrid(np.arange(64), np.arange(64))
     made: list[np.ndarray] = []
@@ -69,7 +71,10 @@ def ours(model: str, steps: int, what: str, *, batched: bool) -> Way:
     )
 
     def make(i: int) -> tuple[np.ndarray, int]:
-        number = opened.update(picture=given[i % len(given)]) if pictured else opened.update(seed=i)
+        if pictured:
+            number = opened.update(picture=given[i % len(given)])
+        else:
+            number = opened.update(seed=i % _SEEDS)
         picture = opened.next()
         return picture.levels, number - picture.number
 
@@ -93,7 +98,7 @@ def theirs(model: str, steps: int, *, pictured: bool) -> Way:
         common = {
             "prompt_embeds": words,
             "guidance_scale": 1.0,
-            "generator": torch.Generator().manual_seed(0 if pictured else i),
+            "generator": torch.Generator().manual_seed(0 if pictured else i % _SEEDS),
             "output_type": "np",
         }
         if not pictured:
@@ -140,7 +145,7 @@ def compared(model: str, steps: int, what: str, rounds: int, pictures: int) -> d
         ways.append(ours(model, steps, what, batched=True))
     whole: dict[str, Timing] = {way.name: Timing([], []) for way in ways}
     for way in ways:
-        timed(way, range(5))
+        timed(way, WARM_UP)
     for number in range(rounds):
         for way in ways:
             timing = timed(way, range(number * pictures, (number + 1) * pictures))
@@ -151,10 +156,18 @@ def compared(model: str, steps: int, what: str, rounds: int, pictures: int) -> d
 
 def check_alike(way: Way, other: Way) -> None:
     """Raises `SystemExit` if the two do not make the same picture of an input."""
-    pictures = [one.make(3)[0].astype(int) for one in (way, other)]
+    pictures = [one.make(WARM_UP.start)[0].astype(int) for one in (way, other)]
     apart = int(np.abs(pictures[0] - pictures[1]).max())
     if apart > 2:
         raise SystemExit(f"{way.name} and {other.name} differ by {apart} levels.")
+
+
+def processor() -> str:
+    """The processor's name, which Linux tells in a file alone."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text("utf-8").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def main() -> None:
@@ -168,7 +181,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print("| pictures | steps | by | a second | p50 | p95 | times diffusers |")
+    print("| pictures | steps | by | a second | delay, p50 | delay, p95 | times diffusers |")
     print("|---|---:|---|---:|---:|---:|---:|")
     kept: list[dict[str, object]] = []
     for what in (NOISE, PICTURES, EDGES):
@@ -187,7 +200,7 @@ def main() -> None:
                 )
                 kept.append({"pictures": what, "steps": steps, "by": name, **vars(timing)})
     if given.output is not None:
-        about = {"machine": platform.processor(), "torch": torch.__version__}
+        about = {"machine": processor(), "torch": torch.__version__}
         told = about | {"threads": given.threads, "measured": kept}
         given.output.write_text(json.dumps(told, indent=1))
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 import safelight
 from safelight.app.cli import main
-from safelight.app.live import Camera, Newest, feed_of, run_live, show, square, watch, watcher
+from safelight.app.live import Newest, check_places, feed_of, follow, run_live
 from safelight.app.live_page import LivePage
+from safelight.app.live_sources import Camera, middle, watch, watcher
 from safelight.errors import SafelightError
 from tiny_model import SIZE
 
@@ -43,12 +44,13 @@ def later(condition, seconds: float = 300.0):
 
 
 def test_a_file_and_the_newest_of_a_folder_are_followed(tmp_path):
-    fed, stop = [], threading.Event()
-    (tmp_path / "in").mkdir()
+    fed, stop, reports = [], threading.Event(), []
+    (tmp_path / "in" / "folder.png").mkdir(parents=True)
+    plain(99).save(tmp_path / "in" / ".hidden.png")
     ends = []
     for path in (tmp_path / "in", tmp_path / "in" / "b.png"):
         feed = lambda picture, path=path: fed.append((path.name, picture.getpixel((0, 0))[0]))  # noqa: E731
-        thread = threading.Thread(target=watch, args=(path, feed, stop))
+        thread = threading.Thread(target=watch, args=(path, feed, reports.append, stop))
         thread.start()
         ends.append(thread)
     (tmp_path / "in" / "a.png").write_bytes(b"half of a pict")
@@ -60,6 +62,12 @@ def test_a_file_and_the_newest_of_a_folder_are_followed(tmp_path):
     later(lambda: ("in", 20) in fed and ("b.png", 20) in fed)
     plain(30).save(tmp_path / "in" / "a.png")
     later(lambda: ("in", 30) in fed)
+    (tmp_path / "in" / "b.png").write_bytes(b"half of a pict")
+    later(lambda: len(reports) == 2)  # of each of the two who follow it
+    plain(40).save(tmp_path / "in" / "b.png")
+    later(lambda: ("in", 40) in fed and ("b.png", 40) in fed)
+    assert all("b.png" in report and "\n" not in report for report in reports)
+    assert ("in", 99) not in fed
     stop.set()
     for thread in ends:
         thread.join()
@@ -80,9 +88,10 @@ def test_the_newest_picture_is_written(stream, tmp_path):
     assert not thread.is_alive()
 
 
-def test_a_cameras_frames_come_as_rgb_squares():
-    frames = [np.full((4, 6, 3), (1, 2, 3), np.uint8)] * 3
-    stop, fed = threading.Event(), []
+def test_a_cameras_frames_come_as_rgb_in_the_proportions_asked_for(monkeypatch):
+    frames = [np.full((4, 6, 3), (1, 2, 3), np.uint8)] * 3 + [np.full((4, 6), 9, np.uint8)]
+    stop, fed, reports, released = threading.Event(), [], [], []
+    monkeypatch.setattr("safelight.app.live_sources._SILENCE", 0.0)
 
     class Capture:
         def __init__(self, number):
@@ -95,21 +104,62 @@ def test_a_cameras_frames_come_as_rgb_squares():
             pass
 
         def read(self):
-            if not frames:
+            if reports:
                 stop.set()
             return (True, frames.pop()) if frames else (False, None)
 
         def release(self):
-            pass
+            released.append(self.number)
 
     cv2 = ModuleType("cv2")
     cv2.VideoCapture, cv2.CAP_PROP_BUFFERSIZE = Capture, 38
-    Camera(cv2, 0).run(fed.append, stop)
-    assert [picture.size for picture in fed] == [(4, 4)] * 3
-    assert fed[0].getpixel((0, 0)) == (3, 2, 1)
+    Camera(cv2, 0).source(8, 8)(fed.append, reports.append, stop)
+    assert [picture.size for picture in fed] == [(4, 4)] * 4
+    assert [fed[i].getpixel((0, 0)) for i in (0, 3)] == [(9, 9, 9), (3, 2, 1)]
+    assert reports == ["Camera 0 gives no frames; see whether it is plugged in."]
+    assert released == [0]
     with pytest.raises(SafelightError, match="There is no camera 7"):
         Camera(cv2, 7)
-    assert square(np.zeros((9, 5, 3), np.uint8)).size == (5, 5)
+    sizes = [middle(np.zeros((9, 6, 3), np.uint8), *size).size for size in ((8, 8), (16, 8))]
+    assert sizes == [(6, 6), (6, 3)]
+
+
+def test_a_fault_of_a_source_ends_it(stream, tmp_path):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_live(stream, broken, tmp_path / "out.png", 0)
+
+
+def test_a_refused_picture_is_told_once_and_the_next_is_made(stream, monkeypatch):
+    usual, taken, reports = stream._pixels, [], []
+
+    def pixels(inputs):
+        if inputs.picture.getpixel((0, 0))[0] == 13:
+            raise SafelightError("refused")
+        return usual(inputs)
+
+    monkeypatch.setattr(stream, "_pixels", pixels)
+    thread = threading.Thread(target=follow, args=(stream, taken.append, reports.append))
+    thread.start()
+    stream.update(picture=plain(13))
+    later(lambda: reports)
+    time.sleep(0.3)
+    stream.update(picture=plain(14))
+    later(lambda: taken)
+    stream.close()
+    thread.join(300)
+    assert reports == ["refused"]
+    assert [picture.number for picture in taken] == [2]
+
+
+def test_ones_own_output_is_not_watched_by_another_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for watched, output in (("in", "link/x.png"), ("link", "in/x.png"), ("in/x.png", "link/x.png")):
+        with pytest.raises(SafelightError, match="would be watched itself"):
+            check_places(tmp_path / watched, None, tmp_path / output, shown=True)
 
 
 @pytest.fixture
@@ -118,7 +168,7 @@ def page(stream):
     served = LivePage(stream, feed_of(stream, hint=False), newest, 0)
     threads = [
         threading.Thread(target=served.serve_forever),
-        threading.Thread(target=show, args=(stream, newest)),
+        threading.Thread(target=follow, args=(stream, newest.put, newest.fail)),
     ]
     for thread in threads:
         thread.start()
@@ -161,7 +211,7 @@ def test_the_page_draws_speaks_and_shows(page):
     answer, first = newest(page, 0)
     number, width = answer.headers["X-Number"], answer.headers["X-Width"]
     assert (number, int(width), len(first)) == ("1", SIZE, SIZE * SIZE * 3)
-    said = json.dumps({"prompt": "a blue ball", "negative": "", "seed": 3})
+    said = json.dumps({"prompt": "a blue ball", "negative": "", "seed": "3"})
     assert ask(page, "POST", "/say", said)[0].status == 204
     second = newest(page, int(number))[1]
     assert second != first
@@ -173,20 +223,76 @@ def test_the_page_draws_speaks_and_shows(page):
 
 
 def test_what_is_wrong_is_answered(page):
-    wrong = json.dumps({"prompt": "a AND b", "negative": "", "seed": 0})
+    wrong = json.dumps({"prompt": "a AND b", "negative": "", "seed": "0"})
     answer, body = ask(page, "POST", "/say", wrong)
     assert (answer.status, body) == (400, b"AND does not go with a stream; ask for one thing.")
-    for path, body in (("/say", b"{"), ("/say", b"{}"), ("/draw?width=7", b"123"), ("/no", b"")):
-        assert ask(page, "POST", path, body)[0].status == 400
+    texts = {"prompt": "a", "negative": "", "seed": "0"}
+    for path, body in (
+        ("/say", b"{"),
+        ("/say", b"{}"),
+        ("/say", b"[1]"),
+        ("/say", b"[" * 30000),
+        ("/say", json.dumps(texts | {"prompt": ["a"]})),
+        ("/say", json.dumps(texts | {"prompt": "\ud800"})),
+        ("/say", json.dumps(texts | {"seed": "1.5"})),
+        ("/draw?width=7", b"123"),
+        ("/draw?width=0", b""),
+        ("/no", b""),
+    ):
+        answer, told = ask(page, "POST", path, body)
+        assert (answer.status, told.count(b"\n"), bool(told)) == (400, 0, True)
+    told = ask(page, "POST", "/say", json.dumps(texts | {"seed": "x"}))[1]
+    assert told == b"A seed is a whole number, such as 7."
+    assert ask(page, "GET", "/newest?after=x")[0].status == 400
+    assert ask(page, "POST", "/say", b" " * (64 * 2**10 + 1))[0].status == 413
+    answer, _ = ask(page, "POST", "/say", b"", **{"Content-Length": "-1"})
+    assert answer.status == 400
+
+
+def test_one_draws_where_that_changes_something_alone(model_folder, monkeypatch):
+    fed = []
+
+    def opened(stream, feed, newest, port):
+        fed.append(feed)
+        raise SafelightError("enough")
+
+    monkeypatch.setattr("safelight.app.live_page.LivePage", opened)
+    for options in ({}, {"strength": 0.5}):
+        stream = safelight.stream(model_folder, device="cpu", **options)
+        with pytest.raises(SafelightError, match="enough"):
+            run_live(stream, None, None, 0)
+    assert [feed is None for feed in fed] == [True, False]
+
+
+def test_a_browser_that_goes_says_nothing(page, capsys):
+    for error in (ConnectionResetError(), ZeroDivisionError()):
+        try:
+            raise error
+        except (ConnectionError, ZeroDivisionError):
+            page.handle_error(None, None)
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told
+    assert "ConnectionResetError" not in told
+
+
+def test_what_went_wrong_is_past_with_the_next_picture(stream):
+    stream.update(picture=plain(1))
+    newest = Newest()
+    newest.fail("no")
+    assert newest.after(0, 0.0) == (1, None, "no")
+    picture = stream.next()
+    newest.put(picture)
+    assert newest.after(1, 0.0) == (2, picture, "")
 
 
 def test_nobody_else_drives_the_page(page):
-    said = json.dumps({"prompt": "mine", "negative": "", "seed": 0})
+    said = json.dumps({"prompt": "mine", "negative": "", "seed": "0"})
     host = f"127.0.0.1:{page.server_port}"
     for headers in (
         {"X-Token": "guess"},
         {"X-Token": page.token, "Origin": "http://evil.example"},
         {"X-Token": page.token, "Origin": "null"},
+        {"X-Token": page.token, "Origin": host},
         {"X-Token": page.token, "Host": f"evil.example:{page.server_port}"},
         {},
     ):
@@ -217,6 +323,7 @@ def test_a_port_that_is_taken_is_one_line(page, stream):
         (["--watch", "a.png", "--strength", "0.5", "-o", "a.png"], "would be watched itself"),
         (["--watch", ".", "--strength", "0.5", "-o", "x.png"], "would be watched itself"),
         (["--watch", "a.png", "--strength", "0.5", "-o", "x.gif"], "Cannot tell the format"),
+        (["--similarity", "0.9"], "--similarity compares pictures"),
         (["--hint"], "--hint is of one control"),
         (["--control", "canny", "--hint", "--strength", "0.5"], "A hint is no picture to begin"),
         (["--control", "canny:much"], "such as canny:0.8; got 'canny:much'"),

@@ -1,11 +1,14 @@
 """Networks made ready for many calls give what they gave, and compute less."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from safelight.models.controlnet import ControlNetConfig, control_of
 from safelight.models.prepared import prepared
+from safelight.models.unet import UNet
 from safelight.nn.kept import Kept, KeptRows
 from safelight.nn.packed import PackedConv2d, can_pack
 from safelight.types import Conditioning
@@ -24,7 +27,7 @@ class Counting(nn.Module):
 
 def test_a_layer_is_asked_again_for_other_values_alone():
     base = Counting()
-    kept, x, y = Kept(base), torch.ones(2, 3), torch.zeros(2, 3)
+    kept, x, y = Kept(base, 16), torch.ones(2, 3), torch.zeros(2, 3)
     with torch.no_grad():
         for given in ((x, None), (x.clone(), None), (x, y), (x, y), (x, None)):
             wanted = given[0] * 2 if given[1] is None else given[0] + given[1]
@@ -43,12 +46,16 @@ def test_a_layer_is_asked_again_for_other_values_alone():
 
 def test_rows_are_remembered_whatever_the_batch():
     base = Counting()
-    kept, rows = KeptRows(base), torch.arange(6.0).reshape(3, 2)
+    kept, rows = KeptRows(base, 3), torch.arange(6.0).reshape(3, 2)
     with torch.no_grad():
         assert torch.equal(kept(rows[:2]), 2 * rows[:2])
         assert base.rows == 2
         assert torch.equal(kept(rows[[2, 0, 1, 2]]), 2 * rows[[2, 0, 1, 2]])
-        assert base.rows == 4  # the new one is asked for in each of its places
+        assert base.rows == 3  # the new one is asked for once
+        kept(9 + rows)  # three others in their places
+        before = base.rows
+        assert torch.equal(kept(rows), 2 * rows)
+        assert base.rows == before + 3
 
 
 @pytest.mark.parametrize("size", [(2, 2), (8, 5)])
@@ -105,3 +112,18 @@ def test_prepared_networks_give_what_the_first_give_when_everything_changes():
             torch.testing.assert_close(
                 autoencoder.decode(x), folder.autoencoder.decode(x), atol=2e-5, rtol=1e-4
             )
+
+
+def kept_in(network):
+    return [path for path, module in prepared(network).named_modules() if isinstance(module, Kept)]
+
+
+def test_what_changes_with_x_or_costs_a_wait_is_not_remembered():
+    config = tiny_folder().unet.config
+    assert any("attn2" in path for path in kept_in(UNet(config)))
+    free = kept_in(UNet(replace(config, cross_attention_dim=None)))
+    assert free
+    assert not any("attn2" in path for path in free)  # which looks at x itself
+    elsewhere = kept_in(UNet(config).to("meta"))  # a device that is not the CPU
+    assert elsewhere
+    assert all("attn2" in path for path in elsewhere)

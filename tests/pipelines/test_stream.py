@@ -170,7 +170,7 @@ def test_who_iterates_sees_what_another_thread_gives_and_ends_with_it(pipeline):
         stream.next()
 
 
-def test_adapters_of_a_pipeline_and_what_it_does_meanwhile(pipeline):
+def test_what_a_pipeline_does_meanwhile(pipeline):
     before = {name: tensor.clone() for name, tensor in pipeline.folder.unet.state_dict().items()}
     [first] = pipeline.generate(PROMPT)
     with safelight.stream(pipeline, prompt=PROMPT) as stream:
@@ -210,7 +210,10 @@ def test_alike_pictures_are_passed_over(pipeline):
         ({"sampler": "eulr"}, "Unknown sampler 'eulr'. Did you mean 'euler'"),
         ({"scale": 3.0}, "does nothing without guidance"),
         ({"delta": 2.0}, "delta should lie between 0 and 1"),
-        ({"similarity": 1.0}, "similarity should lie from 0 to below 1"),
+        ({"similarity": 1.0, "strength": 0.5}, "similarity should lie from 0 to below 1"),
+        ({"similarity": 0.5}, "similarity compares pictures"),
+        ({"guidance": "self", "scale": 1.0}, "does nothing at a scale of 1"),
+        ({"dtype": torch.bfloat16}, "is loaded as torch.float32 on cpu"),
         ({"strength": 0.1, "steps": 2}, "leaves none of 2 steps"),
         ({"strength": 0.0}, "strength should lie above 0"),
         ({"width": 33}, "width should be a multiple of 4"),

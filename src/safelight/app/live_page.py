@@ -2,20 +2,24 @@
 
 import json
 import secrets
+import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from typing import cast
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import numpy as np
 from PIL import Image
 
-from safelight.app.live import Feed, Newest
+from safelight.app.live import Newest
+from safelight.app.live_sources import Feed
 from safelight.errors import SafelightError
 from safelight.pipelines.stream import Stream
 
 _HOST = "127.0.0.1"
-_MOST = 64 * 2**20  # bytes that a request may bring
+_MOST = {"/draw": 64 * 2**20}  # bytes that a request may bring
+_USUAL = 64 * 2**10
 _WAIT = 10.0  # seconds that a request for the next picture may take
 
 
@@ -40,17 +44,26 @@ class LivePage(ThreadingHTTPServer):
                 f"Port {port} cannot be had: {getattr(error, 'strerror', None) or error}; choose "
                 "another by --port, or 0 for any."
             ) from error
-        self.hosts = tuple(f"{name}:{self.server_port}" for name in (_HOST, "localhost"))
+        names = (_HOST, "localhost")
+        self.hosts = tuple(f"{name}:{self.server_port}" for name in names)
+        if self.server_port == 80:  # which browsers leave out
+            self.hosts += names
 
     @property
     def url(self) -> str:
         """Where a browser finds it."""
         return f"http://{_HOST}:{self.server_port}/?token={self.token}"
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of a browser that has gone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: LivePage  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
+    timeout = 30.0  # seconds that a browser may be silent
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
@@ -58,7 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path == "/" and self._is_ours(asked.get("token", [""])[0]):
             self._answer(HTTPStatus.OK, self._page(), "text/html; charset=utf-8")
         elif address.path == "/newest" and self._is_ours(self.headers.get("X-Token", "")):
-            self._newest(int(asked.get("after", ["0"])[0]))
+            try:
+                after = int(asked.get("after", ["0"])[0])
+            except ValueError:
+                self._cannot_read()
+            else:
+                self._newest(after)
         else:
             self._refuse()
 
@@ -66,25 +84,32 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_ours(self.headers.get("X-Token", "")):
             self._refuse()
             return
-        length = int(self.headers.get("Content-Length", "0"))
-        if not 0 <= length <= _MOST:
-            self._refuse()
+        address, length = urlsplit(self.path), self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit()):
+            self.close_connection = True
+            self._cannot_read()
             return
-        body = self.rfile.read(length)
+        most = _MOST.get(address.path, _USUAL)
+        if len(length) > 12 or int(length) > most:
+            self.close_connection = True
+            told = f"The request is too long; {most} bytes are the most.".encode()
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
+            return
+        body = self.rfile.read(int(length))
         try:
-            self._take(urlsplit(self.path), body)
+            self._take(address, body)
         except SafelightError as error:
             self._answer(HTTPStatus.BAD_REQUEST, str(error).encode())
-        except (ValueError, KeyError):
-            self._answer(HTTPStatus.BAD_REQUEST, b"The request cannot be read.")
+        except (ValueError, KeyError, RecursionError):
+            self._cannot_read()
         else:
             self._answer(HTTPStatus.NO_CONTENT)
 
     def _take(self, address: SplitResult, body: bytes) -> None:
         if address.path == "/say":
-            said = json.loads(body)
+            said = _texts(body)
             self.server.stream.update(
-                prompt=str(said["prompt"]), negative=str(said["negative"]), seed=int(said["seed"])
+                prompt=said["prompt"], negative=said["negative"], seed=_seed(said["seed"])
             )
         elif address.path == "/draw" and self.server.feed is not None:
             width = int(parse_qs(address.query)["width"][0])
@@ -118,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             "hint": stream.takes_hints,
             "prompt": inputs.prompt,
             "negative": inputs.negative,
-            "seed": inputs.seed,
+            "seed": str(inputs.seed),  # which a number of JavaScript may not hold
         }
         text = json.dumps(told).replace("<", "\\u003c")
         page = files("safelight.app").joinpath("live_page.html").read_text("utf-8")
@@ -128,13 +153,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.hosts:
             return False
         origin = self.headers.get("Origin")
-        if origin is not None and origin.removeprefix("http://") not in self.server.hosts:
+        if origin is not None and origin not in [f"http://{host}" for host in self.server.hosts]:
             return False
         return secrets.compare_digest(token.encode(), self.server.token.encode())
 
     def _refuse(self) -> None:
         self.close_connection = True
         self._answer(HTTPStatus.FORBIDDEN, b"Open the address that safelight live printed.")
+
+    def _cannot_read(self) -> None:
+        self._answer(HTTPStatus.BAD_REQUEST, b"The request cannot be read.")
 
     def _answer(
         self,
@@ -159,6 +187,27 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing: each picture is a request."""
 
 
+def _texts(body: bytes) -> dict[str, str]:
+    """An object of texts in JSON; `ValueError` for anything else."""
+    told: object = json.loads(body)
+    texts = cast(dict[str, object], told) if isinstance(told, dict) else {"": told}
+    found: dict[str, str] = {}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{name!r} is no text.")
+        text.encode()  # half a character is a ValueError
+        found[name] = text
+    return found
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise SafelightError("A seed is a whole number, such as 7.") from error
+
+
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )

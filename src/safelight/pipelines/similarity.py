@@ -25,11 +25,12 @@ class Similarity:
         self._passed = 0
 
     def passes_over(self, pixels: Float[Tensor, "1 3 h w"]) -> bool:
-        """Whether the frame need not be made; one that must be is what the next are compared to."""
-        if self._last is not None and self._is_like(self._last, pixels):
-            return True
+        """Whether the frame need not be made."""
+        return self._last is not None and self._is_like(self._last, pixels)
+
+    def begun(self, pixels: Float[Tensor, "1 3 h w"]) -> None:
+        """Takes the frame that a picture was begun with: the next are compared to it."""
         self._last, self._passed = pixels, 0
-        return False
 
     def _is_like(self, last: Tensor, pixels: Tensor) -> bool:
         if last.equal(pixels):

@@ -1,65 +1,39 @@
 """Pictures one after the other from a prompt, a picture and hints that change meanwhile."""
 
-import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from safelight.config import near
 from safelight.errors import SafelightError
 from safelight.models.prepared import prepared
-from safelight.pipelines.beginning import Batch, first_noise, seeded
+from safelight.nn.substitute import substituted
+from safelight.pipelines.beginning import Batch, Model, first_noise, seeded
 from safelight.pipelines.beside import image_tensor
 from safelight.pipelines.coding import check_finite, encoded, finished
 from safelight.pipelines.controlling import hints_of
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.generated import to_levels
-from safelight.pipelines.given import NOTHING, give
+from safelight.pipelines.given import NOTHING
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request, Settings
 from safelight.pipelines.sampling import one_line_when_out_of_memory
 from safelight.pipelines.similarity import Similarity
+from safelight.pipelines.stream_pictures import Picture, StreamPicture, rgb
 from safelight.pipelines.stream_settings import (
     Inputs,
     StreamSettings,
     check_one_prompt,
     settle_stream,
 )
-from safelight.pipelines.stream_steps import (
-    NO_HINTS,
-    Frame,
-    StreamSteps,
-    prepared_autoencoder,
-    prepared_control,
-)
+from safelight.pipelines.stream_steps import NO_HINTS, Frame, StreamSteps
 from safelight.rng import after
-
-Picture = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"]
-
-
-@dataclass(frozen=True)
-class StreamPicture:
-    """A picture of a stream.
-
-    Attributes:
-        levels: its pixels, RGB, as bytes.
-        number: of the update that it was begun after; later ones are not all in it yet.
-    """
-
-    levels: UInt8[np.ndarray, "h w 3"]
-    number: int
-
-    @property
-    def image(self) -> Image.Image:
-        """The same for Pillow."""
-        return Image.fromarray(self.levels)
 
 
 class Stream:
@@ -82,29 +56,36 @@ class Stream:
         self._pipeline, self._wanted = pipeline, wanted
         self.settings: Settings = settle_stream(pipeline, wanted, inputs)
         check_one_prompt(inputs, self.settings)
-        with pipeline.with_adapters():
-            own = pipeline.folder.unet
-            unet = prepared(copy.deepcopy(own) if pipeline.adapters else own)
-        self._autoencoder = prepared_autoencoder(pipeline.folder.autoencoder)
-        read = pipeline.read(Request("", controls=wanted.controls)).controls
-        self._controls = [prepared_control(one) for one in read]
-        self._steps = StreamSteps(
-            pipeline.model, unet, self.settings, self._controls, wanted.guidance, wanted.delta
-        )
-        self._tell(inputs)
+        self._autoencoder = prepared(pipeline.folder.autoencoder)
+        self._controls = pipeline.read(Request("", controls=wanted.controls)).controls
+        with pipeline.with_adapters(), torch.inference_mode():
+            self._model = _as_it_is(pipeline.model)
+            self._steps = StreamSteps(
+                self._model,
+                pipeline.folder.unet,
+                self.settings,
+                self._controls,
+                wanted.guidance,
+                wanted.delta,
+            )
+            self._steps.tell(self._steps.read(inputs))
+        self._told = (inputs.prompt, inputs.negative)
         self._similar = None if wanted.similarity is None else Similarity(wanted.similarity)
-        self._changed = threading.Condition()  # of the next three
+        self._changed = threading.Condition()  # of the next four
         self._newest = inputs
         self.number: int = 0
         self._closed = False
+        self._made: StreamPicture | None = None
         self._turn = threading.Lock()  # of what follows
         self.passed_over = 0
-        self._inputs: Inputs | None = None
-        self._seen: int = -1  # the number of the newest update that was looked at
+        self._inputs: Inputs | None = None  # what the newest picture was begun with
+        self._looked: Inputs | None = None  # the newest that were begun with, or refused
+        self._seen: int = 0  # the number of their update
+        self._refusal: SafelightError | None = None  # of the first ones
         self._drawn: _Drawn | None = None
         self._entry: Frame | None = None
+        self._failed: Frame | None = None  # the entry that no picture came of
         self._frames: list[Frame] = []  # on their way, frame i at step i
-        self._made: StreamPicture | None = None
 
     def update(
         self,
@@ -120,7 +101,8 @@ class Stream:
         Args:
             prompt, negative: as of single pictures; of all frames on their way, too.
             picture: a file, a picture or its bytes (h, w, 3): what is begun from where the stream
-                has a strength, and what its controls make their hints of.
+                has a strength, and what its controls make their hints of; hints given before
+                then stay of controls alone whose hints are made already.
             hint: in the place of such a hint one that is made already, such as a sketch of lines:
                 of the only control, or of each by its kind.
             seed: of the noise.
@@ -128,16 +110,17 @@ class Stream:
         Raises:
             SafelightError: one of these cannot be read, or is for none of the controls.
         """
-        shown = None if picture is None else _rgb(picture)
+        shown = None if picture is None else rgb(picture)
         hints = {} if hint is None else self._hints(hint)
         with self._changed:
             newest = self._newest
+            kept = newest.hints if shown is None else self._lasting(newest.hints)
             new = Inputs(
                 newest.prompt if prompt is None else prompt,
                 newest.negative if negative is None else negative,
                 newest.seed if seed is None else seed,
                 newest.picture if shown is None else shown,
-                {**newest.hints, **hints},
+                {**kept, **hints} if hints else kept,
             )
             if prompt is not None or negative is not None or seed is not None:
                 new.check()
@@ -158,6 +141,11 @@ class Stream:
         """Whether its controls are steered by hints that are made already."""
         return any(control.hint for control in self._wanted.controls)
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a picture or a hint changes anything."""
+        return self._wanted.strength is not None or bool(self._wanted.controls)
+
     def next(self) -> StreamPicture:
         """The picture of what was given last, made now; where nothing is new, the last one again.
 
@@ -173,27 +161,40 @@ class Stream:
                     raise SafelightError("The stream is closed; open another.")
                 self._look()
                 if self._entry is None:
-                    lacking = self._newest.lacks(self._wanted)
-                    raise SafelightError(f"The stream has no {lacking} yet; update it first.")
+                    raise self._missing()
                 if self._made is not None and self._made.number == self._entry.number:
                     return self._made
-                with one_line_when_out_of_memory(self.settings):
-                    done = self._advance(self._entry)
-                    if done is not None:
-                        self._made = self._finished(done)
-                        return self._made
+                made = self._further(self._entry)
+                if made is not None:
+                    with self._changed:
+                        self._made = made
+                        self._changed.notify_all()
+                    return made
 
     def __iter__(self) -> Iterator[StreamPicture]:
-        """New pictures as they are made, until the stream is closed; waits while nothing is new."""
+        """New pictures as they are made, here or by another thread, until the stream is closed;
+        waits while nothing is new. Raises as `next`; who iterates once more then waits for what is
+        new after that.
+        """
+        last = self._made
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._has_work())
+            self._await(last)
+            try:
+                picture = self.next()
+            except SafelightError:
                 if self._closed:
                     return
-            before = self._made
-            picture = self.next()
-            if picture is not before:
+                raise
+            if picture is not last:
+                last = picture
                 yield picture
+
+    def _await(self, last: StreamPicture | None) -> None:
+        """Waits for the end, or for another picture or what one may come of."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self._made is not last or self._has_work()
+            )
 
     def close(self) -> None:
         """Ends the stream; who iterates comes to an end."""
@@ -208,48 +209,77 @@ class Stream:
         self.close()
 
     def _has_work(self) -> bool:
-        if self.number > self._seen:
+        """Whether a picture may come of what was given; nothing that failed is tried again."""
+        if self._newest is not self._looked:
             return self._newest.lacks(self._wanted) is None
-        return self._entry is not None and (
-            self._made is None or self._made.number != self._entry.number
-        )
+        entry, made = self._entry, self._made
+        pending = entry is not None and (made is None or made.number != entry.number)
+        return pending and entry is not self._failed
+
+    def _missing(self) -> SafelightError:
+        """Why there is nothing to make a picture of."""
+        lacking = self._newest.lacks(self._wanted)
+        if lacking is None and self._refusal is not None:
+            return SafelightError(str(self._refusal))
+        return SafelightError(f"The stream has no {lacking} yet; update it first.")
 
     def _look(self) -> None:
-        """Takes over what is new, unless it is much like what was there."""
+        """Takes over what is new, unless it is much like what was there: all of it or, where some
+        of it is refused, nothing, so that the stream goes on with what it had.
+        """
         with self._changed:
             new, number = self._newest, self.number
-        if number == self._seen or new.lacks(self._wanted):
+        if new is self._looked or new.lacks(self._wanted):
             return
-        passed = number - self._seen - 1
-        self._seen = number
-        old = self._inputs
-        try:
+        said = (new.prompt, new.negative)
+        with self._taken_back(new, number, words=True):
+            words = None if said == self._told else self._steps.read(new)
+        with self._taken_back(new, number, words=False):
             pixels = self._pixels(new)
-            pictured = old is not None and replace(old, picture=new.picture) == new
+            passed = self._is_passed_over(new, pixels)
+            entry = None if passed else self._begin(new, pixels, number)
+        if entry is not None:
+            if words is not None:
+                self._steps.tell(words)
+                self._told = said
             if self._similar is not None and pixels is not None:
-                like = self._similar.passes_over(pixels)
-                if like and pictured:
-                    self.passed_over += passed + 1
-                    return
-            if (new.prompt, new.negative) != self._told:
-                self._tell(new)
-            self._entry = self._begin(new, pixels, number)
-        except SafelightError:
-            with self._changed:
-                if self.number == number and old is not None:
-                    self._newest = old  # what does work
-            raise
-        self._inputs = new
-        self.passed_over += passed
+                self._similar.begun(pixels)
+            self._inputs, self._entry = new, entry
+        self._looked = new
+        self.passed_over += max(0, number - self._seen - (not passed))
+        self._seen = number
 
-    def _tell(self, inputs: Inputs) -> None:
-        with self._pipeline.with_adapters(), torch.inference_mode():
-            self._steps.tell(inputs)
-        self._told = (inputs.prompt, inputs.negative)
+    def _is_passed_over(self, new: Inputs, pixels: Tensor | None) -> bool:
+        if self._similar is None or pixels is None or self._inputs is None:
+            return False
+        return new.differs_by_picture(self._inputs) and self._similar.passes_over(pixels)
+
+    @contextmanager
+    def _taken_back(self, new: Inputs, number: int, *, words: bool) -> Generator[None]:
+        """Takes back what the newest inputs brought that is refused: prompts, if `words`, else the
+        picture and hints. The first ones stay, and are not looked at again.
+        """
+        try:
+            with one_line_when_out_of_memory(self.settings):
+                yield
+        except SafelightError as error:
+            with self._changed:
+                before, newest = self._inputs, self._newest
+                if before is None:
+                    self._refusal, self._looked, self._seen = error, new, number
+                    raise
+                back = newest.without(new, before, words=words)
+                if back.same(before) or back.same(new):  # nothing good is left, or none to blame
+                    self._newest = self._looked = before
+                    self.passed_over += number - self._seen
+                    self._seen = number
+                else:
+                    self._newest = back
+            raise
 
     def _begin(self, inputs: Inputs, pixels: Float[Tensor, "1 3 h w"] | None, number: int) -> Frame:
         """A frame at the first step; draws come in the order of single pictures."""
-        model, settings = self._pipeline.model, self.settings
+        model, settings = self._model, self.settings
         controls = [self._shown(control, inputs) for control in self._controls]
         batch = Batch([inputs.prompt], [inputs.seed], inputs.negative, settings, NOTHING)
         batch = replace(batch, led=replace(batch.led, controls=controls))
@@ -257,10 +287,11 @@ class Stream:
         drawn = self._draw(batch)
         if settings.strength is None or pixels is None:
             x = drawn.first * self._steps.initial_scale
-            return Frame(x, hints, torch.zeros_like(x), number)
+            return Frame(x, hints, torch.zeros_like(x), number, drawn.steps)
         tiled = settings.tiled_decode
         x0 = encoded(self._autoencoder, pixels.to(model.device), drawn.encoding, tiled=tiled)
-        return Frame(x0 + self._steps.levels[0].item() * drawn.first, hints, x0, number)
+        x = x0 + self._steps.levels[0].item() * drawn.first
+        return Frame(x, hints, x0, number, drawn.steps)
 
     def _draw(self, batch: Batch) -> "_Drawn":
         """The noise of a seed, drawn once."""
@@ -275,9 +306,19 @@ class Stream:
             begun = settings.strength is not None  # from a picture, which is encoded by a draw
             encoding = noise(shape, 0)
             first = first_noise(batch, noise(shape, 1) if begun else encoding)
-            self._steps.draw(after(noise, 2) if begun else noise, shape)
-            self._drawn = _Drawn(seed, encoding, first)
+            steps = self._steps.draw(after(noise, 2) if begun else noise, shape)
+            self._drawn = _Drawn(seed, encoding, first, steps)
         return self._drawn
+
+    def _further(self, entry: Frame) -> StreamPicture | None:
+        """The picture that is done by moving the frames on, if one is."""
+        try:
+            with one_line_when_out_of_memory(self.settings):
+                done = self._advance(entry)
+                return None if done is None else self._finished(done)
+        except SafelightError:
+            self._failed = entry
+            raise
 
     def _advance(self, entry: Frame) -> Frame | None:
         """The frame that has taken its last step, if one has."""
@@ -294,7 +335,9 @@ class Stream:
         z = frame.x * self._steps.final_scale
         check_finite(z, self._pipeline.name, self._pipeline.dtype)
         pixels = finished(self._autoencoder, z, tiled=self.settings.tiled_decode)
-        return StreamPicture(to_levels(pixels[0]), frame.number)
+        levels = to_levels(pixels[0])
+        levels.setflags(write=False)  # the same ones may be given again
+        return StreamPicture(levels, frame.number)
 
     def _pixels(self, inputs: Inputs) -> Float[Tensor, "1 3 h w"] | None:
         if inputs.picture is None:
@@ -309,6 +352,13 @@ class Stream:
             return control.of(inputs.picture)
         return control
 
+    def _lasting(self, hints: Mapping[str, Image.Image]) -> Mapping[str, Image.Image]:
+        """The hints that a new picture leaves: of controls that make none of it."""
+        lasting = {control.kind for control in self._wanted.controls if control.hint}
+        if lasting.issuperset(hints):
+            return hints
+        return {kind: hint for kind, hint in hints.items() if kind in lasting}
+
     def _hints(self, given: Picture | Mapping[str, Picture]) -> dict[str, Image.Image]:
         kinds = [control.kind for control in self._wanted.controls]
         if not isinstance(given, Mapping):
@@ -320,24 +370,20 @@ class Stream:
         for kind in given:
             if kind not in kinds:
                 raise SafelightError(f"The stream has no control {kind!r}. {near(kind, kinds)}")
-        return {kind: _rgb(picture) for kind, picture in given.items()}
+        return {kind: rgb(picture) for kind, picture in given.items()}
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The noise of a seed: what a picture is encoded by, and what x begins with."""
+    """The noise of a seed: what a picture is encoded by, what x begins with, what steps add."""
 
     seed: int
     encoding: Float[Tensor, "1 c h w"]
     first: Float[Tensor, "1 c h w"]
+    steps: Float[Tensor, "n c h w"] | None
 
 
-def _rgb(picture: Picture) -> Image.Image:
-    """A picture in RGB that nothing else changes."""
-    if isinstance(picture, np.ndarray):
-        return Image.fromarray(picture.copy())
-    if isinstance(picture, Image.Image) and picture.mode == "RGB":
-        return picture.copy()
-    given = give("image", picture)
-    assert given is not None
-    return given.picture
+def _as_it_is(model: Model) -> Model:
+    """A model whose text towers stay as they are now, whatever adapters come and go."""
+    towers = tuple(substituted(tower, {}) for tower in model.text.towers)
+    return replace(model, text=replace(model.text, towers=towers))

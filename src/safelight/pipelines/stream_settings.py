@@ -73,10 +73,21 @@ class StreamSettings:
             raise SafelightError(f"delta should lie between 0 and 1, got {self.delta}.")
         if self.similarity is not None and not 0 <= self.similarity < 1:
             raise SafelightError(f"similarity should lie from 0 to below 1, got {self.similarity}.")
+        if self.similarity is not None and not self.looks:
+            raise SafelightError(
+                "similarity compares pictures, and this stream takes none: give a strength, or a "
+                "control whose hint is made of them, or leave similarity out."
+            )
         kinds = [control.kind for control in self.controls]
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise SafelightError(f"The control {kind} is given more than once.")
+
+    @property
+    def looks(self) -> bool:
+        """Whether pictures are begun from, or hints are made of them."""
+        made = any(not control.hint for control in self.controls)
+        return self.strength is not None or made
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,33 @@ class Inputs:
             if control.picture is _UNSEEN and not shown:
                 return f"{'hint' if control.hint else 'picture'} for the control {control.kind}"
         return None
+
+    def differs_by_picture(self, other: "Inputs") -> bool:
+        """Whether nothing is different but, at most, the picture."""
+        said = (self.prompt, self.negative, self.seed)
+        return said == (other.prompt, other.negative, other.seed) and all(
+            self.hints.get(kind) is other.hints.get(kind) for kind in {*self.hints, *other.hints}
+        )
+
+    def same(self, other: "Inputs") -> bool:
+        """Whether nothing is different; pictures are the same if they are one object."""
+        return self.differs_by_picture(other) and self.picture is other.picture
+
+    def without(self, refused: "Inputs", before: "Inputs", *, words: bool) -> "Inputs":
+        """With the prompts of `before`, or else its picture and hints, for those of `refused` where
+        these still stand.
+        """
+        if words:
+            return replace(
+                self,
+                prompt=before.prompt if self.prompt == refused.prompt else self.prompt,
+                negative=before.negative if self.negative == refused.negative else self.negative,
+            )
+        return replace(
+            self,
+            picture=before.picture if self.picture is refused.picture else self.picture,
+            hints=before.hints if self.hints is refused.hints else self.hints,
+        )
 
     def check(self) -> None:
         """Raises `SafelightError` for a prompt or seed that no stream takes."""
@@ -150,6 +188,11 @@ def settle_stream(pipeline: ImagePipeline, wanted: StreamSettings, inputs: Input
         blank = Image.new("RGB", (settings.width, settings.height))
         given = Given(GivenPicture(blank, None, ""))
         settings = pipeline.settle(replace(request, given=given, strength=wanted.strength))
+    if wanted.guidance in ("self", "onetime") and settings.scale <= 1:
+        raise SafelightError(
+            f"Guidance {wanted.guidance} does nothing at a scale of {settings.scale}; give one "
+            "above 1, or leave guidance at none."
+        )
     if settings.sampler not in MEMORYLESS:
         raise SafelightError(
             f"A stream takes a sampler without memory: {', '.join(MEMORYLESS)}; got "

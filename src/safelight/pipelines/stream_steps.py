@@ -10,10 +10,10 @@ from torch import Tensor
 
 from safelight.diffusion.affine import affine_step
 from safelight.diffusion.residual import residual_guided
-from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.controlnet import ControlNet
 from safelight.models.prepared import prepared
 from safelight.models.unet import UNet
+from safelight.nn.kept import Kept
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.controlling import Hints, steered
 from safelight.pipelines.controls import ReadControl
@@ -37,12 +37,22 @@ class Frame:
         hints: what steers it.
         anchor: the x0 that residual guidance leads away from; None before it is known.
         number: of what it was begun with.
+        noise: that each step adds, a row for each; None where none adds any.
     """
 
     x: Latents
     hints: Hints
     anchor: Latents | None
     number: int
+    noise: Float[Tensor, "n c h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the network is told of prompts, a row for each step, and beside guidance."""
+
+    conds: Conditioning
+    unconds: Conditioning
 
 
 class StreamSteps:
@@ -72,7 +82,15 @@ class StreamSteps:
         self.count = len(self.levels) - 1
         self.initial_scale = scheduler.initial_scale(every)
         self.final_scale = scheduler.final_scale(every)
-        self._network = steered(unet, controls, scheduler, self.levels)
+        ready = prepared(unet, self.count)
+        steering = [_prepared_control(control, self.count) for control in controls]
+        self._kept = [
+            module
+            for network in (ready, *(read.network for read in steering))
+            for module in network.modules()
+            if isinstance(module, Kept)
+        ]
+        self._network = steered(ready, steering, scheduler, self.levels)
         self._dtype = None if model.dtype == torch.float32 else model.dtype
         led = settings.scale > 1 and not model.kind.guided
         self._guidance: StreamGuidance = guidance if led else "none"
@@ -97,30 +115,42 @@ class StreamSteps:
             _column, (scalings.c_skip, scalings.c_out, scalings.c_in)
         )
         self._t = scheduler.schedule().sigma_to_t(sigmas)
-        self._noise: Tensor | None = None
-        self._conds = self._unconds = Conditioning()
+        self._words = Words(Conditioning(), Conditioning())
         self._told: dict[tuple[int, int], Conditioning] = {}
 
-    def tell(self, inputs: Inputs) -> None:
-        """Takes other prompts, for all frames, those on their way too."""
+    def read(self, inputs: Inputs) -> Words:
+        """Reads prompts; errors as the text towers' and the prompt grammar's."""
         settings = self._settings
-        batch = Batch([inputs.prompt], [inputs.seed], inputs.negative, settings, NOTHING)
+        beside = self._guidance in ("full", "onetime")  # else nobody asks for it
+        negative = inputs.negative if beside else ""
+        batch = Batch([inputs.prompt], [inputs.seed], negative, settings, NOTHING)
         said = sayings(batch.prompts, batch.negative, settings.steps, settings.prompt_syntax)
         said = said[self._start :]
         different = list(dict.fromkeys(said))
         told = dict(zip(different, conditions_of(self._model, batch, different, None), strict=True))
-        self._conds = Conditioning.cat([told[saying].conds[0] for saying in said])
-        self._unconds = Conditioning.cat([told[saying].uncond for saying in said])
-        self._told.clear()
+        return Words(
+            Conditioning.cat([told[saying].conds[0] for saying in said]),
+            Conditioning.cat([told[saying].uncond for saying in said]),
+        )
 
-    def draw(self, noise: Noise, shape: Sequence[int]) -> None:
-        """Takes the noise that the steps add, `noise(shape, i + 1)` in step i, for all frames."""
-        if self._draws:
-            drawn = [
-                noise(shape, i + 1) if i in self._draws else torch.zeros(tuple(shape))
-                for i in range(self.count)
-            ]
-            self._noise = torch.cat([draw.to(self._t.device) for draw in drawn])
+    def tell(self, words: Words) -> None:
+        """Takes other prompts, for all frames, those on their way too."""
+        self._words = words
+        self._told.clear()
+        for module in self._kept:  # what is remembered of the old ones
+            module.forget()
+
+    def draw(self, noise: Noise, shape: Sequence[int]) -> Float[Tensor, "n c h w"] | None:
+        """The noise that the steps of a frame add, `noise(shape, i + 1)` in step i; None where none
+        adds any.
+        """
+        if not self._draws:
+            return None
+        drawn = [
+            noise(shape, i + 1) if i in self._draws else torch.zeros(tuple(shape))
+            for i in range(self.count)
+        ]
+        return torch.cat([draw.to(self._t.device) for draw in drawn])
 
     def __call__(self, frames: Sequence[Frame], first: int = 0) -> list[Frame]:
         """Each frame one step further: frame i takes step `first + i`, all in one call of the
@@ -143,8 +173,13 @@ class StreamSteps:
         if anchors is not None:
             x0 = residual_guided(x0, x, anchors, self._settings.scale, self._factor)
         x = self._of_x0[rows] * x0 + self._of_x[rows] * x
-        if self._noise is not None:
-            x = x + self._of_noise[rows] * self._noise[rows]
+        added = [
+            frame.noise[first + i : first + i + 1]
+            for i, frame in enumerate(frames)
+            if frame.noise is not None
+        ]
+        if added:
+            x = x + self._of_noise[rows] * torch.cat(added)
         return [
             replace(frame, x=x[i : i + 1], anchor=None if anchors is None else anchors[i : i + 1])
             for i, frame in enumerate(frames)
@@ -177,9 +212,9 @@ class StreamSteps:
         """What the network is told of each row: those without the prompt, then those with it."""
         key = (first, len(frames))
         if key not in self._told:
-            conds = _rows(self._conds, first, len(frames))
+            conds = _rows(self._words.conds, first, len(frames))
             if led:
-                unconds = _rows(self._unconds, first, len(led))
+                unconds = _rows(self._words.unconds, first, len(led))
                 conds = Conditioning.cat([unconds, conds])
             self._told[key] = conds
         told = self._told[key]
@@ -193,16 +228,11 @@ class StreamSteps:
         )
 
 
-def prepared_control(read: ReadControl) -> ReadControl:
+def _prepared_control(read: ReadControl, steps: int) -> ReadControl:
     """A control whose network is made ready for many calls."""
     if isinstance(read.network, ControlNet):
-        return replace(read, network=prepared(read.network))
+        return replace(read, network=prepared(read.network, steps))
     return read
-
-
-def prepared_autoencoder(autoencoder: AnyAutoencoder) -> AnyAutoencoder:
-    """An autoencoder made ready for many calls."""
-    return prepared(autoencoder)
 
 
 def _column(values: Tensor) -> Float[Tensor, "n 1 1 1"]:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import torch
 
+from safelight.errors import SafelightError
 from safelight.nn.precision import multiplies_bfloat16
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import DEFAULT
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import choose_device, load
-from safelight.pipelines.stream import Picture, Stream
+from safelight.pipelines.stream import Stream
+from safelight.pipelines.stream_pictures import Picture
 from safelight.pipelines.stream_settings import (
     Inputs,
     StreamGuidance,
@@ -68,12 +70,14 @@ def stream(
             `Similarity`.
         plain_prompt: whether brackets mean nothing in prompts.
         dtype: of the weights; by default bfloat16 where the hardware multiplies it, else float32.
-        device: as `load`.
+        device: as `load`. What is loaded already has both, and others are refused.
 
     Raises:
         SafelightError: one of these cannot be, or the model makes no streams.
     """
-    if not isinstance(model, ImagePipeline):
+    if isinstance(model, ImagePipeline):
+        _check_same(model, dtype, device)
+    else:
         device = choose_device(device)
         model = load(model, dtype=dtype or fastest(device), device=device)
     wanted = StreamSettings(
@@ -96,8 +100,19 @@ def stream(
     return opened
 
 
+def _check_same(pipeline: ImagePipeline, dtype: torch.dtype | None, device: str) -> None:
+    """Raises `SafelightError` for another precision or device than a model was loaded with."""
+    if dtype not in (None, pipeline.dtype) or (
+        device != "auto" and choose_device(device) != pipeline.device
+    ):
+        raise SafelightError(
+            f"The model is loaded as {pipeline.dtype} on {pipeline.device}; leave dtype and device "
+            "out, or give its name for it to be loaded anew."
+        )
+
+
 def fastest(device: str) -> torch.dtype:
-    """The precision that networks run fastest in on a device: bfloat16 where the hardware
-    multiplies it, else float32.
+    """The precision that streams take on a device where none is asked for: bfloat16 where the
+    hardware multiplies it, else float32.
     """
     return torch.bfloat16 if multiplies_bfloat16(torch.device(device)) else torch.float32

@@ -63,8 +63,8 @@ def live(
     scale
         Of guidance. [default: the model's]
     guidance
-        none; full, as of single pictures; or residual, which is
-        faster: self leads away from the picture begun from,
+        none; full, as of single pictures; or residual, with
+        fewer calls of the network: self leads away from the picture begun from,
         onetime from the negative prompt.
     delta
         How much of it residual guidance leads away from.
@@ -100,8 +100,8 @@ def live(
         An adapter's file, and after a colon its strength. Give
         it several times for several.
     vae
-        Another autoencoder for the model's own; a tiny one
-        (TAESD) is fastest.
+        Another autoencoder for the model's own, such as a tiny
+        one (TAESD).
     device
         cpu, cuda, or auto: cuda where there is one.
     precision
@@ -111,8 +111,9 @@ def live(
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
     from safelight.app.adapters import chosen_adapters
-    from safelight.app.live import check_places, opened_camera, run_live, watcher
+    from safelight.app.live import check_places, run_live
     from safelight.app.live_control import chosen_controls
+    from safelight.app.live_sources import opened_camera, watcher
     from safelight.errors import SafelightError
     from safelight.pipelines.load import choose_device, load, precision_named
     from safelight.pipelines.streaming import fastest, stream
@@ -123,10 +124,12 @@ def live(
         raise SafelightError("--hint is of one control; give one --control KIND.")
     if hint and strength is not None:
         raise SafelightError("A hint is no picture to begin from; leave --strength or --hint out.")
+    if similarity is not None and (hint or not (controls or strength is not None)):
+        raise SafelightError(
+            "--similarity compares pictures; give --strength or --control without --hint."
+        )
     place = choose_device(device)
-    source = None if camera is None else opened_camera(camera).run
-    if watch is not None:
-        source = watcher(watch)
+    filmed = None if camera is None else opened_camera(camera)
     pipeline = load(
         model,
         dtype=fastest(place) if precision == "auto" else precision_named(precision),
@@ -152,4 +155,7 @@ def live(
         batched=batched,
         similarity=similarity,
     )
+    source = None if watch is None else watcher(watch)
+    if filmed is not None:
+        source = filmed.source(opened.settings.width, opened.settings.height)
     run_live(opened, source, output, port)
