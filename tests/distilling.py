@@ -15,7 +15,6 @@ base = "model"
 data = {folders = [{path = "pictures"}], size = 32}
 latents = "latents"
 [distillation]
-guidance_dim = 16
 scale = [1.5, 4.0]
 [optim]
 lr = 3e-3
@@ -29,12 +28,16 @@ preview_every = 0
 columns = 2
 steps = 2
 """
+TOLD = "distillation.guidance_dim=16"
 METHODS = {
-    "lcm": (),
+    "lcm": (TOLD,),
     "lcm, not told": ("distillation.guidance_dim=0", "distillation.target_decay=0"),
-    "tcd": ('distillation.method="tcd"', 'distillation.loss="l2"'),
-    "guidance": ('distillation.method="guidance"',),
-    "progressive": ('distillation.method="progressive"', "distillation.teacher_steps=16"),
+    "tcd": (TOLD, 'distillation.method="tcd"', 'distillation.loss="l2"'),
+    "guidance": (
+        TOLD,
+        'distillation.method="guidance"',
+    ),
+    "progressive": (TOLD, 'distillation.method="progressive"', "distillation.teacher_steps=16"),
     "lora": ("lora={rank=4, alpha=8}",),
     "lora of tcd": ("lora={rank=4}", 'distillation.method="tcd"'),
 }

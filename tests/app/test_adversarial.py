@@ -99,7 +99,7 @@ def test_mistakes_are_told_in_a_line(workshop, tmp_path):
             read_recipe(workshop / "distil.toml", (changed,))
     for changed, message in {
         "adversarial.chances=[1.0, 1.0]": "each of 4 steps, got 2",
-        "adversarial.heads.channels=12": "multiple of 8",
+        "adversarial.heads.channels=12": r"adversarial\.heads\.channels should be a multiple of 8",
     }.items():
         with pytest.raises(SafelightError, match=message):
             read_recipe(workshop / "distil.toml", (*ADVERSARIAL, changed))

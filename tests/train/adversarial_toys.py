@@ -19,7 +19,7 @@ from safelight.models.unet import UNetConfig
 from safelight.nn.embeddings import sinusoidal
 from safelight.train.adversarial_task import AdversarialConfig, AdversarialTask, Judge
 from safelight.train.adversarial_views import LatentViewer
-from safelight.train.distillation import DistillationConfig, by_teacher
+from safelight.train.distillation import DistillationConfig, Told, by_teacher
 from safelight.train.task import Draws, Phase
 from safelight.types import Batch, Conditioning
 
@@ -142,7 +142,7 @@ def play(
         {"main": Phase({"unet": plane})},
         student,
         Judge(by_teacher(teacher, UNetConfig()), objective.uniform_t(schedule)),
-        condition,
+        Told(condition, condition([""])),
         viewer,
         levels,
         (config, adversarial),

@@ -172,6 +172,17 @@ def test_pixels_are_looked_at_through_the_decoder():
     torch.autograd.backward([part.sum() for part in maps])
     assert made.grad is not None
     assert (made.grad[:, :3] != 0).all()
+    looked: list[Tensor] = []
+
+    def noting(latents: Tensor) -> Tensor:
+        looked.append(latents)
+        return decode(latents)
+
+    begun = torch.tensor([True, True])
+    view = PixelViewer(noting, features, [6, 3], 4)(x0, cond, begun, draws(2))
+    assert not looked  # before it is needed
+    assert view.about[:, 4:].abs().sum() == 0
+    assert not any(part.requires_grad for part in view.real())
     plain = PixelViewer(decode, features, [6, 3], 4, told_picture=False)
     assert plain(x0, cond, torch.tensor([True, False]), draws(2)).about.shape == (2, 4)
 

@@ -19,7 +19,7 @@ from safelight.models.adversary_heads import AdversaryHeads, HeadConfig
 from safelight.models.unet import UNet, UNetConfig, map_widths
 from safelight.train.adversarial_task import AdversarialConfig, AdversarialTask, Judge
 from safelight.train.adversarial_views import LatentViewer, level_features
-from safelight.train.distillation import DistillationConfig, by_teacher
+from safelight.train.distillation import DistillationConfig, Told, by_teacher
 from safelight.train.loop import LoopConfig, train
 from safelight.train.optim import OptimConfig
 from safelight.train.task import Phase
@@ -68,7 +68,7 @@ def unet_task(
         {"main": Phase({"unet": unet})},
         Denoiser(unet, parameters, schedule, dtype),
         Judge(by_teacher(teacher, config), objective.uniform_t(schedule)),
-        condition,
+        Told(condition, condition([""])),
         LatentViewer(teacher, network.maps, objective.logit_normal(), map_widths(config), 2),
         torch.tensor([schedule.sigma_max, 1.0]),
         (DistillationConfig("adversarial", 2), SMALL),
@@ -262,8 +262,11 @@ def test_mistakes_are_named():
         AdversarialConfig(r1=-1.0)
     with pytest.raises(SafelightError, match=r"adversarial\.std should be above 0, got 0"):
         AdversarialConfig(std=0.0)
-    with pytest.raises(SafelightError, match="predicts the noise learns nothing"):
-        play(parameterization.eps, ZERO_SNR, SMALL)
+    for rate in (0.0, float("inf")):
+        with pytest.raises(SafelightError, match=r"adversarial\.lr_scale should be above 0"):
+            AdversarialConfig(lr_scale=rate)
+    with pytest.raises(SafelightError, match=r"adversarial\.mean should be finite, got nan"):
+        AdversarialConfig(mean=float("nan"))
     toy = play(parameterization.v, SCHEDULE, SMALL)
     with pytest.raises(ValueError, match="latents"):
         next(toy.task.losses(Batch(("",), pixels=torch.zeros(1, 3, 4, 4)), draws(0, 1)))

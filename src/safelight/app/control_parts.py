@@ -33,6 +33,19 @@ def steerable(path: Path) -> Folder:
     return model
 
 
+def null_of(model: Folder, size: int) -> Conditioning:
+    """What guidance steers away from when the model makes pictures of this size, in one
+    row: zeros or the empty prompt, as the model asks, with the numbers of what is to be avoided.
+    """
+    kind = kind_of(model, "the base")
+    null = text_conditioner(model, kind).null(1)
+    if kind.numbers == "none":
+        return null
+    _, avoided = numbers_of(kind, size, size)
+    rows = torch.tensor([avoided], device=next(model.unet.parameters()).device)
+    return with_numbers(null, rows, model.unet.config)
+
+
 def captions_to_conditioning(model: Folder, config: DataConfig) -> Conditioner:
     """What the model is told of captions, and that pictures are whole and of the training's size.
 

@@ -15,6 +15,7 @@ from safelight.checkpoints.folder import Defaults, Folder, write_folder
 from safelight.checkpoints.lora_file import LORA_FILE, inject_fresh, write_lora
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.diffusion.noise_schedule import DiscreteSchedule
+from safelight.diffusion.solvers import PURE_NOISE
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet
 from safelight.models.widening import told_guidance
@@ -105,7 +106,8 @@ def student_scheduler(
     """The scheduler of the student, by which it makes pictures in so many steps: LCM's, TCD's,
     DDIM's or Euler's (SDXL-Turbo's) at trailing times, or, of guidance alone, the teacher's own.
 
-    Raises `SafelightError` if the method does not go with the model's noise levels.
+    Raises `SafelightError` if the method does not go with the model's noise levels, and for a
+    student that predicts the noise but begins where nothing else is.
     """
     if config.method == "guidance":
         return scheduler
@@ -124,7 +126,13 @@ def student_scheduler(
         use_exponential_sigmas=False,
         use_beta_sigmas=False,
     )
-    student.sigmas(steps)  # raises now for more than are taught
+    highest = student.sigmas(steps)[:1]  # raises now for more steps than are taught
+    if student.parameterization()(highest).c_out.abs().item() > PURE_NOISE:
+        raise SafelightError(
+            "A student that predicts the noise learns nothing where x is noise alone, as this "
+            'model\'s last time is; take a base with prediction_type = "v_prediction", one without '
+            'rescale_betas_zero_snr, or distillation.method = "guidance".'
+        )
     return student
 
 

@@ -16,22 +16,22 @@ from safelight.diffusion.samplers import Sampler
 from safelight.diffusion.solvers import sample_ddim
 from safelight.models.any_autoencoder import AnyAutoencoder, latent_channels
 from safelight.rng import SeededNoise
-from safelight.train.distillation import Answer, Asked
-from safelight.train.latent_task import Conditioner
+from safelight.train.distillation import Answer, Told
 from safelight.train.loop import Preview
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Teacher and student, the teacher's noise levels, what both are told of captions, and the
-    autoencoder.
+    """Teacher and student, the teacher's noise levels, what both are told, the autoencoder, and
+    the lowest and highest scale that the student is `taught`: it is asked for no other.
     """
 
     teacher: Answer
     student: Answer
     scheduler: SchedulerConfig
-    condition: Conditioner
+    told: Told
     autoencoder: AnyAutoencoder
+    taught: tuple[float, float]
 
 
 def distillation_preview(
@@ -52,10 +52,11 @@ def distillation_preview(
     noise = SeededNoise([config.seed + i for i in range(len(prompts))])
     shown.scheduler.sigmas(config.steps)  # raises now for too many
 
-    def sample(answer: Answer, scheduler: SchedulerConfig, steps: int, sampler: Sampler) -> Tensor:
+    def sample(
+        answer: Answer, scale: float, scheduler: SchedulerConfig, steps: int, sampler: Sampler
+    ) -> Tensor:
         device = next(shown.autoencoder.parameters()).device
-        cond, null = shown.condition(prompts), shown.condition([""] * len(prompts))
-        asked = Asked(cond, null, torch.full((len(prompts),), config.scale, device=device))
+        asked = shown.told.asked(prompts, torch.full((len(prompts),), scale, device=device))
 
         def denoise(
             x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
@@ -73,9 +74,16 @@ def distillation_preview(
     def preview(step: int) -> Preview:
         student = folder_at(step)
         steps = student.defaults.steps or config.steps
+        low, high = shown.taught
         rows = [
-            sample(shown.teacher, shown.scheduler, config.steps, sample_ddim),
-            sample(shown.student, student.scheduler, steps, student.scheduler.solver(steps)),
+            sample(shown.teacher, config.scale, shown.scheduler, config.steps, sample_ddim),
+            sample(
+                shown.student,
+                min(max(config.scale, low), high),
+                student.scheduler,
+                steps,
+                student.scheduler.solver(steps),
+            ),
         ]
         return Preview(rearrange(torch.stack(rows), "row b c h w -> c (row h) (b w)"))
 

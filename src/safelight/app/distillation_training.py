@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from safelight.app.adversarial_parts import viewer_of
-from safelight.app.control_parts import captions_to_conditioning
+from safelight.app.control_parts import captions_to_conditioning, null_of
 from safelight.app.distillation_parts import (
     Pupil,
     pupil_of,
@@ -20,6 +20,7 @@ from safelight.app.distillation_parts import (
 from safelight.app.distillation_preview import Shown, distillation_preview
 from safelight.app.latent_training import latents_of, scale_of
 from safelight.app.recipe import DistillationRecipe
+from safelight.app.recipe_distillation import check_base
 from safelight.app.running import (
     MODEL,
     check_sizes,
@@ -40,8 +41,9 @@ from safelight.models.unet import UNet
 from safelight.train.adversarial_reals import teacher_samples
 from safelight.train.adversarial_task import AdversarialTask, Judge
 from safelight.train.consistency_task import ConsistencyTask, Trio
-from safelight.train.distillation import by_itself, by_teacher, follow
-from safelight.train.latent_task import Conditioner, ObjectiveConfig, latent_objective
+from safelight.train.distillation import Told, by_itself, by_teacher, follow
+from safelight.train.fresh import Fresh
+from safelight.train.latent_task import ObjectiveConfig, latent_objective
 from safelight.train.loop import Outcome
 from safelight.train.matching_task import (
     GuidanceTask,
@@ -64,6 +66,7 @@ def train_distillation(recipe: DistillationRecipe, *, resume: bool) -> Outcome:
     autoencoder = model.autoencoder
     check_sizes(recipe.data, autoencoder.factor)
     basis = distillation_basis(model, config, recipe.lora, recipe.loop.steps)
+    check_base(config, recipe.base, model.unet.config, lora=recipe.lora is not None)
     student_scheduler(config, model.scheduler, config.steps)  # raises now
     with seeded(recipe.loop.seed):
         pupil = pupil_of(recipe, model)
@@ -75,7 +78,9 @@ def train_distillation(recipe: DistillationRecipe, *, resume: bool) -> Outcome:
     say(f"Student: {describe(pupil.trained)} to train, of a U-Net of {describe(pupil.unet)}.")
 
     dtype = autocast_dtype(recipe.optim.precision, device)
-    taught = Taught(recipe, model, pupil, condition, dtype, device)
+    with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        told = Told(condition, null_of(model, recipe.data.size), dtype)
+    taught = Taught(recipe, model, pupil, told, device)
     task = taught.task()
     cache = latents_of(
         autoencoder, pictures, recipe.data, recipe.latents or recipe.output / "latents", device
@@ -85,8 +90,9 @@ def train_distillation(recipe: DistillationRecipe, *, resume: bool) -> Outcome:
         by_teacher(taught.denoiser(pupil.teacher), model.unet.config),
         by_itself(taught.denoiser(pupil.unet), pupil.unet.config),
         model.scheduler,
-        condition,
+        told,
         autoencoder,
+        config.scale,
     )
 
     def folder_at(step: int) -> Folder:
@@ -125,8 +131,7 @@ class Taught:
     recipe: DistillationRecipe
     model: Folder
     pupil: Pupil
-    condition: Conditioner
-    dtype: torch.dtype | None
+    told: Told
     device: torch.device
 
     def task(self) -> Task:
@@ -144,7 +149,9 @@ class Taught:
     def denoiser(self, network: Network) -> Denoiser:
         """A network as the student's scheduler takes it."""
         scheduler = self._scheduler
-        return Denoiser(network, scheduler.parameterization(), scheduler.schedule(), self.dtype)
+        return Denoiser(
+            network, scheduler.parameterization(), scheduler.schedule(), self.told.dtype
+        )
 
     @property
     def _scheduler(self) -> SchedulerConfig:
@@ -154,7 +161,15 @@ class Taught:
     @property
     def _phases(self) -> dict[str, Phase]:
         name = "unet" if self.pupil.deltas is None else "lora"
-        return {"main": Phase({name: self.pupil.trained})}
+        return {"main": Phase({name: self.pupil.trained}, fresh=self._fresh)}
+
+    @property
+    def _fresh(self) -> tuple[Fresh, ...]:
+        """The embedding of the guidance scale, where the student has one that its base had not."""
+        embedding = self.pupil.unet.time_embedding.cond_proj
+        if embedding is None or self.model.unet.config.guidance_dim is not None:
+            return ()
+        return tuple(map(Fresh, embedding.parameters()))
 
     def _consistency(self) -> Task:
         config, pupil = self.recipe.distillation, self.pupil
@@ -172,7 +187,7 @@ class Taught:
             if averaged:
                 follow(target, pupil.unet, config.target_decay)
 
-        return ConsistencyTask(phases, trio, self.condition, self._table(), config, move)
+        return ConsistencyTask(phases, trio, self.told, self._table(), config, move)
 
     def _guidance(self) -> Task:
         pupil, denoiser = self.pupil, self.denoiser(self.pupil.unet)
@@ -180,7 +195,7 @@ class Taught:
             self._phases,
             by_itself(denoiser, pupil.unet.config),
             by_teacher(self.denoiser(pupil.teacher), self.model.unet.config),
-            self.condition,
+            self.told,
             denoiser.parameterization,
             latent_objective(ObjectiveConfig(), denoiser).sigmas,
             self.recipe.distillation,
@@ -197,7 +212,7 @@ class Taught:
                 by_teacher(self.denoiser(pupil.teacher), self.model.unet.config),
                 by_itself(self.denoiser(former), former.config),
             ),
-            self.condition,
+            self.told,
             self._table(),
             recipe.distillation,
             round_length(recipe.loop.steps, recipe.distillation.rounds),
@@ -216,7 +231,7 @@ class Taught:
                 self._phases,
                 student,
                 Judge(teacher, latent_objective(ObjectiveConfig(), frozen).sigmas),
-                self.condition,
+                self.told,
                 viewer,
                 scheduler.sigmas(config.steps)[:-1],
                 (config, adversarial),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, cast
 
 from safelight.app.recipe_conditions import ConditionConfig
+from safelight.app.recipe_distillation import check_keys
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.lora_file import LoraConfig
@@ -233,23 +234,13 @@ class DistillationRecipe:
 
     def __post_init__(self):
         _check_encoded_once(self.data, self.kind)
-        if self.lora is not None and self.distillation.method == "progressive":
-            raise SafelightError(
-                'distillation.method = "progressive" makes each student the next one\'s teacher, '
-                "and takes the whole model; leave [lora] out."
-            )
-        if self.distillation.method == "adversarial":
-            self.adversarial.chances_of(self.distillation.steps)
-            if self.lora is not None and self.optim.recompute and self.features is None:
-                raise SafelightError(
-                    "optim.recompute would run the teacher with the student's LoRA in it; leave it "
-                    "out, leave [lora] out, or choose features."
-                )
-        elif self.features is not None or self.adversarial != AdversarialConfig():
-            raise SafelightError(
-                'features and [adversarial] are of distillation.method = "adversarial"; leave '
-                f"them out, this method is {self.distillation.method!r}."
-            )
+        check_keys(
+            self.distillation,
+            self.adversarial,
+            self.features,
+            self.lora,
+            recompute=self.optim.recompute,
+        )
 
 
 Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe | DistillationRecipe

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.checkpoints.files import sha256_of_state
@@ -10,6 +11,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.lora_file import LoraConfig
 from safelight.conditioners.conditions import Conditions
 from safelight.config import Value, to_dict
+from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.errors import SafelightError
 from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
@@ -64,16 +66,22 @@ def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
 def distillation_basis(
     model: Folder, config: DistillationConfig, lora: LoraConfig | None, steps: int
 ) -> dict[str, Value]:
-    """The weights of the teacher, all of it, the method, and the shape of the student; where a
-    training of so many steps has rounds, how long they are.
+    """The weights and noise levels of the teacher, all of it, the method, and the shape of the
+    student; where a training of so many steps has rounds, how long they are, and from how many
+    steps to how few they lead.
     """
-    shape = None if lora is None else {"rank": lora.rank, "targets": list(lora.targets)}
+    progressive, shape = config.method == "progressive", None
+    if lora is not None:
+        alpha = float(lora.rank) if lora.alpha is None else lora.alpha
+        shape: Value = {"rank": lora.rank, "alpha": alpha, "targets": list(lora.targets)}
     return {
         **_whole(model),
         "method": config.method,
         "guidance_dim": config.told_dim,
         "lora": shape,
-        "round_steps": steps // config.rounds if config.method == "progressive" else None,
+        "round_steps": steps // config.rounds if progressive else None,
+        "halved": [config.teacher_steps, config.steps] if progressive else None,
+        "noise_levels": _hash_of_levels(model),
     }
 
 
@@ -103,6 +111,16 @@ def check_basis(output: Path, basis: Basis, *, resume: bool) -> Basis:
 def _shape(config: object) -> dict[str, Value]:
     said = to_dict(config).items()
     return {k: value for k, value in said if k not in _FREE and (k, value) not in _SINCE}
+
+
+def _hash_of_levels(model: Folder) -> str | None:
+    """Of a table of noise levels, to six digits, which every machine computes alike."""
+    schedule = model.scheduler.schedule()
+    if not isinstance(schedule, DiscreteSchedule):
+        return None
+    sigmas = cast(list[float], schedule.sigmas.tolist())
+    text = " ".join(f"{sigma:.6g}" for sigma in sigmas)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hash_of(tokenizer: AnyTokenizer) -> str:

@@ -48,6 +48,10 @@ class LoraConfig:
             raise SafelightError(f"lora.rank should be at least 1, got {self.rank}.")
         if self.alpha is not None and not self.alpha > 0:
             raise SafelightError(f"lora.alpha should be above 0, got {self.alpha}.")
+        if not self.targets:
+            raise SafelightError(
+                'lora.targets names no layer; leave it out, or name some, such as ["to_q", "to_v"].'
+            )
 
 
 def inject_fresh(unet: UNet, config: LoraConfig, name: str = "lora") -> dict[str, LowRank]:
@@ -72,7 +76,7 @@ def inject_fresh(unet: UNet, config: LoraConfig, name: str = "lora") -> dict[str
 
 
 def write_lora(path: Path, deltas: Mapping[str, LowRank], layout: Layout) -> None:
-    """Writes a U-Net's LoRA, by the paths of its layers, as one safetensors file.
+    """Writes a U-Net's LoRA, by the paths of its layers, as one safetensors file of half precision.
 
     In diffusers' layout, which has no alpha, it is in `up`: the file is then of alpha = rank,
     whoever reads it. kohya's has an `alpha` a layer.
@@ -88,7 +92,7 @@ def write_lora(path: Path, deltas: Mapping[str, LowRank], layout: Layout) -> Non
             alpha = torch.tensor(delta.scale * down.shape[0])
             state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
             state[f"{name}.alpha"] = alpha
-    write_state(path, {key: tensor.cpu() for key, tensor in state.items()})
+    write_state(path, {key: tensor.cpu().half() for key, tensor in state.items()})
 
 
 def _theirs(path: str) -> str:

@@ -25,7 +25,7 @@ class HeadConfig:
     def __post_init__(self):
         if self.channels < 1 or self.channels % _GROUP:
             raise SafelightError(
-                f"heads.channels should be a multiple of {_GROUP}, got {self.channels}."
+                f"adversarial.heads.channels should be a multiple of {_GROUP}, got {self.channels}."
             )
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from safelight.diffusion.denoiser import Denoiser, per_image
 from safelight.diffusion.objective import SigmaLaw
-from safelight.diffusion.solvers import PURE_NOISE
 from safelight.errors import SafelightError
 from safelight.models.adversary_heads import AdversaryHeads, HeadConfig
 from safelight.train import losses
@@ -28,11 +27,11 @@ from safelight.train.distillation import (
     Answer,
     Asked,
     DistillationConfig,
+    Told,
     asked_of,
     latents_of,
     noise_of,
 )
-from safelight.train.latent_task import Conditioner
 from safelight.train.score_distillation import WEIGHTINGS, Weighting, score_distillation
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch
@@ -73,13 +72,18 @@ class AdversarialConfig:
                 "adversarial.chances should be numbers of 0 or more, one for each step, and the "
                 f"first, from noise alone, above 0; got {list(self.chances)}."
             )
-        for name in ("score", "r1", "lr_scale"):
+        for name in ("score", "r1"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SafelightError(
                     f"adversarial.{name} should be at least 0, got {getattr(self, name)}."
                 )
-        if not 0 < self.std < math.inf:
-            raise SafelightError(f"adversarial.std should be above 0, got {self.std}.")
+        for name in ("std", "lr_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SafelightError(
+                    f"adversarial.{name} should be above 0, got {getattr(self, name)}."
+                )
+        if not math.isfinite(self.mean):
+            raise SafelightError(f"adversarial.mean should be finite, got {self.mean}.")
 
     def chances_of(self, steps: int) -> tuple[float, ...]:
         """The chance of each of so many steps; they sum to 1.
@@ -116,8 +120,7 @@ class AdversarialTask:
     noise alone, as a sampler does; at the others it is given real latents with noise. `real` may
     put others in the place of a batch's latents, such as `adversarial_reals.teacher_samples`.
 
-    Raises `SafelightError` if there are not as many chances as levels, and for a student that
-    predicts the noise but begins where nothing else is.
+    Raises `SafelightError` if there are not as many chances as levels.
     """
 
     def __init__(
@@ -125,20 +128,14 @@ class AdversarialTask:
         phases: Mapping[str, Phase],
         student: Denoiser,
         judge: Judge,
-        condition: Conditioner,
+        told: Told,
         viewer: Viewer,
         levels: Float[Tensor, " n"],
         configs: tuple[DistillationConfig, AdversarialConfig],
         real: Real | None = None,
     ):
         self._shared, self._config = configs
-        if student.parameterization(levels[:1]).c_out.abs().item() > PURE_NOISE:
-            raise SafelightError(
-                "A student that predicts the noise learns nothing where x is noise alone, as this "
-                'model\'s last time is; take a base with prediction_type = "v_prediction", or one '
-                "without rescale_betas_zero_snr."
-            )
-        self._student, self._judge, self._condition = student, judge, condition
+        self._student, self._judge, self._told = student, judge, told
         self._viewer, self._levels, self._real = viewer, levels.float(), real
         chances = self._config.chances_of(len(levels))
         self._ends = torch.tensor(list(accumulate(chances))[:-1])  # of all steps but the last
@@ -154,12 +151,13 @@ class AdversarialTask:
     def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
         """The student's loss (ADD, eq. 1, 2 and 4), then the heads' (ADD, eq. 3).
 
-        Differs from ADD in that heads and places are averaged, so that weights hold for any number
-        of blocks, and in that the heads' loss is half of theirs, as hinge losses are elsewhere.
+        Differs from ADD in that heads and places are averaged, because weights then hold for any
+        number of blocks, and in that the heads' loss is half of theirs, because hinge losses are
+        elsewhere, too.
         """
         if draws.first == 0:  # a batch in parts is judged by the same heads throughout
             self._heads.iterate()
-        asked = asked_of(batch, draws, self._condition, self._shared)
+        asked = asked_of(batch, draws, self._told, self._shared)
         x0 = latents_of(batch)
         if self._real is not None:
             x0 = self._real(x0, asked, draws)

@@ -125,7 +125,7 @@ class PixelViewer:
 
     `decode` takes scaled latents to pixels in [-1, 1]. Real latents are decoded too, so that the
     autoencoder's own marks tell nothing. Differs from ADD in that the real picture is told only
-    where the student has seen something of it; from noise alone it cannot be meant.
+    where the student has seen something of it, because from noise alone it cannot be meant.
     """
 
     def __init__(
@@ -144,13 +144,22 @@ class PixelViewer:
     def __call__(
         self, x0: Latents, cond: Conditioning, begun: Bool[Tensor, " b"], draws: Draws
     ) -> View:
-        """The same look at each step; nothing is drawn."""
-        with torch.no_grad():
-            real = self._look(x0)
-        about = [pooled(cond)]
-        if self._told_picture:
-            about.append(real[-1].mean(dim=(2, 3)) * ~begun[:, None])
-        return View(torch.cat(about, dim=1), lambda: real, self._look)
+        """The same look at each step; nothing is drawn. Real latents are looked at before the
+        student's only where heads are told of them.
+        """
+
+        @torch.no_grad()
+        def real() -> Maps:
+            return self._look(x0)
+
+        if not self._told_picture:
+            return View(pooled(cond), real, self._look)
+        if bool(begun.all()):
+            nothing = x0.new_zeros(len(x0), self.widths[-1])
+            return View(torch.cat([pooled(cond), nothing], dim=1), real, self._look)
+        maps = real()
+        shown = maps[-1].mean(dim=(2, 3)) * ~begun[:, None]
+        return View(torch.cat([pooled(cond), shown], dim=1), lambda: maps, self._look)
 
     def _look(self, x0: Latents) -> Maps:
         return [part.float() for part in self._features(self._decode(x0).float())]

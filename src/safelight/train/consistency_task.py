@@ -7,10 +7,11 @@ algorithm 1; Zheng et al. 2024 (arXiv 2402.19159), algorithm 1.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from safelight.diffusion.denoiser import per_image
 from safelight.diffusion.noise_schedule import DiscreteSchedule
@@ -21,11 +22,11 @@ from safelight.train.distillation import (
     DistillationConfig,
     Latents,
     Levels,
+    Told,
     asked_of,
     latents_of,
     noise_of,
 )
-from safelight.train.latent_task import Conditioner
 from safelight.train.losses import pseudo_huber
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch
@@ -42,26 +43,41 @@ class Trio:
     teacher: Answer
 
 
+@dataclass(frozen=True)
+class Places:
+    """From which noise level and time x jumps, and the noise level where a jump of TCD ends."""
+
+    sigma: Levels
+    t: Levels
+    end: Levels
+
+
 class ConsistencyTask:
     """Teaches a student to go from any taught time to the end of the teacher's way ("lcm"), or to
     any place on it ("tcd"), in one step.
 
     `phases` are what is trained and what follows it. `follow` is called as each step begins, and
     moves the target after the student; it sees what the step before has made of the student.
+
+    Differs from both papers in that only every so many-th time is taught, because the samplers stop
+    at no others.
     """
 
     def __init__(
         self,
         phases: Mapping[str, Phase],
         trio: Trio,
-        condition: Conditioner,
+        told: Told,
         schedule: DiscreteSchedule,
         config: DistillationConfig,
         follow: Callable[[], None],
     ):
-        self._phases, self._trio, self._condition = phases, trio, condition
+        self._phases, self._trio, self._told = phases, trio, told
         self._schedule, self._config, self._follow = schedule, config, follow
         self._taught = taught_times(schedule, config.times)
+        self._jump = _to_the_end if config.method == "lcm" else _to_a_place
+        huber = partial(pseudo_huber, c=config.huber_c)
+        self._distance = huber if config.loss == "huber" else nn.functional.mse_loss
 
     @property
     def phases(self) -> Mapping[str, Phase]:
@@ -73,23 +89,18 @@ class ConsistencyTask:
         if draws.first == 0:
             self._follow()
         x0 = latents_of(batch)
-        asked = asked_of(batch, draws, self._condition, self._config)
+        asked = asked_of(batch, draws, self._told, self._config)
         t, below = self._times(draws)
         end = (draws.uniform(_END) * (below + 1)).floor().minimum(below)  # of the way, for TCD
         sigma, landing, final = (self._schedule.t_to_sigma(times) for times in (t, below, end))
         x = x0 + per_image(sigma, x0) * noise_of(draws, x0)
-        trio, consistent = self._trio, self._config.method == "lcm"
-
-        def jump(answer: Answer, x: Latents, sigma: Levels, t: Levels) -> Latents:
-            denoised = answer(x, sigma, asked)
-            return (
-                bounded(denoised, x, sigma, t) if consistent else moved(denoised, x, sigma, final)
-            )
-
+        trio = self._trio
         with torch.no_grad():
             down = step_down(trio.teacher(x, sigma, asked), x, landing / sigma)
-            wanted = jump(trio.target, down, landing, below)
-        loss = self._distance(jump(trio.student, x, sigma, t), wanted)
+            denoised = trio.target(down, landing, asked)
+            wanted = self._jump(denoised, down, Places(landing, below, final))
+        got = self._jump(trio.student(x, sigma, asked), x, Places(sigma, t, final))
+        loss = self._distance(got, wanted)
         yield Loss("main", loss, {"loss": loss})
 
     def _times(self, draws: Draws) -> tuple[Levels, Levels]:
@@ -99,23 +110,33 @@ class ConsistencyTask:
         stride = len(self._schedule) // self._config.times
         return taught[place], (taught[place] - stride).clamp(min=0)
 
-    def _distance(self, got: Latents, wanted: Latents) -> Float[Tensor, ""]:
-        if self._config.loss == "huber":
-            return pseudo_huber(got, wanted, self._config.huber_c)
-        return (got - wanted).square().mean()
-
 
 def taught_times(schedule: DiscreteSchedule, count: int) -> Float[Tensor, " n"]:
     """The `count` times, float32, ascending, at which a student is taught, the last of them the
     schedule's (section 4.3; where `sigmas.lcm_sigmas` stops).
 
-    Raises `SafelightError` for more than there are.
+    Raises `SafelightError` for more than there are, and for a number that does not divide theirs.
     """
-    if count > len(schedule):
+    total = len(schedule)
+    if count > total:
         raise SafelightError(
-            f"distillation.times = {count} is more than the {len(schedule)} times of the model."
+            f"distillation.times = {count} is more than the {total} times of the model."
         )
-    return torch.arange(1, count + 1, dtype=torch.float32) * (len(schedule) // count) - 1
+    if total % count:
+        divisors = [number for number in range(1, total + 1) if total % number == 0]
+        raise SafelightError(
+            f"distillation.times = {count} should divide the {total} times of the model, such as "
+            f"{min(divisors, key=lambda number: abs(number - count))}."
+        )
+    return torch.arange(1, count + 1, dtype=torch.float32) * (total // count) - 1
+
+
+def _to_the_end(denoised: Latents, x: Latents, at: Places) -> Latents:
+    return bounded(denoised, x, at.sigma, at.t)
+
+
+def _to_a_place(denoised: Latents, x: Latents, at: Places) -> Latents:
+    return moved(denoised, x, at.sigma, at.end)
 
 
 def step_down(denoised: Latents, x: Latents, ratio: Levels) -> Latents:

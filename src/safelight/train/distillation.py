@@ -5,7 +5,7 @@ embedding for that.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -104,13 +104,31 @@ class Asked:
     scale: Levels
 
 
+@dataclass(frozen=True)
+class Told:
+    """What steers the networks: a caption by `condition`, the empty one where it is dropped; and in
+    one row the `null` that guidance steers away from, as it is when pictures are made.
+
+    Text towers run under autocast to `dtype`, if any.
+    """
+
+    condition: Conditioner
+    null: Conditioning
+    dtype: torch.dtype | None = None
+
+    @torch.no_grad()
+    def asked(self, captions: Sequence[str], scale: Levels) -> Asked:
+        """What pictures are asked under that have captions and scales."""
+        with torch.autocast(scale.device.type, self.dtype, enabled=self.dtype is not None):
+            cond = self.condition(captions)
+        return Asked(cond, Conditioning.cat([self.null] * len(captions)), scale)
+
+
 Answer: TypeAlias = Callable[[Latents, Levels, Asked], Latents]
 """x at noise level sigma to x0, as asked; guided."""
 
 
-def asked_of(
-    batch: Batch, draws: Draws, condition: Conditioner, config: DistillationConfig
-) -> Asked:
+def asked_of(batch: Batch, draws: Draws, told: Told, config: DistillationConfig) -> Asked:
     """What a step asks of teacher and student; nothing here is trained."""
     chances = cast(list[float], draws.uniform(_DROP).tolist())
     captions = [
@@ -118,10 +136,7 @@ def asked_of(
         for chance, caption in zip(chances, batch.captions, strict=True)
     ]
     low, high = config.scale
-    scale = low + (high - low) * draws.uniform(_SCALE)
-    with torch.no_grad():
-        null = Conditioning.cat([condition([""])] * len(captions))  # read once, not for each
-        return Asked(condition(captions), null, scale)
+    return told.asked(captions, low + (high - low) * draws.uniform(_SCALE))
 
 
 def noise_of(draws: Draws, x0: Latents) -> Latents:

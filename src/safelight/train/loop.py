@@ -200,6 +200,8 @@ def _step(
             (loss.total * share if share < 1 else loss.total).backward()
             window.add(loss, share)
             trained.add(loss.phase)
+            if loss.restart:
+                state.averages.updates = 0
     for name in sorted(trained):
         phase, optimiser = state.phases[name], state.optimisers[name]
         gradients = [p.grad for p in _parameters(phase) if p.grad is not None]

@@ -20,11 +20,11 @@ from safelight.train.distillation import (
     DistillationConfig,
     Latents,
     Levels,
+    Told,
     asked_of,
     latents_of,
     noise_of,
 )
-from safelight.train.latent_task import Conditioner
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch
 
@@ -33,7 +33,8 @@ class GuidanceTask:
     """Teaches a student to say in one call what its teacher says guided, at every noise level and
     every scale (Meng et al. 2023, arXiv 2210.03142, section 3.1, stage one).
 
-    The distance is squared, between outputs as the network makes them: of eps, v or x0.
+    The distance is squared, between outputs as the network makes them: of eps, v or x0. Differs
+    from the paper's, of weighted x0 (eq. 3), because the teacher was trained on its outputs.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class GuidanceTask:
         phases: Mapping[str, Phase],
         student: Answer,
         teacher: Answer,
-        condition: Conditioner,
+        told: Told,
         parameterization: Parameterization,
         sigmas: SigmaLaw,
         config: DistillationConfig,
     ):
         self._phases, self._student, self._teacher = phases, student, teacher
-        self._condition, self._config = condition, config
+        self._told, self._config = told, config
         self._parameterization, self._sigmas = parameterization, sigmas
 
     @property
@@ -58,7 +59,7 @@ class GuidanceTask:
     def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
         """The distance between what both say of the same noised latents."""
         x0 = latents_of(batch)
-        asked = asked_of(batch, draws, self._condition, self._config)
+        asked = asked_of(batch, draws, self._told, self._config)
         sigma = draws.rows(self._sigmas(draws.total, draws.generator(_SIGMA)))
         x = x0 + per_image(sigma, x0) * noise_of(draws, x0)
         wanted = self._teacher(x, sigma, asked)
@@ -73,10 +74,13 @@ class ProgressiveTask:
     2).
 
     Each round takes `round_steps` of the training. The first teacher is `teacher`; those of later
-    rounds are `former`, which `succeed` makes what the student is as a round begins. The loss has
-    the paper's truncated SNR weight (eq. 9). Differs from the paper in that times are the whole
-    ones of the network, laid out as diffusers' "trailing" ones are, and that the optimiser goes on
-    through the rounds.
+    rounds are `former`, which `succeed` makes what the student is as a round begins: its weights as
+    they are then, not their average, which begins anew so that no two rounds mix in it. The loss
+    has the paper's truncated SNR weight (eq. 9).
+
+    Differs from the paper in that times are the whole ones of the network, laid out as diffusers'
+    "trailing" ones are, because its samplers stop at no others; and in that the optimiser goes on
+    through the rounds, because its moments are still of these weights.
     """
 
     def __init__(
@@ -84,14 +88,14 @@ class ProgressiveTask:
         phases: Mapping[str, Phase],
         student: Answer,
         teachers: tuple[Answer, Answer],
-        condition: Conditioner,
+        told: Told,
         schedule: DiscreteSchedule,
         config: DistillationConfig,
         round_steps: int,
         succeed: Callable[[], None],
     ):
         self._phases, self._student, self._teachers = phases, student, teachers
-        self._condition, self._config = condition, config
+        self._told, self._config = told, config
         self._round_steps, self._succeed = round_steps, succeed
         self._levels = [
             model_sigmas(schedule, config.teacher_steps >> done, "trailing").float()
@@ -106,10 +110,11 @@ class ProgressiveTask:
     def losses(self, batch: Batch, draws: Draws) -> Iterator[Loss]:
         """The student's weighted error at x0, of the x0 that leads to where the teacher gets."""
         done = round_at(draws.step, self._round_steps, self._config.rounds)
-        if done and draws.first == 0 and draws.step == done * self._round_steps:
+        begins = done > 0 and draws.step == done * self._round_steps
+        if begins and draws.first == 0:
             self._succeed()
         x0 = latents_of(batch)
-        asked = asked_of(batch, draws, self._condition, self._config)
+        asked = asked_of(batch, draws, self._told, self._config)
         levels = self._levels[done].to(draws.device)
         count = len(levels) // 2
         place = 2 * (draws.uniform(_PLACE) * count).long().clamp(max=count - 1)
@@ -119,7 +124,7 @@ class ProgressiveTask:
             wanted = two_steps(self._teachers[min(done, 1)], x, three, asked)
         error = (self._student(x, three[0], asked) - wanted).square().flatten(1).mean(1)
         loss = (three[0].pow(-2).clamp(min=1) * error).mean()
-        yield Loss("main", loss, {"loss": loss})
+        yield Loss("main", loss, {"loss": loss}, restart=begins)
 
 
 def two_steps(

@@ -28,8 +28,8 @@ class OptimConfig:
     such a training can be gone on with for more steps from a checkpoint before its fall, as if they
     had been meant from the start (Hägele et al. 2024, arXiv 2405.18392).
 
-    What a training adds to a network that has learned already, to tell it a condition, learns at
-    `fresh_lr` times the learning rate.
+    What a training adds to a network that has learned already, to tell it a condition or the
+    scale of guidance, learns at `fresh_lr` times the learning rate.
 
     Weight decay spares vectors (norms and biases). Gradients longer than `clip` (over all of a
     phase's weights; 0 for never) are shortened. A batch is worked off in `accumulate` parts, which

@@ -26,8 +26,8 @@ def score_distillation(
     """Each image's weighted mean squared error between a student's x0 and what the teacher makes of
     it after noise is put upon it; no gradients go through the teacher (ADD, eq. 4).
 
-    Differs from ADD in that it is a mean over the latent's values, not a sum, so that its weight
-    against the adversary holds at any size.
+    Differs from ADD in that it is a mean over the latent's values, not a sum, because its weight
+    against the adversary then holds at any size.
     """
     with torch.no_grad():
         target = teacher(x0 + per_image(sigma, x0) * noise, sigma)

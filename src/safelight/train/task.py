@@ -29,11 +29,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a phase minimises: a scalar with gradients, and detached scalars for the log."""
+    """What a phase minimises: a scalar with gradients, and detached scalars for the log.
+
+    With `restart` the averages of all weights begin anew with this step, for an objective whose
+    aim is another from here on.
+    """
 
     phase: str
     total: Float[Tensor, ""]
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict[str, Tensor])
+    restart: bool = False
 
 
 @runtime_checkable

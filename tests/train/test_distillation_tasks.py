@@ -16,7 +16,7 @@ from safelight.diffusion.solvers import sample_ddim
 from safelight.errors import SafelightError
 from safelight.models.unet import UNetConfig
 from safelight.train.consistency_task import ConsistencyTask, Trio, taught_times
-from safelight.train.distillation import Answer, Asked, DistillationConfig, by_teacher
+from safelight.train.distillation import Answer, Asked, DistillationConfig, Told, by_teacher
 from safelight.train.matching_task import GuidanceTask, ProgressiveTask, two_steps
 from safelight.train.task import Draws, Phase, Task
 from safelight.types import Batch, Conditioning
@@ -45,6 +45,9 @@ class Gains(nn.Module):
 
 def condition(captions: Sequence[str]) -> Conditioning:
     return Conditioning(context=torch.zeros(len(captions), 1, 1))
+
+
+TOLD = Told(condition, condition([""]))
 
 
 def learn(task: Task, module: nn.Module, steps: int, lr: float) -> list[float]:
@@ -83,7 +86,7 @@ def test_lcm_learns_where_the_teachers_way_ends_and_not_the_mean(loss):
     config = DistillationConfig(loss=loss, huber_c=0.1, times=5)
     trio = Trio(student.answer, student.answer, teach)
     phases = {"main": Phase({"unet": student})}
-    task = ConsistencyTask(phases, trio, condition, SCHEDULE, config, lambda: None)
+    task = ConsistencyTask(phases, trio, TOLD, SCHEDULE, config, lambda: None)
     before = student.gains.detach().clone()
     learn(task, student, 200, 8e-2)
     times = taught_times(SCHEDULE, 5)
@@ -101,7 +104,7 @@ def test_tcd_learns_every_place_of_the_teachers_way():
     config = DistillationConfig(method="tcd", loss="l2", times=10)
     trio = Trio(student.answer, student.answer, teach)
     phases = {"main": Phase({"unet": student})}
-    task = ConsistencyTask(phases, trio, condition, SCHEDULE, config, lambda: None)
+    task = ConsistencyTask(phases, trio, TOLD, SCHEDULE, config, lambda: None)
     losses = learn(task, student, 300, 6e-2)
     assert sum(losses[-20:]) < 0.3 * sum(losses[:20])
     # a gain has one value for all ends, so the student can only come between
@@ -122,11 +125,16 @@ def test_progressive_halving_learns_many_steps_in_few():
 
     phases = {"main": Phase({"unet": student})}
     teachers = (teach, former.answer)
-    task = ProgressiveTask(
-        phases, student.answer, teachers, condition, SCHEDULE, config, 100, succeed
-    )
+    task = ProgressiveTask(phases, student.answer, teachers, TOLD, SCHEDULE, config, 100, succeed)
     learn(task, student, 200, 4e-2)
     assert len(succeeded) == 1
+    batch = Batch(("",) * 4, latents=torch.zeros(4, 1, 4, 4))
+    restarts = [
+        next(iter(task.losses(batch, Draws(0, step, 8, first, 4, CPU)))).restart
+        for step in (0, 99, 100, 101)
+        for first in (0, 4)
+    ]
+    assert restarts == [False] * 4 + [True] * 2 + [False] * 2
     wanted = way(model_sigmas(SCHEDULE, 8, "trailing"), teach)
     got = way(model_sigmas(SCHEDULE, 2, "trailing"), student.answer)
     two = way(model_sigmas(SCHEDULE, 2, "trailing"), teach)
@@ -192,7 +200,7 @@ def test_guidance_is_compared_as_the_network_says_it(kind):
         {"main": Phase({})},
         off,
         teach,
-        condition,
+        TOLD,
         parameters,
         uniform_t(SCHEDULE),
         DistillationConfig(method="guidance"),
@@ -216,23 +224,36 @@ def test_captions_are_dropped_and_scales_drawn_from_their_range():
 
     config = DistillationConfig(caption_dropout=0.2, scale=(2.0, 5.0))
     trio = Trio(noting, noting, noting)
-    task = ConsistencyTask({}, trio, told, SCHEDULE, config, lambda: None)
+    null = _words(["avoided"])
+    task = ConsistencyTask({}, trio, Told(told, null), SCHEDULE, config, lambda: None)
     batch = Batch(("a",) * 1000, latents=torch.zeros(1000, 1, 1, 1))
     list(task.losses(batch, Draws(0, 0, 1000, 0, 1000, CPU)))
-    null, captions = said
-    assert list(null) == [""]  # read once for the batch
+    (captions,) = said  # the null is read before
+    assert seen[0].null.context is not None
+    assert seen[0].null.context.flatten().tolist() == [1.0] * 1000  # not the empty caption
     assert len(captions) == 1000
     assert 150 < list(captions).count("") < 250
     scale = seen[0].scale
     assert (scale.min() > 2.0, scale.max() < 5.0, 3.3 < scale.mean() < 3.7) == (True,) * 3
 
 
+def test_text_towers_run_under_autocast():
+    tower = nn.Linear(1, 1)
+
+    def words(captions: Sequence[str]) -> Conditioning:
+        return Conditioning(context=tower(torch.ones(len(captions), 1, 1)))
+
+    for dtype in (None, torch.bfloat16):
+        asked = Told(words, condition([""]), dtype).asked(["a", "b"], torch.ones(2))
+        assert asked.cond.context is not None
+        assert asked.cond.context.dtype == (dtype or torch.float32)
+        assert not asked.cond.context.requires_grad
+
+
 def test_the_average_moves_once_a_step_and_not_once_a_part():
     moved: list[int] = []
     trio = Trio(teach, teach, teach)
-    task = ConsistencyTask(
-        {}, trio, condition, SCHEDULE, DistillationConfig(), lambda: moved.append(1)
-    )
+    task = ConsistencyTask({}, trio, TOLD, SCHEDULE, DistillationConfig(), lambda: moved.append(1))
     latents = torch.randn(4, 1, 2, 2)
 
     def loss(first: int, count: int) -> float:
@@ -248,4 +269,6 @@ def test_the_average_moves_once_a_step_and_not_once_a_part():
 def test_more_times_than_there_are():
     with pytest.raises(SafelightError, match="more than the 1000 times"):
         taught_times(SCHEDULE, 1001)
+    with pytest.raises(SafelightError, match=r"times = 30 should divide the 1000 .* such as 25"):
+        taught_times(SCHEDULE, 30)
     assert taught_times(SCHEDULE, 50)[[0, -1]].tolist() == [19, 999]
