@@ -1,5 +1,6 @@
-"""Checks every jaxtyping annotation of safelight at run time, in all tests, which run in a process a
-core, each of one thread.
+"""Checks every jaxtyping annotation of safelight at run time, in all tests.
+
+Tests run in as many processes as there are cores, each of one thread.
 """
 
 import os
