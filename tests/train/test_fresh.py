@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from train_toys import Denoising, run
 
+from safelight.errors import SafelightError
 from safelight.train.fresh import Fresh, at_rate
 from safelight.train.optim import OPTIMISERS, OptimConfig
 from safelight.train.task import Phase
@@ -59,3 +60,8 @@ def test_the_loop_trains_what_is_new_by_fresh_lr(tmp_path):
             rtol=1e-3,
             atol=1e-6,
         )
+
+
+def test_a_rate_for_what_is_new_is_refused_where_nothing_is(tmp_path):
+    with pytest.raises(SafelightError, match="would change nothing"):
+        run(Denoising(), tmp_path, optim=OptimConfig(fresh_lr=2.0))

@@ -50,7 +50,7 @@ from safelight.pictures import Levels
 from safelight.pipelines.annotate import annotator, on_levels
 from safelight.rng import generator_for
 from safelight.train.beside import Dropped
-from safelight.train.fresh import Fresh
+from safelight.train.fresh import Fresh, fresh_in
 from safelight.types import Conditioning
 
 _INPAINTING = "StableDiffusionInpaintPipeline"
@@ -101,20 +101,12 @@ def with_conditions(model: Folder, recipe: LatentRecipe, pictures: PictureFolder
 
 def new_weights(base: Folder, model: Folder) -> list[Fresh]:
     """What of a model's weights its base had not."""
-    former = base.unet.state_dict()
-    fresh = list[Fresh]()
-    for name, parameter in model.unet.named_parameters():
-        if name not in former:
-            fresh.append(Fresh(parameter))
-        elif parameter.shape != former[name].shape:
-            fresh.append(Fresh(parameter, former[name].shape[1]))
-    for module, had in (
+    pairs = (
+        (model.unet, base.unet),
         (model.beside.layout, base.beside.layout),
         (model.beside.adapter, base.beside.adapter),
-    ):
-        if module is not None and had is None:
-            fresh += map(Fresh, module.parameters())
-    return fresh
+    )
+    return [fresh for new, former in pairs if new is not None for fresh in fresh_in(new, former)]
 
 
 def told_beside(model: Folder, recipe: LatentRecipe, pictures: PictureFolder) -> Told:

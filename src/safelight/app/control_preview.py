@@ -25,14 +25,15 @@ from safelight.types import Conditioning
 
 @dataclass(frozen=True)
 class Steered:
-    """A model with the ControlNet, the same alone, its noise levels, and what both are told of
-    captions.
+    """A model with the ControlNet, the same alone, its noise levels, what both are told of
+    captions, and, in one row, what guidance leads away from.
     """
 
     steered: Denoiser
     alone: Denoiser
     scheduler: SchedulerConfig
     condition: Conditioner
+    null: Conditioning
     autoencoder: AnyAutoencoder
 
 
@@ -63,7 +64,8 @@ def control_preview(
         return model.autoencoder.decode(model.autoencoder.unscale(z)).float().cpu()
 
     def preview(step: int) -> Preview:
-        cond, uncond = model.condition(captions), model.condition([""] * len(captions))
+        cond = model.condition(captions)
+        uncond = Conditioning.cat([model.null] * len(captions))
         hint = shown.to(next(model.autoencoder.parameters()).device)
         with_hint = sample(model.steered, as_hint(cond, (hint,)), as_hint(uncond, (hint,)))
         rows = torch.stack([shown, with_hint, sample(model.alone, cond, uncond)])

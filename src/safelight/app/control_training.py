@@ -2,7 +2,7 @@
 
 import torch
 
-from safelight.app.control_parts import captions_to_conditioning, steerable
+from safelight.app.control_parts import captions_to_conditioning, null_of, steerable
 from safelight.app.control_preview import Steered, control_preview
 from safelight.app.latent_training import latents_of, scale_of
 from safelight.app.recipe import ControlRecipe, HintConfig
@@ -76,7 +76,9 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         latent_objective(recipe.objective, denoiser),
         {HINT: Dropped(as_hint)},
     )
-    shown = Steered(denoiser, plain, scheduler, condition, autoencoder)
+    with torch.no_grad():
+        null = null_of(model, recipe.data.size)
+    shown = Steered(denoiser, plain, scheduler, condition, null, autoencoder)
     preview = control_preview(shown, recipe.preview, cache, hints)
 
     def export(step: int) -> None:

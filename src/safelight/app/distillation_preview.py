@@ -1,13 +1,13 @@
 """What a student in training makes of a few prompts, below what its teacher makes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
+from safelight.app.preview_sampling import preview_latents
 from safelight.app.recipe import PreviewConfig
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -53,22 +53,13 @@ def distillation_preview(
     shown.scheduler.sigmas(config.steps)  # raises now for too many
 
     def sample(
-        answer: Answer, scale: float, scheduler: SchedulerConfig, steps: int, sampler: Sampler
+        answer: Answer, scale: float, scheduler: SchedulerConfig, steps: int, solve: Sampler
     ) -> Tensor:
         device = next(shown.autoencoder.parameters()).device
         asked = shown.told.asked(prompts, torch.full((len(prompts),), scale, device=device))
-
-        def denoise(
-            x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"]
-        ) -> Float[Tensor, "b c h w"]:
-            return answer(x, sigma, asked)
-
-        def drawn(shape: Sequence[int], index: int) -> Tensor:
-            return noise(shape, index).to(device)
-
-        sigmas = scheduler.sigmas(steps)
-        x = drawn(shape, 0) * scheduler.initial_scale(sigmas)
-        z = sampler(denoise, x, sigmas, noise=drawn) * scheduler.final_scale(sigmas)
+        z = preview_latents(
+            lambda x, sigma: answer(x, sigma, asked), scheduler, steps, noise, shape, device, solve
+        )
         return shown.autoencoder.decode(shown.autoencoder.unscale(z)).float().cpu()
 
     def preview(step: int) -> Preview:

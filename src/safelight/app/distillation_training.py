@@ -1,11 +1,9 @@
 """Runs recipes of distillation: a student that needs few steps, from a teacher that needs many."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from safelight.app.adversarial_parts import viewer_of
 from safelight.app.control_parts import captions_to_conditioning, null_of
@@ -42,7 +40,7 @@ from safelight.train.adversarial_reals import teacher_samples
 from safelight.train.adversarial_task import AdversarialTask, Judge
 from safelight.train.consistency_task import ConsistencyTask, Trio
 from safelight.train.distillation import Told, by_itself, by_teacher, follow
-from safelight.train.fresh import Fresh
+from safelight.train.fresh import fresh_in
 from safelight.train.latent_task import ObjectiveConfig, latent_objective
 from safelight.train.loop import Outcome
 from safelight.train.matching_task import (
@@ -159,24 +157,18 @@ class Taught:
         return student_scheduler(config, self.model.scheduler, config.steps)
 
     @property
-    def _phases(self) -> dict[str, Phase]:
-        name = "unet" if self.pupil.deltas is None else "lora"
-        return {"main": Phase({name: self.pupil.trained}, fresh=self._fresh)}
-
-    @property
-    def _fresh(self) -> tuple[Fresh, ...]:
-        """The embedding of the guidance scale, where the student has one that its base had not."""
-        embedding = self.pupil.unet.time_embedding.cond_proj
-        if embedding is None or self.model.unet.config.guidance_dim is not None:
-            return ()
-        return tuple(map(Fresh, embedding.parameters()))
+    def _main(self) -> Phase:
+        if self.pupil.deltas is not None:
+            return Phase({"lora": self.pupil.trained})
+        fresh = fresh_in(self.pupil.unet, self.model.unet)  # the embedding of the guidance scale
+        return Phase({"unet": self.pupil.trained}, fresh=fresh)
 
     def _consistency(self) -> Task:
         config, pupil = self.recipe.distillation, self.pupil
-        phases, target = self._phases, pupil.unet
+        phases, target = {"main": self._main}, pupil.unet
         averaged = config.target_decay > 0 and pupil.deltas is None
         if averaged:
-            target = self._kept(phases, "target")
+            target, phases["target"] = self._follower()
         trio = Trio(
             by_itself(self.denoiser(pupil.unet), pupil.unet.config),
             by_itself(self.denoiser(target), target.config),
@@ -192,7 +184,7 @@ class Taught:
     def _guidance(self) -> Task:
         pupil, denoiser = self.pupil, self.denoiser(self.pupil.unet)
         return GuidanceTask(
-            self._phases,
+            {"main": self._main},
             by_itself(denoiser, pupil.unet.config),
             by_teacher(self.denoiser(pupil.teacher), self.model.unet.config),
             self.told,
@@ -203,10 +195,9 @@ class Taught:
 
     def _progressive(self) -> Task:
         recipe, pupil = self.recipe, self.pupil
-        phases = self._phases
-        former = self._kept(phases, "former")
+        former, kept = self._follower()
         return ProgressiveTask(
-            phases,
+            {"main": self._main, "former": kept},
             by_itself(self.denoiser(pupil.unet), pupil.unet.config),
             (
                 by_teacher(self.denoiser(pupil.teacher), self.model.unet.config),
@@ -228,7 +219,7 @@ class Taught:
         sampled = adversarial.real == "teacher"
         with seeded(recipe.loop.seed):
             return AdversarialTask(
-                self._phases,
+                {"main": self._main},
                 student,
                 Judge(teacher, latent_objective(ObjectiveConfig(), frozen).sigmas),
                 self.told,
@@ -240,12 +231,10 @@ class Taught:
                 else None,
             )
 
-    def _kept(self, phases: dict[str, Phase], name: str) -> UNet:
-        """A copy of the student that follows it, in a phase of its own, so that it is resumed."""
+    def _follower(self) -> tuple[UNet, Phase]:
+        """A copy of the student that follows it, and a phase of it, so that it is resumed."""
         unet = copy.deepcopy(self.pupil.unet).requires_grad_(False)
-        modules: Mapping[str, nn.Module] = {"unet": unet}
-        phases[name] = Phase(modules, averaged=False)
-        return unet
+        return unet, Phase({"unet": unet}, averaged=False)
 
     def _table(self) -> DiscreteSchedule:
         schedule = self._scheduler.schedule()

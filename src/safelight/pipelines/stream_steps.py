@@ -1,7 +1,6 @@
 """The steps of a stream with all their constants prepared, for frames that stand at any of them."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.affine import affine_step
+from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.residual import residual_guided
 from safelight.models.controlnet import ControlNet
 from safelight.models.prepared import prepared
@@ -90,8 +90,12 @@ class StreamSteps:
             for module in network.modules()
             if isinstance(module, Kept)
         ]
-        self._network = steered(ready, steering, scheduler, self.levels)
-        self._dtype = None if model.dtype == torch.float32 else model.dtype
+        self._denoiser = Denoiser(
+            steered(ready, steering, scheduler, self.levels),
+            scheduler.parameterization(),
+            scheduler.schedule(),
+            None if model.dtype == torch.float32 else model.dtype,
+        )
         led = settings.scale > 1 and not model.kind.guided
         self._guidance: StreamGuidance = guidance if led else "none"
         self._delta = delta
@@ -109,12 +113,7 @@ class StreamSteps:
             for column in zip(*steps, strict=True)
         )
         self._draws = [i for i, step in enumerate(steps) if step[2] != 0]
-        sigmas = self.levels[:-1].to(model.device, torch.float32)
-        scalings = scheduler.parameterization()(sigmas)
-        self._c_skip, self._c_out, self._c_in = map(
-            _column, (scalings.c_skip, scalings.c_out, scalings.c_in)
-        )
-        self._t = scheduler.schedule().sigma_to_t(sigmas)
+        self._sigmas = self.levels[:-1].to(model.device, torch.float32)
         self._words = Words(Conditioning(), Conditioning())
         self._told: dict[tuple[int, int], Conditioning] = {}
 
@@ -150,7 +149,7 @@ class StreamSteps:
             noise(shape, i + 1) if i in self._draws else torch.zeros(tuple(shape))
             for i in range(self.count)
         ]
-        return torch.cat([draw.to(self._t.device) for draw in drawn])
+        return torch.cat([draw.to(self._sigmas.device) for draw in drawn])
 
     def __call__(self, frames: Sequence[Frame], first: int = 0) -> list[Frame]:
         """Each frame one step further: frame i takes step `first + i`, all in one call of the
@@ -159,16 +158,13 @@ class StreamSteps:
         rows = slice(first, first + len(frames))
         led = self._led_away(frames, first)  # the frames that are computed without the prompt too
         x = torch.cat([frame.x for frame in frames])
-        both = x if not led else torch.cat([x[: len(led)], x])
-        t, c_in = self._t[rows], self._c_in[rows]
-        if led:
-            t, c_in = torch.cat([t[: len(led)], t]), torch.cat([c_in[: len(led)], c_in])
-        cond = self._conditioning(frames, first, led)
-        with torch.autocast(x.device.type, self._dtype) if self._dtype else nullcontext():
-            output = self._network(c_in * both, t, cond).to(x.dtype)
-        c_skip, c_out = self._c_skip[rows], self._c_out[rows]
-        x0 = c_skip * x + c_out * output[len(led) :]
-        without = c_skip[: len(led)] * x[: len(led)] + c_out[: len(led)] * output[: len(led)]
+        sigma = self._sigmas[rows]
+        both = self._denoiser(
+            torch.cat([x[: len(led)], x]),
+            torch.cat([sigma[: len(led)], sigma]),
+            self._conditioning(frames, first, led),
+        )
+        without, x0 = both[: len(led)], both[len(led) :]
         anchors = self._anchors(frames, without)
         if anchors is not None:
             x0 = residual_guided(x0, x, anchors, self._settings.scale, self._factor)

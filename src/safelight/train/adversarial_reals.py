@@ -1,7 +1,6 @@
 """Latents that a teacher makes, in the place of encoded pictures.
 
-Source: Sauer et al. 2024 (LADD, arXiv 2403.12015), section 3.2: a student that learns from nothing
-but its teacher's samples holds closer to the prompt.
+Source: Sauer et al. 2024 (LADD, arXiv 2403.12015), whose students learn from these alone.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.diffusion.solvers import sample_euler
-from safelight.train.distillation import FIRST_STREAM, Answer, Asked
+from safelight.train.distillation import FIRST_STREAM, Answer, Asked, Latents
 from safelight.train.task import Draws
-
-Latents = Float[Tensor, "b c h w"]
 
 
 def teacher_samples(

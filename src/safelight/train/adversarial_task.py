@@ -27,6 +27,7 @@ from safelight.train.distillation import (
     Answer,
     Asked,
     DistillationConfig,
+    Latents,
     Told,
     asked_of,
     latents_of,
@@ -36,15 +37,13 @@ from safelight.train.score_distillation import WEIGHTINGS, Weighting, score_dist
 from safelight.train.task import Draws, Loss, Phase
 from safelight.types import Batch
 
-Latents = Float[Tensor, "b c h w"]
-
 
 @dataclass(frozen=True)
 class AdversarialConfig:
     """What a student is asked for, and by whom.
 
     `chances` says how often it is asked at each of its steps, the first, from noise alone, first;
-    empty, that is 7 times in 10 and the others share the rest (LADD, section 4). `real` says what
+    empty, that is 7 times in 10 and the others share the rest (as LADD has it). `real` says what
     it is to be told from: encoded "pictures", or samples of the "teacher". `score` weighs the
     teacher's opinion against the adversary's (lambda of ADD, eq. 1), and 0 leaves it out;
     `weighting` is its c(t). `r1` weighs the penalty on the heads' gradients (gamma of ADD, eq. 3).

@@ -1,8 +1,7 @@
 """What a discriminator looks at: feature maps of a frozen network, of real and of made latents.
 
-`LatentViewer` looks through the teacher's own U-Net (Sauer et al. 2024, LADD, arXiv 2403.12015,
-section 3), `PixelViewer` through a network of pictures (Sauer et al. 2023, ADD, arXiv 2311.17042,
-section 3.2).
+`LatentViewer` looks through the teacher's own U-Net (Sauer et al. 2024, LADD, arXiv 2403.12015),
+`PixelViewer` through a network of pictures (Sauer et al. 2023, ADD, arXiv 2311.17042).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +15,11 @@ from torch import Tensor
 from safelight.diffusion.denoiser import Denoiser, per_image
 from safelight.diffusion.objective import SigmaLaw
 from safelight.nn.embeddings import sinusoidal
-from safelight.train.distillation import FIRST_STREAM
+from safelight.train.distillation import FIRST_STREAM, Latents
 from safelight.train.losses import Features
 from safelight.train.task import Draws
 from safelight.types import Conditioning
 
-Latents = Float[Tensor, "b c h w"]
 Maps = list[Tensor]
 
 

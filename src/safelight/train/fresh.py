@@ -20,6 +20,20 @@ class Fresh:
         return self.parameter.detach()[:, self.first :] if self.first else self.parameter.detach()
 
 
+def fresh_in(module: nn.Module, former: nn.Module | None) -> list[Fresh]:
+    """What of a network's weights a former one, from which it was made, had not: parameters by
+    their names, and further input channels; all of them if there was none.
+    """
+    had = {} if former is None else dict(former.named_parameters())
+    fresh: list[Fresh] = []
+    for name, parameter in module.named_parameters():
+        if name not in had:
+            fresh.append(Fresh(parameter))
+        elif parameter.shape != had[name].shape:
+            fresh.append(Fresh(parameter, had[name].shape[1]))
+    return fresh
+
+
 @contextmanager
 def at_rate(fresh: Sequence[Fresh], times: float) -> Generator[None]:
     """What changes of `fresh` within is multiplied by `times`.

@@ -150,6 +150,11 @@ def train(
 def _start(
     task: Task, config: LoopConfig, optim: OptimConfig, device: torch.device, basis: Basis
 ) -> TrainState:
+    if optim.fresh_lr != 1 and not any(phase.fresh for phase in task.phases.values()):
+        raise SafelightError(
+            f"optim.fresh_lr = {optim.fresh_lr} would change nothing, as this training adds no "
+            "weights to a network that has learned; leave it out."
+        )
     for phase in task.phases.values():
         for module in phase.modules.values():
             prepare(module, optim, device)
