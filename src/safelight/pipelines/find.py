@@ -68,8 +68,8 @@ def find_model(name: str) -> Path:
 
     Looks, in this order, for the bundled models (`default` and those on it), for what is at that
     path, in the folders that the environment variable SAFELIGHT_MODELS lists, and for a repository
-    `owner/name` or `owner/name@revision`, or a file in one, in the cache of the Hugging Face hub. Single files
-    in SAFELIGHT_MODELS are found with or without their suffix. Nothing is fetched.
+    `owner/name` or `owner/name@revision`, or a file in one, in the cache of the Hugging Face hub.
+    Single files in SAFELIGHT_MODELS are found with or without their suffix. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
