@@ -6,6 +6,7 @@ scheduler and `safelight.json`, and `base.json` says where the model is that it 
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,12 +72,26 @@ def write_upon(
     of its layers, its scheduler, and how it is best used. A folder that was there before is
     replaced once the new one is whole.
     """
-    where = Based(Path(os.path.relpath(base.resolve(), path.resolve())).as_posix())
     with replacing_folder(path) as whole:
         write_lora(whole / LORA_FILE, deltas, layout)
         write_scheduler(whole / "scheduler", folder.scheduler)
-        for name, config in ((DEFAULTS, folder.defaults), (BASE, where)):
-            write_text(whole / name, json.dumps(to_dict(config), indent=2) + "\n")
+        write_text(whole / DEFAULTS, _json(folder.defaults))
+        write_text(whole / BASE, _json(_based(path, base)))
+
+
+def copy_upon(source: Path, path: Path, base: Path) -> None:
+    """Copies a folder that stands on a model to one that stands on the like of it at `base`."""
+    with replacing_folder(path) as whole:
+        shutil.copytree(source, whole, dirs_exist_ok=True)
+        write_text(whole / BASE, _json(_based(path, base)))
+
+
+def _based(path: Path, base: Path) -> Based:
+    return Based(Path(os.path.relpath(base.resolve(), path.resolve())).as_posix())
+
+
+def _json(config: object) -> str:
+    return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def _folders(path: Path) -> tuple[list[Path], Path]:
