@@ -70,6 +70,39 @@ class VQRecipe:
 
 
 @dataclass(frozen=True)
+class TinyShape:
+    """The shape of a tiny autoencoder, its levels as in `models.tiny.TinyConfig`; what it leaves
+    open is as the one that it stands in for.
+    """
+
+    encoder_width: int = 64
+    decoder_width: int = 64
+    encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+
+
+@dataclass(frozen=True)
+class TinyRecipe:
+    """Trains a tiny autoencoder that stands in for that of the model, or in the folder, `base`:
+    its decoder draws the pictures out of that one's latents, its encoder gives those latents.
+
+    Otherwise as `AutoencoderRecipe`.
+    """
+
+    output: Path
+    data: DataConfig
+    base: Path
+    kind: Literal["tiny"] = "tiny"
+    model: TinyShape = field(default_factory=TinyShape)
+    features: str | None = None
+    held_out: Path | None = None
+    device: str = "auto"
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
 class TextConfig:
     """The text tower and its tokenizer; `trained` tells whether the tower learns along.
 
@@ -243,11 +276,16 @@ class DistillationRecipe:
         )
 
 
-Recipe: TypeAlias = AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe | DistillationRecipe
-R = TypeVar("R", AutoencoderRecipe, VQRecipe, LatentRecipe, ControlRecipe, DistillationRecipe)
+Recipe: TypeAlias = (
+    AutoencoderRecipe | VQRecipe | TinyRecipe | LatentRecipe | ControlRecipe | DistillationRecipe
+)
+R = TypeVar(
+    "R", AutoencoderRecipe, VQRecipe, TinyRecipe, LatentRecipe, ControlRecipe, DistillationRecipe
+)
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
+    "tiny": TinyRecipe,
     "latent": LatentRecipe,
     "control": ControlRecipe,
     "distill": DistillationRecipe,
