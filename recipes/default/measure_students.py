@@ -33,7 +33,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.provenance import configuration_hashes
 from safelight.pipelines.request import Request
 
-COUNT, SEEDS, BATCH = 100, (0, 1, 2), 50
+COUNT, SEEDS, BATCH = 80, (0, 1, 2), 50
 SCALE = 3.0
 """Of the teacher, as the recipes of its students have it."""
 TEACHER_STEPS = (50, 8, 4, 2, 1)
