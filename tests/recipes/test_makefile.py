@@ -183,6 +183,10 @@ def test_a_stopped_training_goes_on(house: Path):
             "rank_captions.py",
             ["rank_captions.py", "evaluation.toml", "measure_controls.py", "measure_students.py"],
         ),
+        (
+            "control_canny.toml",
+            ["control_canny.toml", "control_depth.toml", "measure_controls.py"],
+        ),
         ("control_pose.toml", ["control_pose.toml", "measure_controls.py"]),
         ("student_lcm.toml", ["student_lcm.toml", "measure_students.py"]),
         ("samples.py", []),

@@ -214,8 +214,9 @@ class ControlRecipe:
     """Trains a ControlNet that steers the model in the folder `base`, which stays as it is.
 
     `control` says what it is made of: the first half of the base's U-Net copied, or one of fewer
-    channels from scratch. Latents are kept in the folder `latents`, by default in the output; the
-    ControlNet is written to `model` there.
+    channels from scratch. With `start` it goes on from another ControlNet, a folder or a file, as
+    one of other hints whose places in the U-Net are learned already. Latents are kept in the folder
+    `latents`, by default in the output; the ControlNet is written to `model` there.
     """
 
     output: Path
@@ -224,6 +225,7 @@ class ControlRecipe:
     hint: HintConfig
     kind: Literal["control"] = "control"
     control: ControlPlan = field(default_factory=ControlPlan)
+    start: Path | None = None
     latents: Path | None = None
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(caption_dropout=0.5))
     preview: PreviewConfig = field(default_factory=PreviewConfig)
@@ -237,6 +239,11 @@ class ControlRecipe:
             raise SafelightError(
                 "preview.prompts do not go with kind = 'control', whose previews are of pictures "
                 "of the data, with their own captions; leave them out."
+            )
+        if self.start is not None and self.control != ControlPlan():
+            raise SafelightError(
+                "[control] shapes a new ControlNet, and start names one that is there; leave one "
+                "of them out."
             )
 
 

@@ -17,7 +17,7 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
-from safelight.models.controlnet import ControlNetConfig
+from safelight.models.controlnet import ControlNet
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
@@ -70,9 +70,12 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
     return basis
 
 
-def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
-    """The weights of the model that is steered, all of it, and the shape of what steers."""
-    return {**_whole(model), "control": _shape(control)}
+def control_basis(model: Folder, control: ControlNet, *, started: bool) -> dict[str, Value]:
+    """The weights of the model that is steered, all of it, and the shape of what steers; and its
+    weights, where it did not begin anew.
+    """
+    basis = {**_whole(model), "control": _shape(control.shape)}
+    return {**basis, "start": sha256_of_state(control.state_dict())} if started else basis
 
 
 def distillation_basis(
