@@ -140,16 +140,16 @@ def _known(name: str, folder: Path) -> KnownModel:
 
 def bundled() -> Path:
     """The folder of the default model, which comes with the package."""
-    return _weights() / DEFAULT
-
-
-def _weights() -> Path:
-    return Path(str(files("safelight"))) / "weights"
+    return Path(str(files("safelight"))) / "weights" / DEFAULT
 
 
 def _bundled() -> dict[str, Path]:
-    """The folders of the models that come with the package, by name."""
-    return {folder.name: folder for folder in sorted(_weights().glob("*")) if is_model(folder)}
+    """The folders of the models that come with the package, by name: the default model, and beside
+    it those that stand on it, such as `default-lcm`.
+    """
+    beside = sorted(bundled().parent.glob(f"{DEFAULT}-*"))
+    folders = {DEFAULT: bundled(), **{folder.name: folder for folder in beside}}
+    return {name: folder for name, folder in folders.items() if is_model(folder)}
 
 
 def own_controls(folder: Path) -> dict[str, Path]:
