@@ -24,6 +24,7 @@ from torch import Tensor
 import safelight
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.features import load_features
+from safelight.data.folders import scan
 from safelight.eval.distances import frechet_distance, pooled_features
 from safelight.eval.judge_files import load_caption_ranker, load_scene_judge
 from safelight.eval.judges import CaptionVerdicts, Judge, SceneVerdicts, rates
@@ -136,7 +137,7 @@ def subjects_of(work: Path, size: int, count: int) -> Iterator[Subject]:
     """Emoji of the training, and scenes of seen pairs."""
     pictures, judges = work / "pictures", work / "judges"
     emoji = read_pictures(pictures / "emoji/train", size, most=count)
-    others = [item.captions[0] for item in emoji.items]
+    others = [item.captions[0] for item in scan(pictures / "emoji/train").items]
     ranker = CaptionVerdicts(load_caption_ranker(judges / "captions"), others)
     real = read_pictures(pictures / "emoji/held_out", size, most=REFERENCE)
     yield Subject("emoji", emoji, real, ranker)

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+)
 from PIL import Image, ImageDraw
 
 import safelight
@@ -29,6 +33,11 @@ def test_it_fits_into_a_package():
     assert 1_000_000 < sum(weights.values()) - controls <= 40_000_000
     assert controls <= 15_000_000
     assert sum(sizes.values()) - sum(weights.values()) <= 1_000_000
+
+
+def test_all_bundled_weights_are_few_enough_for_a_package():
+    weights = list(bundled().parent.rglob("*.safetensors"))
+    assert sum(path.stat().st_size for path in weights) <= 60_000_000
 
 
 def test_each_of_its_controls_is_held_to_a_hint_here():
@@ -124,3 +133,40 @@ def test_diffusers_opens_it_and_makes_the_same_picture(pipeline):
     )
     difference = np.asarray(ours.image, int) - np.asarray(theirs.images[0], int)
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [("default-lcm", LCMScheduler), ("default-turbo", EulerAncestralDiscreteScheduler)],
+)
+def test_its_students_make_pictures_in_one_call_each_and_the_same_in_diffusers(name, scheduler):
+    student = safelight.load(name, device="cpu")
+    settings = student.settle(Request(PROMPT))
+    assert (settings.steps, settings.scale) == (4, 1.0)
+    folder = bundled().with_name(name)
+    peer = StableDiffusionPipeline.from_pretrained(bundled(), torch_dtype=torch.float32)
+    peer.scheduler = scheduler.from_pretrained(folder / "scheduler")
+    peer.load_lora_weights(folder)
+    peer.set_progress_bar_config(disable=True)
+    for steps in (1, 4):
+        generator = torch.Generator().manual_seed(3)
+        theirs = peer(PROMPT, num_inference_steps=steps, guidance_scale=1.0, generator=generator)
+        [ours] = student.generate(PROMPT, steps=steps, seed=3)
+        difference = np.asarray(ours.image, int) - np.asarray(theirs.images[0], int)
+        assert np.abs(difference).max() <= 1
+
+
+def test_its_students_are_steered_by_its_controls():
+    hint = Image.new("RGB", (64, 64))
+    ImageDraw.Draw(hint).ellipse((8, 30, 36, 58), outline="white")
+    student = safelight.load("default-lcm", device="cpu")
+    pictures = [
+        np.asarray(student.generate("a green ball", seed=4, controls=controls)[0].image, int)
+        for controls in ([Control("canny", hint, hint=True)], [])
+    ]
+    green = [image[..., 1] - image[..., ::2].max(axis=2) > 30 for image in pictures]
+    wanted = np.zeros((64, 64), bool)
+    down, across = np.mgrid[:64, :64]
+    wanted[(across - 22) ** 2 + (down - 44) ** 2 <= 14**2] = True
+    overlap = [(mask & wanted).sum() / (mask | wanted).sum() for mask in green]
+    assert overlap[0] > max(0.6, overlap[1])
