@@ -45,14 +45,24 @@ def write_picture(
 
 def write_with_texts(path: Path, image: Image.Image, texts: Texts) -> None:
     """As `write_picture`, of texts that need not be one manifest's."""
+    _write(path, _encoded(path, image, texts))
+
+
+def encode_picture(
+    name: str, image: Image.Image, manifest: Manifest, infotext: str | None = None
+) -> bytes:
+    """The bytes of the file that `write_picture` would write under such a name; errors as there."""
+    return _encoded(Path(name), image, Texts(manifest.to_json(), infotext))
+
+
+def _encoded(path: Path, image: Image.Image, texts: Texts) -> bytes:
     encode = _ENCODERS[picture_suffix(path)]
     try:
-        encoded = encode(image, texts)
+        return encode(image, texts)
     except ValueError as error:
         raise SafelightError(
             f"Cannot put the manifest into {path}: {error}; save as .png, which has room."
         ) from error
-    _write(path, encoded)
 
 
 def write_preview(path: Path, image: Image.Image) -> None:
