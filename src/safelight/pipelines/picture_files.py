@@ -101,7 +101,7 @@ def read_texts(path: Path) -> Texts:
     Raises `SafelightError` if the file is not there or is not a whole picture.
     """
     with open_picture(path) as image:
-        return _texts(image)
+        return texts_in(image)
 
 
 @contextmanager
@@ -176,7 +176,8 @@ def _exif(texts: Texts) -> bytes:
     return exif.tobytes()
 
 
-def _texts(image: Image.Image) -> Texts:
+def texts_in(image: Image.Image) -> Texts:
+    """What an opened picture says of its making; of a PNG that is loaded, whatever stands last."""
     manifest, infotext = (_text(image.info.get(name)) for name in (_KEYWORD, _PARAMETERS))
     exif = image.getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)

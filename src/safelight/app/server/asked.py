@@ -39,7 +39,7 @@ class AskedControl(Strict):
 
     kind: str = Field(description="of the model's own controls, such as canny")
     picture: Upload
-    hint: bool = Field(False, description="the picture is the hint itself")
+    hint: bool = Field(default=False, description="the picture is the hint itself")
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
@@ -60,7 +60,7 @@ class AskedCondition(Strict):
 
     kind: str
     picture: Upload | None = None
-    name: str | None = Field(None, pattern=r"^[\w ,'()-]+$", max_length=200)
+    name: str | None = Field(default=None, pattern=r"^[\w ,'()-]+$", max_length=200)
     boxes: tuple[AskedBox, ...] = ()
     scale: float | None = None
 
@@ -84,10 +84,10 @@ class AskedHires(Strict):
 class AskedMargins(Strict):
     """Pixels to be made around the image."""
 
-    left: int = Field(0, ge=0, le=4096)
-    top: int = Field(0, ge=0, le=4096)
-    right: int = Field(0, ge=0, le=4096)
-    bottom: int = Field(0, ge=0, le=4096)
+    left: int = Field(default=0, ge=0, le=4096)
+    top: int = Field(default=0, ge=0, le=4096)
+    right: int = Field(default=0, ge=0, le=4096)
+    bottom: int = Field(default=0, ge=0, le=4096)
 
 
 class Asked(Strict):
@@ -97,13 +97,15 @@ class Asked(Strict):
 
     prompt: str = ""
     negative: str = ""
-    model: str | None = Field(None, description="a name from /v1/models")
+    model: str | None = Field(default=None, description="a name from /v1/models")
     steps: Number | None = None
-    scale: float | None = Field(None, ge=0)
+    scale: float | None = Field(default=None, ge=0)
     sampler: str | None = None
     schedule: str | None = None
-    sigmas: tuple[float, ...] | None = Field(None, max_length=1001)
-    seed: Seed | None = Field(None, description="by chance where it is left out, and then told")
+    sigmas: tuple[float, ...] | None = Field(default=None, max_length=1001)
+    seed: Seed | None = Field(
+        default=None, description="by chance where it is left out, and then told"
+    )
     width: Number | None = None
     height: Number | None = None
     count: Number = 1
@@ -119,7 +121,7 @@ class Asked(Strict):
     tiled_decode: bool | None = None
     tiled_diffusion: bool = False
     tile_size: Number | None = None
-    tile_overlap: int | None = Field(None, ge=0)
+    tile_overlap: int | None = Field(default=None, ge=0)
     tile_fade: bool = False
     plain_prompt: bool = False
     clip_skip: int | None = None
@@ -130,15 +132,19 @@ class Asked(Strict):
         default_factory=dict,
         description="fields of safelight.pipelines.guidance_settings.Guidance",
     )
-    controls: tuple[AskedControl, ...] = Field((), max_length=8)
-    conditions: tuple[AskedCondition, ...] = Field((), max_length=8)
-    image_prompts: tuple[AskedImagePrompt, ...] = Field((), max_length=8)
+    controls: tuple[AskedControl, ...] = Field(default=(), max_length=8)
+    conditions: tuple[AskedCondition, ...] = Field(default=(), max_length=8)
+    image_prompts: tuple[AskedImagePrompt, ...] = Field(default=(), max_length=8)
     image_prompt_scale: float | None = None
     format: Format = "png"
-    infotext: bool = Field(False, description="parameters for AUTOMATIC1111's web UI too")
-    previews: int = Field(0, ge=0, le=50, description="pictures on the way, of each picture")
-    priority: int = Field(0, ge=-100, le=100, description="the highest comes first")
-    alone: bool = Field(False, description="never in a batch with other pictures: the same bits")
+    infotext: bool = Field(default=False, description="parameters for AUTOMATIC1111's web UI too")
+    previews: int = Field(
+        default=0, ge=0, le=50, description="pictures on the way, of each picture"
+    )
+    priority: int = Field(default=0, ge=-100, le=100, description="the highest comes first")
+    alone: bool = Field(
+        default=False, description="never in a batch with other pictures: the same bits"
+    )
 
 
 def put_aside(asked: Asked, keep: Callable[[str, str], str]) -> Asked:

@@ -62,9 +62,9 @@ class Catalogue:
         """All models by name, those given first."""
         with self._lock:
             if time.monotonic() >= self._until:
-                known = [*self._given, *(_entry(model) for model in known_models())]
-                self._listed = {entry.name: entry for entry in reversed(known)}
-                self._listed = dict(reversed(self._listed.items()))
+                self._listed = {entry.name: entry for entry in self._given}
+                for model in known_models():
+                    self._listed.setdefault(model.name, _entry(model))
                 self._until = time.monotonic() + _FRESH
             return dict(self._listed)
 

@@ -9,7 +9,14 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from safelight import __version__
-from safelight.app.server import native
+from safelight.app.server import (
+    native,
+    openai_images,
+    webui,
+    webui_control,
+    webui_options,
+    webui_pictures,
+)
 from safelight.app.server.guard import BoundedBody, Guard
 from safelight.app.server.logs import Logged
 from safelight.app.server.replies import reply, service_of, with_errors
@@ -44,8 +51,12 @@ def app_of(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(health)
-    app.include_router(native.router)
+    for router in (
+        *(health, native.router, openai_images.router),
+        *(webui.router, webui_pictures.router, webui_control.router, webui_options.router),
+        webui_options.rest,  # last, for it answers whatever is left
+    ):
+        app.include_router(router)
     with_errors(app)
     limits = service.serving.limits
     app.add_middleware(BoundedBody, most=limits.body)

@@ -24,6 +24,10 @@ _GONE = 499  # nobody reads it
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}
 
 
+class NotHereError(SafelightError):
+    """Something that other servers of these APIs have and this one has not."""
+
+
 def service_of(request: Request) -> Service:
     """The service behind an app."""
     return cast(Service, request.app.state.service)
@@ -60,6 +64,8 @@ def with_errors(app: FastAPI) -> None:
         if isinstance(error, QueueFullError | ClosingError):
             after = {"Retry-After": str(service_of(request).retry_after())}
             return reply(429 if isinstance(error, QueueFullError) else 503, line, headers=after)
+        if isinstance(error, NotHereError):
+            return reply(501, line)
         if isinstance(error, UnknownModelError):
             return reply(404, line)
         return reply(422 if isinstance(error, KeyReusedError) else 400, line)
