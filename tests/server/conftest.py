@@ -1,55 +1,18 @@
 """One server for all tests: the app in this process, its worker in another, on tiny models."""
 
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from serving import wait_for
+from serving import Running, wait_for
 
 from safelight.app.server.config import Limits, Serving
-from safelight.app.server.http import app_of
 from safelight.app.server.service import Service
 from tiny_model import write_tiny_model
 
-LIMITS = Limits(pixels=2**14, given_pixels=2**16, body=2**21, count=8, steps=500, seconds=60.0)
-
-
-class Running:
-    """A server in a thread."""
-
-    def __init__(self, serving: Serving):
-        self.service = Service(serving, offline=True)
-        config = uvicorn.Config(app_of(self.service), port=0, log_level="warning", lifespan="on")
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        _until(lambda: self.server.started, 60)
-        self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def client(self, **options) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=120, **options)
-
-    def wait_until_ready(self) -> None:
-        with self.client() as client:
-            _until(lambda: client.get("/readyz").status_code == 200, 180)
-
-    def stop(self) -> None:
-        self.service.close_doors()
-        self.server.should_exit = True
-        self.thread.join(60)
-
-
-def _until(holds, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.05)
+LIMITS = Limits(pixels=2**14, given_pixels=2**16, body=2**21, count=8, steps=500, seconds=300.0)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +41,7 @@ def server(models, tmp_path_factory) -> Iterator[Running]:
         kept=1,
         grace=5.0,
     )
-    running = Running(serving)
+    running = Running(Service(serving, offline=True))
     running.wait_until_ready()
     yield running
     running.stop()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight.app.server.config import Serving
@@ -103,10 +104,6 @@ class Guard:
         await self.app(scope, receive, _with_headers(send, {**_ALWAYS, **allowed}))
 
 
-class TooLargeError(Exception):
-    """A request brings more bytes than it may."""
-
-
 class BoundedBody:
     """Refuses requests of more than `most` bytes, those that do not say so as they come."""
 
@@ -123,26 +120,30 @@ class BoundedBody:
         if length.isdigit() and (len(length) > 15 or int(length) > self.most):
             await refusal(scope, receive, send)
             return
-        came, begun = 0, False
+        came, begun, refused = 0, False, False
 
         async def bounded() -> Message:
-            nonlocal came
+            nonlocal came, refused
             message = await receive()
             came += len(message.get("body", b""))
-            if came > self.most:
-                raise TooLargeError
-            return message
+            if came <= self.most:
+                return message
+            if not begun and not refused:
+                await refusal(scope, receive, send)
+            refused = True
+            return {"type": "http.disconnect"}
 
         async def watched(message: Message) -> None:
             nonlocal begun
-            begun = True
-            await send(message)
+            if not refused:  # whatever the app says to a request that it could not read
+                begun = True
+                await send(message)
 
         try:
             await self.app(scope, bounded, watched)
-        except TooLargeError:
-            if not begun:
-                await refusal(scope, receive, send)
+        except ClientDisconnect:
+            if not refused:
+                raise
 
 
 _ALWAYS: Mapping[str, str] = {

@@ -191,7 +191,7 @@ def check_here(body: Making) -> None:
         raise NotHereError("seed_resize_from is not here; leave it out.")
 
 
-def with_overrides(options: Options, changes: Mapping[str, JsonValue]) -> Options:
+def with_overrides(options: Options, changes: Mapping[str, object]) -> Options:
     """The options with some of them changed.
 
     Raises `NotHereError` for an option that means nothing here.

@@ -1,6 +1,7 @@
 """The web UI's ControlNet extension: units in a request, and its own addresses."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -69,15 +70,16 @@ class Detect(Webui):
     controlnet_threshold_b: float | None = None
 
 
-def units_in(scripts: dict[str, JsonValue]) -> list[Unit]:
+def units_in(scripts: Mapping[str, object]) -> list[Unit]:
     """The enabled units of a request's `alwayson_scripts`.
 
     Raises `NotHereError` for another script that is on.
     """
     units: list[Unit] = []
     for name, script in scripts.items():
-        arguments = script.get("args") if isinstance(script, dict) else None
-        listed = arguments if isinstance(arguments, list) else []
+        told = cast(dict[str, object], script) if isinstance(script, dict) else {}
+        arguments = told.get("args")
+        listed = cast(list[object], arguments) if isinstance(arguments, list) else []
         if name.lower() != _SCRIPT:
             if listed and listed[0] is not False:
                 raise NotHereError(f"The script {name!r} is not here; there is ControlNet.")
