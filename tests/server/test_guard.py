@@ -102,3 +102,15 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
     ):
         assert main(["serve", *state, *arguments]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_every_option_has_its_row():
+    from pathlib import Path
+
+    from option_names import option_names
+    from safelight.app.commands.serve import serve
+
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    names = [name.replace("_", "-") for name in option_names(serve) if name != "open_to_all"]
+    assert len(names) > 20
+    assert [name for name in names if f"`--{name}`" not in page] == []

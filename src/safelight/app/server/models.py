@@ -2,7 +2,7 @@
 
 import ctypes
 import gc
-import resource
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -82,10 +82,9 @@ def give_back_memory() -> None:
 
 
 def memory_used() -> int:
-    """Bytes of this process in memory; on systems without /proc the most that there were."""
+    """Bytes of this process in memory; 0 on systems without /proc, which do not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return pages * resource.getpagesize()
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

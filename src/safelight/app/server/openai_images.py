@@ -356,4 +356,4 @@ async def _streamed(service: Service, job: Job, wish: Wish, kind: Kind) -> Async
             yield sent("error", {"error": {"message": line, "type": "server_error"}})
     finally:
         if not stands.has_ended and not service.closing:
-            await service.cancel(job.id)
+            service.cancel_soon(job.id)

@@ -58,6 +58,7 @@ class Service:
         self._ends_at = 0.0
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
         self._begun: dict[str, float] = {}
+        self._cancelling: set[asyncio.Task[Job | None]] = set()
         self._reading = asyncio.Semaphore(_READING)
 
     @contextlib.asynccontextmanager
@@ -131,6 +132,12 @@ class Service:
         self.supervisor.send("cancel", identity)
         self.live.ended(identity)
         return job
+
+    def cancel_soon(self, identity: str) -> None:
+        """The same for a caller that is itself about to be ended, and cannot wait."""
+        task = asyncio.create_task(self.cancel(identity))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
 
     async def events(self, job: Job) -> AsyncGenerator[tuple[Job, Event | None]]:
         """How a job stands now, then each event with the job after it, until it has ended or the

@@ -75,7 +75,7 @@ def options_of(request: Request) -> Options:
 async def get_options(request: Request) -> dict[str, JsonValue]:
     """The settings that mean something here."""
     options, service = options_of(request), service_of(request)
-    entry = service.catalogue.find(options.sd_model_checkpoint)
+    entry = await run_in_threadpool(service.catalogue.find, options.sd_model_checkpoint)
     set_ones = options.model_dump(exclude_none=True)
     return {
         "sd_vae": "Automatic",
