@@ -55,6 +55,7 @@ def check_header(content: bytes, what: str, limits: Limits) -> None:
     canvas = _webp_canvas(content)
     if canvas is not None:  # Pillow makes room for a WebP's canvas as it opens it
         _check_size(canvas, what, limits)
+    Image.init()  # or a format that no file had yet is an error
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(image.size, what, limits)
