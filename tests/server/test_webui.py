@@ -252,3 +252,23 @@ def test_everything_else_of_the_web_ui_is_501(api, client, image):
         api.img2img(images=[image, image], prompt="x")
     with pytest.raises(RuntimeError, match="of latents"):
         api.img2img(images=[image], mask_image=half_mask(), inpainting_fill=2, prompt="x")
+
+
+def test_sizes_are_bounded_before_anything_is_resized():
+    from safelight.app.server.webui_bodies import Img2Img
+    from safelight.app.server.webui_masks import prepared
+    from safelight.errors import SafelightError
+
+    body = Img2Img(width=2**30, height=2**30)
+    with pytest.raises(SafelightError, match="larger than this server makes"):
+        prepared(body, Image.new("RGB", (8, 8)), None, 2**20)
+
+
+def test_what_no_second_pass_could_be_is_one_line(client):
+    asked = {"enable_hr": True, "hr_second_pass_steps": 5, "denoising_strength": 1e-300}
+    answer = client.post("/sdapi/v1/txt2img", json={"width": 32, "height": 32, **asked})
+    assert answer.status_code == 400
+    assert "steps" in answer.json()["detail"]
+    half = {"content": b'{"\\ud800": 1}', "headers": {"Content-Type": "application/json"}}
+    answer = client.post("/v1/jobs", **half)
+    assert answer.status_code == 422

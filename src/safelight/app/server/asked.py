@@ -1,12 +1,14 @@
 """What a client asks for, as JSON: the body of `POST /v1/jobs`, and what a job keeps of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from safelight.config import from_dict
+from safelight.errors import SafelightError
 from safelight.pipelines.choices import PromptSyntax, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control, ControlMode, ControlResize
@@ -145,6 +147,19 @@ class Asked(Strict):
     alone: bool = Field(
         default=False, description="never in a batch with other pictures: the same bits"
     )
+
+
+@contextmanager
+def in_one_line() -> Generator[None]:
+    """Turns what is wrong with an `Asked` that is put together from another API's words into a
+    `SafelightError`.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SafelightError(f"{where}: {first['msg']}.") from error
 
 
 def put_aside(asked: Asked, keep: Callable[[str, str], str]) -> Asked:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.admission import Pictures
-from safelight.app.server.asked import Asked, AskedImagePrompt, Format, Number, Seed
+from safelight.app.server.asked import Asked, AskedImagePrompt, Format, Number, Seed, in_one_line
 from safelight.app.server.native import FRESH, sent, url_of
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.replies import failed, service_of
@@ -272,7 +272,9 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
 
 async def _answer(request: Request, wish: Wish, pictures: Pictures, kind: Kind) -> Response:
     service = service_of(request)
-    job, _ = await service.submit(_asked(wish, pictures), pictures)
+    with in_one_line():
+        asked = _asked(wish, pictures)
+    job, _ = await service.submit(asked, pictures)
     if wish.stream:
         return StreamingResponse(
             _streamed(service, job, wish, kind), media_type="text/event-stream", headers=FRESH

@@ -37,6 +37,7 @@ def reply(status: int, message: str, *, headers: Mapping[str, str] | None = None
     """An answer that says one line: under `error.message`, as OpenAI's clients read it, and under
     `detail`, as the web UI's do.
     """
+    message = message.encode("utf-8", "replace").decode()  # a key may be half a character
     kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     body = {
         "error": {"message": message, "type": kind, "param": None, "code": None},

@@ -12,7 +12,7 @@ from pydantic import BaseModel, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.admission import Pictures
-from safelight.app.server.asked import Asked
+from safelight.app.server.asked import Asked, in_one_line
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.replies import NotHereError, failed, service_of
 from safelight.app.server.service import Service
@@ -72,7 +72,8 @@ class Progress(BaseModel):
 async def txt2img(request: Request, body: Txt2Img) -> Made:
     """Makes pictures and answers once they are there."""
     service = service_of(request)
-    asked = asked_of(body, options_of(request))
+    with in_one_line():
+        asked = asked_of(body, options_of(request))
     asked, pictures = await run_in_threadpool(_with_units, service, body, asked, None)
     job = await _done(request, asked, pictures)
     return await _made(service, job, body, None)
@@ -82,7 +83,8 @@ async def txt2img(request: Request, body: Txt2Img) -> Made:
 async def img2img(request: Request, body: Img2Img) -> Made:
     """Makes pictures and answers once they are there."""
     service = service_of(request)
-    asked = asked_of(body, options_of(request))
+    with in_one_line():
+        asked = asked_of(body, options_of(request))
     if len(body.init_images) != 1:
         told = f"One picture is begun from here; got {len(body.init_images)} init_images."
         raise NotHereError(told) if body.init_images else SafelightError(told)
@@ -93,7 +95,7 @@ async def img2img(request: Request, body: Img2Img) -> Made:
             for text, what in ((body.init_images[0], "init_images"), (body.mask, "mask"))
         )
         assert image is not None
-        ready = prepared(body, image.convert("RGB"), mask)
+        ready = prepared(body, image.convert("RGB"), mask, service.serving.limits.pixels)
         changed, pictures = _with_units(service, body, asked, ready.image)
         pictures["image"] = ready.image
         update: dict[str, object] = {"image": "image", "strength": body.denoising_strength}
@@ -175,13 +177,16 @@ def _with_units(
     """The same with the ControlNets that a body names."""
     units = units_in(body.alwayson_scripts)
     model = service.catalogue.find(asked.model)
-    controls, pictures = controls_of(units, model, begun_from, service.serving.limits)
+    with in_one_line():
+        controls, pictures = controls_of(units, model, begun_from, service.serving.limits)
     return asked.model_copy(update={"controls": controls}), pictures
 
 
 async def _done(request: Request, asked: Asked, pictures: Pictures) -> Job:
     service = service_of(request)
-    job, _ = await service.submit(Asked.model_validate(asked.model_dump()), pictures)
+    with in_one_line():
+        asked = Asked.model_validate(asked.model_dump())
+    job, _ = await service.submit(asked, pictures)
     job = await service.ended(job, request)
     error = failed(job)
     if error is not None and job.state != "cancelled":

@@ -38,13 +38,20 @@ class Prepared:
         return Image.composite(under, self.whole, self.whole_mask)
 
 
-def prepared(body: Img2Img, image: Image.Image, mask: Image.Image | None) -> Prepared:
+def prepared(
+    body: Img2Img, image: Image.Image, mask: Image.Image | None, most_pixels: int
+) -> Prepared:
     """An image and its mask as a body wants them, at its width and height.
 
     Raises `NotHereError` for fills and resizes that are of latents, `SafelightError` for a mask
-    that is black.
+    that is black, and more than `most_pixels`.
     """
     size = (body.width or image.width, body.height or image.height)
+    if size[0] * size[1] > most_pixels:
+        raise SafelightError(
+            f"A picture of {size[0]} x {size[1]} pixels is larger than this server makes "
+            f"({most_pixels} pixels); ask for a smaller one."
+        )
     if body.resize_mode == 3:
         raise NotHereError("resize_mode 3 is of latents and not here; take 0, 1 or 2.")
     resize = _RESIZES[body.resize_mode]
