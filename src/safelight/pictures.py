@@ -69,9 +69,17 @@ def decode(path: Path, cover: Size | None = None) -> Image.Image:
         picture = _plain_mode(image)
         if cover is not None:
             picture = _shrink(picture, cover)
-        picture = _without_idle_alpha(_to_srgb(picture, image.info.get("icc_profile")))
-        turn = _TURNS.get(orientation)
-        return picture if turn is None else picture.transpose(turn)
+        return _upright(picture, image, orientation)
+
+
+def decode_bytes(content: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+    """As `decode`, of a file's bytes in one of Pillow's `formats`; `name` stands for its path in
+    errors.
+    """
+    Image.init()  # or a format that no file had yet is an error
+    with _readable(Path(name)), Image.open(io.BytesIO(content), formats=formats) as image:
+        orientation = _orientation(image)
+        return _upright(_plain_mode(image), image, orientation)
 
 
 def upright_size(path: Path) -> Size:
@@ -139,11 +147,24 @@ def _turned(size: Size, orientation: int) -> Size:
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
 
 
+def _upright(picture: Image.Image, image: Image.Image, orientation: int) -> Image.Image:
+    """The picture that an opened `image` was decoded to, in sRGB, turned as it says."""
+    picture = _without_idle_alpha(_to_srgb(picture, image.info.get("icc_profile")))
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
 @contextmanager
 def _reading(path: Path) -> Generator[None]:
-    try:
+    with _readable(path):
         if path.stat().st_size == 0:
             raise UnreadablePictureError(path, "the file is empty")
+        yield
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    try:
         yield
     except UnreadablePictureError:
         raise

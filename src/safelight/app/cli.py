@@ -65,6 +65,13 @@ are numbered in their order; each carries what made it.""",
 Opens a page on this machine to draw on, or follows what --watch or --camera
 names; --output writes the newest picture into a file instead. Ctrl-C ends it.""",
     ),
+    "serve": (
+        "serve:serve",
+        """Serve pictures over HTTP: jobs, OpenAI's Images API and AUTOMATIC1111's.
+
+Listens on this machine alone unless told otherwise, and prints where. Needs
+pip install "safelight[serve]".""",
+    ),
     "rerun": (
         "rerun:rerun",
         """Make a picture again, with the same pixels.

@@ -228,7 +228,16 @@ def differences(then: Manifest, now: Manifest) -> list[str]:
         "machine": (then.machine, now.machine),
     }
     told = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
-    return told + control_differences(then, now)
+    return told + _server_differences(then) + control_differences(then, now)
+
+
+def _server_differences(then: Manifest) -> list[str]:
+    """What a server did to a picture that is not done again."""
+    served = then.served
+    if served is None:
+        return []
+    told = [f"{served.batch} pictures shared a batch -> 1"] if served.batch > 1 else []
+    return told + ([f"the watermark {served.watermark!r} -> none"] if served.watermark else [])
 
 
 def _short(digest: str | None) -> str:

@@ -117,6 +117,15 @@ class UsedGuide:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What a server did beside making a picture."""
+
+    batch: int = 1  # pictures that shared each call of the network, which changes the last digits
+    watermark: str = ""  # what was put into the pixels and cannot be seen
+    safety: str = ""  # what looked at the picture, and what it found
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that makes one picture again: the request, the model and the machinery.
 
@@ -171,6 +180,7 @@ class Manifest:
     controls: tuple[UsedControl, ...] = ()
     conditions: tuple[UsedCondition, ...] = ()
     image_prompts: UsedImagePrompts | None = None
+    served: Served | None = None  # where a server made it
     format: int = _FORMAT
 
     def to_json(self) -> str:

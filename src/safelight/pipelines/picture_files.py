@@ -45,14 +45,24 @@ def write_picture(
 
 def write_with_texts(path: Path, image: Image.Image, texts: Texts) -> None:
     """As `write_picture`, of texts that need not be one manifest's."""
+    _write(path, _encoded(path, image, texts))
+
+
+def encode_picture(
+    name: str, image: Image.Image, manifest: Manifest, infotext: str | None = None
+) -> bytes:
+    """The bytes of the file that `write_picture` would write under such a name; errors as there."""
+    return _encoded(Path(name), image, Texts(manifest.to_json(), infotext))
+
+
+def _encoded(path: Path, image: Image.Image, texts: Texts) -> bytes:
     encode = _ENCODERS[picture_suffix(path)]
     try:
-        encoded = encode(image, texts)
+        return encode(image, texts)
     except ValueError as error:
         raise SafelightError(
             f"Cannot put the manifest into {path}: {error}; save as .png, which has room."
         ) from error
-    _write(path, encoded)
 
 
 def write_preview(path: Path, image: Image.Image) -> None:
@@ -91,7 +101,7 @@ def read_texts(path: Path) -> Texts:
     Raises `SafelightError` if the file is not there or is not a whole picture.
     """
     with open_picture(path) as image:
-        return _texts(image)
+        return texts_in(image)
 
 
 @contextmanager
@@ -166,7 +176,8 @@ def _exif(texts: Texts) -> bytes:
     return exif.tobytes()
 
 
-def _texts(image: Image.Image) -> Texts:
+def texts_in(image: Image.Image) -> Texts:
+    """What an opened picture says of its making; of a PNG that is loaded, whatever stands last."""
     manifest, infotext = (_text(image.info.get(name)) for name in (_KEYWORD, _PARAMETERS))
     exif = image.getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)

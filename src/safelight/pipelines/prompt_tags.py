@@ -41,14 +41,7 @@ def find_adapter(name: str) -> Path:
 
     Raises `SafelightError` for a name that none has, with the near ones.
     """
-    listed = os.environ.get(LIBRARY, "")
-    folders = [expanded(part) for part in listed.split(os.pathsep) if part]
-    files = [
-        file
-        for folder in folders
-        for file in sorted(folder.rglob("*"))
-        if file.suffix in _SUFFIXES and file.is_file()
-    ]
+    folders, files = _folders(), known_adapters()
     for file in files:
         below = next(file.relative_to(folder) for folder in folders if folder in file.parents)
         if name in (file.stem, file.name, below.as_posix(), below.with_suffix("").as_posix()):
@@ -56,6 +49,21 @@ def find_adapter(name: str) -> Path:
     stems = [file.stem for file in files]
     hint = near(name, stems) if stems else f"{LIBRARY} lists no folder with adapters."
     raise SafelightError(f"The prompt names an adapter {name!r} that is not there. {hint}")
+
+
+def known_adapters() -> list[Path]:
+    """The files that have names, in the order of the folders of `SAFELIGHT_LORAS`."""
+    return [
+        file
+        for folder in _folders()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix in _SUFFIXES and file.is_file()
+    ]
+
+
+def _folders() -> list[Path]:
+    listed = os.environ.get(LIBRARY, "")
+    return [expanded(part) for part in listed.split(os.pathsep) if part]
 
 
 def _strength(name: str, number: str) -> float:

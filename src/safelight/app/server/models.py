@@ -1,0 +1,90 @@
+"""The models in memory: the one used longest ago goes first, with all that it took."""
+
+import ctypes
+import gc
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from safelight.app.server.config import Working
+from safelight.pipelines.find import expanded
+from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.load import load, precision_named
+from safelight.pipelines.previews import Previewer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, and what makes previews of its latents."""
+
+    pipeline: ImagePipeline
+    previewer: Previewer
+
+
+class Models:
+    """Loads models by their places and keeps `working.kept` of them.
+
+    `tell(what, place)` hears what is "loaded" and what is "evicted".
+    """
+
+    def __init__(self, working: Working, tell: Callable[[str, str], None]):
+        self.working = working
+        self.tell = tell
+        self._kept: OrderedDict[str, Loaded] = OrderedDict()
+
+    @property
+    def places(self) -> list[str]:
+        """The models in memory, the one used last at the end."""
+        return list(self._kept)
+
+    def at(self, place: str) -> Loaded:
+        """The model at a place; errors as `safelight.load`.
+
+        Room is made before it is read, so that no more than `kept` are ever there.
+        """
+        if place not in self._kept:
+            while len(self._kept) >= max(1, self.working.kept):
+                self._evict()
+            self._kept[place] = self._read(place)
+            self.tell("loaded", place)
+        self._kept.move_to_end(place)
+        return self._kept[place]
+
+    def _read(self, place: str) -> Loaded:
+        working = self.working
+        dtype = precision_named(working.precision)
+        pipeline = load(place, dtype=dtype, device=working.device, offline=True)
+        autoencoder = pipeline.folder.autoencoder
+        if working.preview_vae is not None:
+            autoencoder = pipeline.autoencoder_at(expanded(working.preview_vae))
+        return Loaded(pipeline, Previewer(autoencoder))
+
+    def _evict(self) -> None:
+        place, _ = self._kept.popitem(last=False)
+        give_back_memory()
+        self.tell("evicted", place)
+
+
+def give_back_memory() -> None:
+    """Frees what nothing refers to any more, and gives it back to the device and the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":  # whose allocator keeps freed memory to itself
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def memory_used() -> int:
+    """Bytes of this process in memory; 0 on systems without /proc, which do not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
