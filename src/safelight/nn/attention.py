@@ -156,6 +156,7 @@ class SpatialTransformer(nn.Module):
         upcast: bool = False,
     ):
         super().__init__()
+        self.heads = heads
         self.norm = nn.GroupNorm(groups, channels, 1e-6)
         project = nn.Linear if linear else _PointwiseConv
         self.proj_in = project(channels, channels)
