@@ -102,6 +102,7 @@ def batch_part(batch: Batch, first: int, count: int, device: torch.device) -> Ba
         captions=batch.captions[rows],
         pixels=None if batch.pixels is None else part(batch.pixels),
         latents=None if batch.latents is None else part(batch.latents),
+        clips=None if batch.clips is None else part(batch.clips),
         extras={name: part(tensor) for name, tensor in batch.extras.items()},
         beside={name: tuple(map(part, inputs)) for name, inputs in batch.beside.items()},
     )

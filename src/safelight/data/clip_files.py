@@ -1,0 +1,286 @@
+"""Clips on disk to frames: video files, animated pictures, and folders of numbered frames."""
+
+import bisect
+import importlib.util
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, cast
+
+from PIL import Image, ImageSequence
+
+from safelight.errors import SafelightError
+from safelight.pictures import (
+    SUFFIXES,
+    Size,
+    UnreadablePictureError,
+    covering,
+    decode,
+    upright_size,
+)
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+VIDEOS = frozenset(
+    {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"}
+)
+"""Endings (in lower case) of files that are taken for videos; PyAV reads them."""
+
+ANIMATED = frozenset({".gif", ".webp", ".apng", ".png", ".avif"})
+"""Endings of picture files that may hold more than one frame."""
+
+_NUMBERED = re.compile(r"(?:^|[^\d])(\d+)$")
+
+
+class UnreadableClipError(UnreadablePictureError):
+    """A file or folder that cannot be read as a clip; `reason` says why, without the path."""
+
+
+@dataclass(frozen=True)
+class ClipHeader:
+    """A clip's upright size, how many frames are shown, and how many of them a second; None where
+    nothing says so, as of a folder.
+    """
+
+    size: Size
+    frames: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A frame, and when it appears, in seconds from the beginning."""
+
+    picture: Image.Image
+    at: float
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a path is taken for a clip: by a video's ending, as an animation of more than one
+    frame, or as a folder of nothing but numbered pictures.
+    """
+    if path.is_dir():
+        return len(frame_files(path)) > 1
+    if path.suffix.lower() in VIDEOS:
+        return True
+    if path.suffix.lower() not in ANIMATED:
+        return False
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except Exception:  # decoders raise anything at all on hostile bytes
+        return False
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures of a folder of frames in the order of their numbers; none if something else than
+    numbered pictures (and hidden files) lies in it.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        number = _NUMBERED.search(path.stem)
+        if number is None or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            return []
+        found.append((int(number[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def read_header(path: Path) -> ClipHeader:
+    """What is known of a clip without decoding all of it.
+
+    Raises `UnreadableClipError`, or `SafelightError` for a video where PyAV is not installed.
+    """
+    with _reading(path):
+        if path.is_dir():
+            files = frame_files(path)
+            return ClipHeader(upright_size(files[0]), len(files), None)
+        if path.suffix.lower() in VIDEOS:
+            return _video_header(path)
+        times = _durations(path)
+        with Image.open(path) as image:
+            return ClipHeader(image.size, len(times), 1 / median(times))
+
+
+def decode_clip(
+    path: Path,
+    fps: float,
+    cover: Size | None = None,
+    *,
+    start: float = 0.0,
+    seconds: float | None = None,
+) -> list[Image.Image]:
+    """The upright frames of a clip that are shown `fps` times a second, from `start` on; "RGBA"
+    where some pixel may be transparent, else "RGB". With `cover` each is shrunk as by
+    `pictures.decode`.
+
+    What is shown longer comes more than once, and of what is shown shorter some is left out.
+    Folders have one frame for each of their pictures, and their own time is that of `fps`.
+
+    Raises `UnreadableClipError`, or `SafelightError` for a video where PyAV is not installed.
+    """
+    with _reading(path):
+        if path.is_dir():
+            first = round(start * fps)
+            files = frame_files(path)[first:]
+            files = files if seconds is None else files[: max(1, round(seconds * fps))]
+            return [decode(file, cover) for file in files]
+        stop = None if seconds is None else start + seconds
+        if path.suffix.lower() in VIDEOS:
+            shown, end = _video_frames(path, cover, start, stop)
+        else:
+            shown, end = _animation_frames(path, cover)
+        return _at_rate(shown, fps, start, end if stop is None else min(stop, end))
+
+
+def need_av(path: Path | str) -> None:
+    """Raises `SafelightError` if there is nothing installed that reads videos."""
+    if importlib.util.find_spec("av") is None:
+        raise SafelightError(f"{path} is a video; to read it: pip install 'safelight[video]'")
+
+
+def _at_rate(shown: Sequence[_Shown], fps: float, start: float, end: float) -> list[Image.Image]:
+    """What is on the screen a while after each of `1 / fps` seconds began, from `start` to `end`:
+    neither at their beginnings nor in the middle, where at the file's own rate, or half of it, it
+    would depend on rounding.
+    """
+    times = [frame.at for frame in shown]
+    count = max(1, round((end - start) * fps))
+    looks = [start + (number + _A_WHILE) / fps for number in range(count)]
+    return [shown[max(bisect.bisect_right(times, at) - 1, 0)].picture for at in looks]
+
+
+def _durations(path: Path) -> list[float]:
+    """How many seconds each frame of an animation is shown, at least a hundredth."""
+    with Image.open(path) as image:
+        times: list[float] = []
+        for frame in ImageSequence.Iterator(image):
+            frame.load()
+            milliseconds = frame.info.get("duration") or _UNSAID
+            times.append(max(float(milliseconds), 10.0) / 1000)
+        return times
+
+
+def _animation_frames(path: Path, cover: Size | None) -> tuple[list[_Shown], float]:
+    shown: list[_Shown] = []
+    with Image.open(path) as image:
+        at = 0.0
+        for frame in ImageSequence.Iterator(image):
+            frame.load()
+            milliseconds = frame.info.get("duration") or _UNSAID
+            shown.append(_Shown(_shrunk(_plain(frame), cover), at))
+            at += max(float(milliseconds), 10.0) / 1000
+    return shown, at
+
+
+def _plain(frame: Image.Image) -> Image.Image:
+    return frame.convert("RGBA" if frame.has_transparency_data else "RGB")
+
+
+def _shrunk(picture: Image.Image, cover: Size | None) -> Image.Image:
+    size = picture.size if cover is None else covering(picture.size, cover)
+    if size == picture.size:
+        return picture
+    if picture.mode == "RGBA":  # premultiplied, so that no colour bleeds from transparent pixels
+        return picture.convert("RGBa").resize(size, _BICUBIC, reducing_gap=3.0).convert("RGBA")
+    return picture.resize(size, _BICUBIC, reducing_gap=3.0)
+
+
+def _video_header(path: Path) -> ClipHeader:
+    with _container(path) as video:
+        stream = video.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate
+        turned = _quarter_turns(next(iter(video.decode(stream)))) % 2 == 1
+        if rate is None or not rate > 0:
+            raise UnreadableClipError(path, "it does not say how many frames a second it has")
+        seconds = _seconds_of(video)
+        frames = stream.frames or max(1, round(seconds * rate))
+        size = (stream.height, stream.width) if turned else (stream.width, stream.height)
+        return ClipHeader(size, frames, float(rate))
+
+
+def _video_frames(
+    path: Path, cover: Size | None, start: float, stop: float | None
+) -> tuple[list[_Shown], float]:
+    """The frames from the last before `start` on, and the end of what they show."""
+    shown: list[_Shown] = []
+    with _container(path) as video:
+        stream = video.streams.video[0]
+        rate = float(stream.average_rate or stream.guessed_rate or 24)
+        base = stream.time_base or Fraction(1, 1000)
+        zero = float((stream.start_time or 0) * base)
+        if start > 0:  # to the key frame before it
+            video.seek(int((zero + start) / base), stream=stream)
+        at = 0.0
+        for frame in video.decode(stream):
+            at = frame.time - zero
+            if stop is not None and at >= stop:
+                break
+            picture = cast(Image.Image, frame.to_image())  # pyright: ignore[reportUnknownVariableType]
+            turn = _TURNS.get(_quarter_turns(frame) % 4)
+            picture = picture if turn is None else picture.transpose(turn)
+            if at <= start:
+                shown.clear()
+            shown.append(_Shown(_shrunk(picture, cover), at))
+        if not shown:
+            raise UnreadableClipError(path, f"no frame can be decoded from second {start:g} on")
+        return shown, shown[-1].at + 1 / rate
+
+
+@contextmanager
+def _container(path: Path) -> Generator["InputContainer"]:
+    need_av(path)
+    import av
+
+    with av.open(str(path)) as video:
+        if not video.streams.video:
+            raise UnreadableClipError(path, "it has no pictures, only sound")
+        video.streams.video[0].thread_type = "NONE"  # a training decodes in threads of its own
+        yield video
+
+
+def _seconds_of(video: "InputContainer") -> float:
+    stream = video.streams.video[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (video.duration or 0) / 1_000_000
+
+
+def _quarter_turns(frame: object) -> int:
+    """How often a frame is to be turned by 90 degrees, counter-clockwise, to stand upright."""
+    return round(cast(float, getattr(frame, "rotation", 0) or 0) / 90) % 4
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (UnreadableClipError, SafelightError) as error:
+        if isinstance(error, UnreadablePictureError) and error.path != path:
+            raise UnreadableClipError(path, f"{error.path.name}: {error.reason}") from error
+        raise
+    except Exception as error:  # decoders raise anything at all on hostile bytes
+        raise UnreadableClipError(path, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"it is damaged ({first_line.rstrip('.')})"
+
+
+_BICUBIC = Image.Resampling.BICUBIC
+_A_WHILE = 0.45
+_UNSAID = 100  # milliseconds a frame, where an animation does not say; as browsers show it
+_TURNS = {
+    1: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.ROTATE_180,
+    3: Image.Transpose.ROTATE_270,
+}

@@ -1,0 +1,158 @@
+"""Clips found and decoded: videos, animations and folders of frames, at a rate."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safelight.data.clip_files import decode_clip, frame_files, is_clip, read_header
+from safelight.data.clips import ClipsConfig, gather_clips, scan_clips
+from safelight.data.config import DataConfig, FolderConfig
+from safelight.errors import SafelightError
+
+Write = Callable[[Path, Sequence[Image.Image]], None]
+
+
+def greys(count: int, size: tuple[int, int] = (24, 16)) -> list[Image.Image]:
+    """Frame k is 10 k + 5 bright."""
+    return [Image.new("RGB", size, (10 * k + 5,) * 3) for k in range(count)]
+
+
+def levels(frames: Sequence[Image.Image]) -> list[int]:
+    return [int(np.asarray(frame.convert("RGB"))[8, 8, 0]) for frame in frames]
+
+
+def write_webp(path: Path, frames: Sequence[Image.Image], milliseconds: int | list[int] = 100):
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=milliseconds, lossless=True
+    )
+
+
+def write_video(path: Path, frames: Sequence[Image.Image], rate: int = 10):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as video:
+        stream = video.add_stream("mpeg4", rate=rate)
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt, stream.bit_rate = "yuv420p", 4_000_000
+        for frame in frames:
+            video.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        video.mux(stream.encode())
+
+
+def write_frames(path: Path, frames: Sequence[Image.Image]):
+    path.mkdir()
+    for number, frame in enumerate(frames):
+        frame.save(path / f"shot {number}.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "near"),
+    [("a.webp", write_webp, 0), ("a.gif", write_webp, 0), ("a.mp4", write_video, 4)],
+)
+def test_frames_are_those_shown_at_a_rate(tmp_path: Path, name: str, write: Write, near: int):
+    path = tmp_path / name
+    write(path, greys(12))
+    header = read_header(path)
+    assert is_clip(path)
+    assert (header.size, header.frames) == ((24, 16), 12)
+    assert header.fps == pytest.approx(10)
+    for fps, expected in ((10.0, range(12)), (5.0, range(0, 12, 2))):
+        found = levels(decode_clip(path, fps))
+        assert np.abs(np.array(found) - [10 * k + 5 for k in expected]).max() <= near
+    part = levels(decode_clip(path, 10.0, start=0.4, seconds=0.3))
+    assert np.abs(np.array(part) - [45, 55, 65]).max() <= near
+    assert decode_clip(path, 10.0, (12, 8))[0].size == (12, 8)
+
+
+def test_a_frame_that_is_shown_longer_comes_more_than_once(tmp_path: Path):
+    write_webp(tmp_path / "a.webp", greys(4), [100, 300, 100, 100])
+    assert levels(decode_clip(tmp_path / "a.webp", 10.0)) == [5, 15, 15, 15, 25, 35]
+
+
+def test_folders_of_numbered_frames_are_clips_and_albums_are_not(tmp_path: Path):
+    write_frames(tmp_path / "waving", greys(12))
+    assert [path.stem for path in frame_files(tmp_path / "waving")][9:] == [
+        "shot 9",
+        "shot 10",
+        "shot 11",
+    ]
+    assert levels(decode_clip(tmp_path / "waving", 8.0, start=0.5, seconds=0.25)) == [45, 55]
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("cat.png", "dog 1.png"):
+        greys(1)[0].save(album / name)
+    assert not is_clip(album)
+    write_webp(tmp_path / "ball.webp", greys(9))
+    found = scan_clips(tmp_path, ClipsConfig(folder_fps=12.0))
+    assert [(item.path.name, item.frames, item.fps) for item in found.items] == [
+        ("ball.webp", 9, 10),
+        ("waving", 12, 12),
+    ]
+    assert [item.captions for item in found.items] == [("ball",), ("waving",)]
+
+
+def test_metadata_names_clips_folders_and_rates(tmp_path: Path):
+    write_frames(tmp_path / "0001", greys(10))
+    write_webp(tmp_path / "b.webp", greys(10))
+    write_webp(tmp_path / "unsaid.webp", greys(10))
+    greys(1)[0].save(tmp_path / "still.png")
+    rows = [
+        {"file_name": "0001", "text": "a walk", "fps": 6},
+        {"file_name": "b.webp", "texts": ["one", "other"]},
+        {"file_name": "still.png", "text": "no clip"},
+    ]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = scan_clips(tmp_path, ClipsConfig())
+    assert [(item.captions, item.fps) for item in found.items] == [
+        (("a walk",), 6.0),
+        (("one", "other"), 10.0),
+    ]
+    reasons = {skipped.path.name: skipped.reason for skipped in found.skipped}
+    assert reasons == {"still.png": "it is no clip", "unsaid.webp": "not listed in the metadata"}
+    assert found.summary().startswith("2 clips of 20 frames, 2 files skipped")
+
+
+def test_long_ones_are_cut_into_pieces_and_short_ones_left_out(tmp_path: Path):
+    write_webp(tmp_path / "long.webp", greys(25))
+    write_webp(tmp_path / "short.webp", greys(7))
+    found = scan_clips(tmp_path, ClipsConfig(seconds=1.0))
+    assert [(item.start, item.frames) for item in found.items] == [(0.0, 10), (1.0, 10)]
+    assert [skipped.reason for skipped in found.skipped] == ["fewer than 8 frames"]
+    slower = scan_clips(tmp_path, ClipsConfig(fps=5.0, frames=4, strides=(1, 3)))
+    assert [(item.path.stem, item.frames, item.fps) for item in slower.items] == [
+        ("long", 12, 5),
+        ("short", 4, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [("a.mp4", b"no video", "damaged|invalid"), ("a.gif", b"", "No readable clips")],
+)
+def test_what_cannot_be_read_ends_in_one_line(tmp_path, name, content, reason):
+    pytest.importorskip("av")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SafelightError, match=reason):
+        scan_clips(tmp_path, ClipsConfig())
+
+
+def test_too_small_clips_and_repeats(tmp_path: Path):
+    for name, size in (("big", (32, 32)), ("small", (16, 16))):
+        (tmp_path / name).mkdir()
+        write_webp(tmp_path / name / f"{name}.webp", greys(9, size))
+    data = DataConfig((FolderConfig(tmp_path, 3),), size=16, min_side=20)
+    (item,) = gather_clips(data, ClipsConfig()).items
+    assert (item.path.stem, item.repeats) == ("big", 3)
+    with pytest.raises(SafelightError, match="min_side = 40"):
+        gather_clips(DataConfig(data.folders, size=16, min_side=40), ClipsConfig())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frames": 1}, {"strides": (0,)}, {"fps": 0.0}, {"seconds": 0.0}]
+)
+def test_values_out_of_range(wrong: dict[str, object]):
+    with pytest.raises(SafelightError, match=f"clips.{next(iter(wrong))} should be"):
+        ClipsConfig(**wrong)  # type: ignore[arg-type]
