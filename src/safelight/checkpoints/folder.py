@@ -37,6 +37,7 @@ from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.scheduler_files import read_noising, read_scheduler, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.shift import without_shift
+from safelight.checkpoints.tables.autoencoder import TEMPORAL
 from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
 from safelight.checkpoints.vision import (
@@ -58,6 +59,7 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText
 from safelight.models.classes import ClassEmbedder, ClassReader
 from safelight.models.clip import ClipText
+from safelight.models.temporal_autoencoder import TemporalAutoencoder
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
@@ -76,6 +78,7 @@ _AMENDING = (
 """Pipelines that override parts of their scheduler's configuration."""
 _AUTOENCODERS: Mapping[type, str] = {
     Autoencoder: "AutoencoderKL",
+    TemporalAutoencoder: TEMPORAL,
     VQAutoencoder: "VQModel",
     TinyAutoencoder: "AutoencoderTiny",
 }

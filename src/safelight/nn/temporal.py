@@ -91,22 +91,20 @@ class SpatioTemporalResBlock(nn.Module):
         )
         self.time_mixer = mixer
 
-    def forward(self, x: Picture, emb: Float[Tensor, "*rows d"]) -> Picture:
+    def forward(self, x: Picture, emb: Float[Tensor, "*rows d"] | None = None) -> Picture:
         """Frames (b f, c, h, w) and their embeddings (b, f, d) to (b f, out, h, w).
 
-        An embedding (b, d) is that of pictures, which go through the picture's block alone.
+        Without an embedding all frames are of one clip, as the temporal decoder has it; an
+        embedding (b, d) is that of pictures, which go through the picture's block alone.
         """
+        if emb is None:
+            return self._mixed(in_chunks(self.spatial_res_block, self.chunk, x), len(x), None)
         if emb.ndim == 2:
             return self.spatial_res_block(x, emb)
-        rows = emb.flatten(0, 1)
-        return self.mixed(in_chunks(self.spatial_res_block, self.chunk, x, rows), emb.shape[1], emb)
+        spatial = in_chunks(self.spatial_res_block, self.chunk, x, emb.flatten(0, 1))
+        return self._mixed(spatial, emb.shape[1], emb)
 
-    def over(self, x: Picture, frames: int) -> Picture:
-        """Frames of clips, without an embedding, as the temporal decoder has it."""
-        return self.mixed(in_chunks(self.spatial_res_block, self.chunk, x), frames, None)
-
-    def mixed(self, x: Picture, frames: int, emb: Tensor | None) -> Picture:
-        """What the picture's block gave, with what the temporal one makes of it."""
+    def _mixed(self, x: Picture, frames: int, emb: Tensor | None) -> Picture:
         spatial = rearrange(x, "(b f) c h w -> b c f (h w)", f=frames)
         out = self.time_mixer(spatial, self.temporal_res_block(spatial, emb))
         return rearrange(out, "b c f (h w) -> (b f) c h w", h=x.shape[-2])
