@@ -70,9 +70,10 @@ class SchedulerConfig:
 
     Names and meanings are those of diffusers; None takes the default of the class. A flow is
     `FlowMatchEulerDiscreteScheduler` with its `shift`, or a class that has `use_flow_sigmas` with
-    `flow_shift`; EDM is a class with `sigma_min` to `rho`. `unsupported` lists options of the class
-    that its sampler here does not have; `borrowed` is a sampler of ours that diffusers has no class
-    for at such noise levels; `chosen` is what `with_levels` has set.
+    `flow_shift`; EDM is a class with `sigma_min` to `rho`, or Euler's with continuous times, as
+    Stable Video Diffusion has it. `unsupported` lists options of the class that its sampler here
+    does not have; `borrowed` is a sampler of ours that diffusers has no class for at such noise
+    levels; `chosen` is what `with_levels` has set.
 
     Raises `SafelightError` for a flow that the class does not know, and for a prediction that does
     not go with its noise levels.
@@ -93,6 +94,7 @@ class SchedulerConfig:
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
     use_beta_sigmas: bool = False
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
     use_flow_sigmas: bool = False
     flow_shift: float = 1.0
     shift: float = 1.0
@@ -127,9 +129,13 @@ class SchedulerConfig:
             or self.final_sigmas_type == "sigma_min"
         ):
             raise SafelightError(
-                "use_flow_sigmas does not go with use_karras_sigmas, use_exponential_sigmas, "
-                "use_beta_sigmas, rescale_betas_zero_snr or final_sigmas_type = 'sigma_min'; leave "
-                "these out."
+                "use_flow_sigmas does not go with another law of the sigmas, rescale_betas_zero_snr"
+                " or final_sigmas_type = 'sigma_min'; leave these out."
+            )
+        continuous = self.timestep_type == "continuous"
+        if continuous and not (self.prediction == "v_prediction" and self.use_karras_sigmas):
+            raise SafelightError(
+                "timestep_type = 'continuous' goes with v_prediction and use_karras_sigmas alone."
             )
         if self.levels == "edm" and not (self.sigma_data > 0 and self.rho > 0):
             raise SafelightError(
@@ -139,7 +145,8 @@ class SchedulerConfig:
     @property
     def levels(self) -> Levels:
         """Where the noise levels come from."""
-        return "flow" if self.use_flow_sigmas else self._class.levels
+        own = "edm" if self.timestep_type == "continuous" else self._class.levels
+        return "flow" if self.use_flow_sigmas else own
 
     @property
     def prediction(self) -> str:
@@ -185,6 +192,8 @@ class SchedulerConfig:
             class_name=class_name,
             unsupported=(),
             borrowed=None if name in classes else name,
+            timestep_type="discrete",
+            use_karras_sigmas=self.use_karras_sigmas and levels != "edm",
             use_flow_sigmas=solver_flow,
             shift=self._shift,
             flow_shift=self._shift,
@@ -335,10 +344,8 @@ class SchedulerConfig:
 
     @property
     def _curve(self) -> Callable[..., Float[Tensor, " n"]] | None:
-        if self.use_karras_sigmas:
-            return karras_sigmas
-        if self.use_exponential_sigmas:
-            return exponential_sigmas
+        if self.use_karras_sigmas or self.use_exponential_sigmas:
+            return karras_sigmas if self.use_karras_sigmas else exponential_sigmas
         return beta_sigmas if self.use_beta_sigmas else None
 
     @property

@@ -60,6 +60,13 @@ def unet_values(unet: UNet) -> tuple[dict[str, Value], Table]:
     return unet_config_to_diffusers(unet.config), UNET
 
 
+def unet_class(unet: UNet) -> str:
+    """The class that a model's index names for a U-Net."""
+    if isinstance(unet, VideoUNet):
+        return str(video_config_to_diffusers(unet.config, unet.temporal)["_class_name"])
+    return "UNet2DConditionModel"
+
+
 def layers_of(config: UNetConfig) -> tuple[int, ...]:
     """How many layers of each kind and level a U-Net has."""
     return (*config.layers_per_block, *config.transformer_layers)

@@ -26,6 +26,8 @@ from safelight.models.video import TemporalConfig
 
 SVD, OWN = "UNetSpatioTemporalConditionModel", "SafelightVideoUNet"
 """The classes of video U-Nets: diffusers', and ours where a shape is none of those."""
+SVD_PIPELINE, OWN_PIPELINE = "StableVideoDiffusionPipeline", "SafelightVideoPipeline"
+"""The classes of whole models that make clips of a picture, and of a prompt and perhaps frames."""
 
 VIDEO_UNET = Table(
     (
