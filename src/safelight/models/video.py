@@ -45,16 +45,21 @@ class TemporalConfig:
             frames a second less one, how much moves, and the level of noise on a given picture.
         attending_eps: of the norms of residual blocks on levels that attend and on the way up,
             where it is another than the rest's, as in diffusers' Stable Video Diffusion.
+        narrow: how many times narrower the layers along the frames are inside than those of
+            pictures: 1 as published, more for a small model. It has no class in diffusers then.
 
-    Raises `ValueError` for clips of no frame.
+    Raises `ValueError` for clips of no frame, or layers of no width.
     """
 
     num_frames: int = 14
     given: GivenFrames = "none"
     numbers: tuple[Number, ...] = ()
     attending_eps: float | None = None
+    narrow: int = 1
 
     def __post_init__(self):
+        if self.narrow < 1:
+            raise ValueError(f"narrow should be 1 or more, got {self.narrow}.")
         if self.num_frames < 1:
             raise ValueError(f"num_frames should be 1 or more, got {self.num_frames}.")
 
@@ -129,12 +134,12 @@ class VideoUNet(FrameUNet):
                 if eps is not None:
                     resnet.norm1.eps = resnet.norm2.eps = eps
                 level.resnets[i] = SpatioTemporalResBlock(
-                    resnet, TimeMixer(0.5), emb_dim=config.emb_dim
+                    resnet, TimeMixer(0.5), emb_dim=config.emb_dim, narrow=temporal.narrow
                 )
             for i, transformer in enumerate(level.attentions):
                 assert isinstance(transformer, SpatialTransformer)
                 level.attentions[i] = SpatioTemporalTransformer(
-                    transformer, TimeMixer(0.5), context
+                    transformer, TimeMixer(0.5), context, temporal.narrow
                 )
 
     @property

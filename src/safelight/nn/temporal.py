@@ -42,15 +42,26 @@ class TimeMixer(nn.Module):
 
 
 class TemporalResBlock(nn.Module):
-    """A residual block whose convolutions span three frames and one place each."""
+    """A residual block whose convolutions span three frames and one place each; `narrow` times
+    narrower between the two, as far as that many groups go.
+    """
 
-    def __init__(self, channels: int, *, groups: int, eps: float, emb_dim: int | None = None):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int,
+        eps: float,
+        emb_dim: int | None = None,
+        narrow: int = 1,
+    ):
         super().__init__()
+        inner = -(-channels // (narrow * groups)) * groups
         self.norm1 = nn.GroupNorm(groups, channels, eps)
-        self.conv1 = FrameConv(channels, channels)
-        self.time_emb_proj = nn.Linear(emb_dim, channels) if emb_dim else None
-        self.norm2 = nn.GroupNorm(groups, channels, eps)
-        self.conv2 = FrameConv(channels, channels)
+        self.conv1 = FrameConv(channels, inner)
+        self.time_emb_proj = nn.Linear(emb_dim, inner) if emb_dim else None
+        self.norm2 = nn.GroupNorm(groups, inner, eps)
+        self.conv2 = FrameConv(inner, channels)
 
     def forward(
         self, x: Float[Tensor, "b c f n"], emb: Float[Tensor, "b f d"] | None = None
@@ -80,14 +91,24 @@ class SpatioTemporalResBlock(nn.Module):
     """
 
     def __init__(
-        self, spatial: ResBlock, mixer: TimeMixer, *, emb_dim: int | None, eps: float | None = None
+        self,
+        spatial: ResBlock,
+        mixer: TimeMixer,
+        *,
+        emb_dim: int | None,
+        eps: float | None = None,
+        narrow: int = 1,
     ):
         super().__init__()
         self.chunk: int | None = None
         self.spatial_res_block = spatial
         norm = spatial.norm2
         self.temporal_res_block = TemporalResBlock(
-            norm.num_channels, groups=norm.num_groups, eps=eps or norm.eps, emb_dim=emb_dim
+            norm.num_channels,
+            groups=norm.num_groups,
+            eps=eps or norm.eps,
+            emb_dim=emb_dim,
+            narrow=narrow,
         )
         self.time_mixer = mixer
 
@@ -112,19 +133,22 @@ class SpatioTemporalResBlock(nn.Module):
 
 class TemporalTransformerBlock(nn.Module):
     """Feed-forward, attention along the frames of each place, attention to the context,
-    feed-forward; each after a norm and with a skip.
+    feed-forward; each after a norm and with a skip. With `narrow` it has so many times fewer heads,
+    at least one, and is narrower inside in proportion.
     """
 
-    def __init__(self, dim: int, heads: int, context_dim: int):
+    def __init__(self, dim: int, heads: int, context_dim: int, narrow: int = 1):
         super().__init__()
+        fewer = max(heads // narrow, 1)
+        inner = dim // heads * fewer
         self.norm_in = nn.LayerNorm(dim)
-        self.ff_in = FeedForward(dim)
+        self.ff_in = FeedForward(dim, inner)
         self.norm1 = nn.LayerNorm(dim)
-        self.attn1 = Attention(dim, heads)
+        self.attn1 = Attention(dim, fewer, inner=inner)
         self.norm2 = nn.LayerNorm(dim)
-        self.attn2 = Attention(dim, heads, context_dim)
+        self.attn2 = Attention(dim, fewer, context_dim, inner=inner)
         self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim)
+        self.ff = FeedForward(dim, inner)
 
     def forward(
         self, x: FrameTokens, context: Float[Tensor, "b m e"], chunk: int | None = None
@@ -154,7 +178,9 @@ class SpatioTemporalTransformer(nn.Module):
     The temporal blocks are told which frame is which; they look at the context of a clip's first.
     """
 
-    def __init__(self, spatial: SpatialTransformer, mixer: TimeMixer, context_dim: int):
+    def __init__(
+        self, spatial: SpatialTransformer, mixer: TimeMixer, context_dim: int, narrow: int = 1
+    ):
         super().__init__()
         self.chunk: int | None = None
         self.norm, self.proj_in, self.proj_out = spatial.norm, spatial.proj_in, spatial.proj_out
@@ -162,9 +188,10 @@ class SpatioTemporalTransformer(nn.Module):
         channels = self.norm.num_channels
         heads = spatial.heads
         self.temporal_transformer_blocks = nn.ModuleList(
-            TemporalTransformerBlock(channels, heads, context_dim) for _ in self.transformer_blocks
+            TemporalTransformerBlock(channels, heads, context_dim, narrow)
+            for _ in self.transformer_blocks
         )
-        self.time_pos_embed = FramePositions(channels)
+        self.time_pos_embed = FramePositions(channels, narrow)
         self.time_mixer = mixer
 
     def forward(self, x: Picture, context: Float[Tensor, "*rows m e"]) -> Picture:
@@ -198,10 +225,10 @@ class SpatioTemporalTransformer(nn.Module):
 class FramePositions(nn.Module):
     """An embedding of each frame's place in its clip, of features of its number by two layers."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, narrow: int = 1):
         super().__init__()
-        self.linear_1 = nn.Linear(channels, channels * 4)
-        self.linear_2 = nn.Linear(channels * 4, channels)
+        self.linear_1 = nn.Linear(channels, channels * 4 // narrow)
+        self.linear_2 = nn.Linear(channels * 4 // narrow, channels)
 
     def forward(self, frames: int) -> Float[Tensor, "f d"]:
         """The embeddings of frames 0 to `frames` - 1."""
