@@ -105,6 +105,8 @@ class Defaults:
     scale: float | None = None  # of classifier-free guidance
     width: int | None = None  # pixels
     height: int | None = None
+    fps: float | None = None  # frames a second, and how much moves, of a clip
+    motion: float | None = None
 
 
 BERT_DEFAULTS = Defaults(scale=5.0)  # as in CompVis' own txt2img.py

@@ -168,6 +168,9 @@ def _exif(texts: Texts) -> bytes:
 
 def _texts(image: Image.Image) -> Texts:
     manifest, infotext = (_text(image.info.get(name)) for name in (_KEYWORD, _PARAMETERS))
+    remark = image.info.get("comment")  # of a GIF
+    if image.format == "GIF" and isinstance(remark, bytes) and remark.startswith(b"{"):
+        manifest = remark.decode("utf-8", "replace")
     exif = image.getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     described = exif.get(ExifTags.Base.ImageDescription)
