@@ -69,6 +69,8 @@ def test_frames_are_those_shown_at_a_rate(tmp_path: Path, name: str, write: Writ
 
 def test_a_frame_that_is_shown_longer_comes_more_than_once(tmp_path: Path):
     write_webp(tmp_path / "a.webp", greys(4), [100, 300, 100, 100])
+    header = read_header(tmp_path / "a.webp")
+    assert (header.frames, header.fps) == (6, pytest.approx(10))
     assert levels(decode_clip(tmp_path / "a.webp", 10.0)) == [5, 15, 15, 15, 25, 35]
 
 

@@ -15,10 +15,12 @@ from safelight.app.recipe import (
     DistillationRecipe,
     LatentRecipe,
     Recipe,
+    VideoRecipe,
     keys_of,
     read_recipe,
 )
 from safelight.app.running import MODEL, RECIPE, say
+from safelight.app.video_training import train_video
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
 from safelight.errors import SafelightError
@@ -45,6 +47,8 @@ def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
         return train_control(recipe, resume=resume)
     if isinstance(recipe, DistillationRecipe):
         return train_distillation(recipe, resume=resume)
+    if isinstance(recipe, VideoRecipe):
+        return train_video(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)
 
 

@@ -17,6 +17,7 @@ from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
 from safelight.models.controlnet import ControlNetConfig
+from safelight.models.video import VideoUNet, new_parameters
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 from safelight.train.distillation import DistillationConfig
@@ -83,6 +84,29 @@ def distillation_basis(
         "halved": [config.teacher_steps, config.steps] if progressive else None,
         "noise_levels": _hash_of_levels(model),
     }
+
+
+def video_basis(model: Folder, *, trained: str) -> dict[str, Value]:
+    """The weights around the U-Net of a video model, the shape of that, and, where the layers of
+    pictures stay as they are (`trained` "temporal"), their weights.
+    """
+    unet, (tower,), (tokenizer,) = model.unet, model.text_towers, model.tokenizers
+    assert isinstance(unet, VideoUNet)
+    basis: dict[str, Value] = {
+        "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
+        "text_tower_weights": sha256_of_state(tower.state_dict()),
+        "tokenizer": _hash_of(tokenizer),
+        "unet": _shape(unet.config),
+        "temporal": to_dict(unet.temporal),
+        "prediction": model.scheduler.prediction,
+        "levels": model.scheduler.levels,
+        "layers": trained,
+    }
+    if trained == "temporal":
+        new = {*new_parameters(unet), "conv_in.weight"}
+        state = unet.state_dict()
+        basis["pictures"] = sha256_of_state({k: v for k, v in state.items() if k not in new})
+    return basis
 
 
 def _whole(model: Folder) -> dict[str, Value]:

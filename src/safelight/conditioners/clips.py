@@ -43,16 +43,16 @@ def with_known_frames(
 
 def with_clip_numbers(
     cond: Conditioning,
-    numbers: Mapping[Number, Float[Tensor, " b"]],
+    numbers: Mapping[Number, Tensor],
     temporal: TemporalConfig,
     unet: UNetConfig,
 ) -> Conditioning:
     """Tells the numbers of clips that the model takes: frames a second ("fps"), the motion bucket
-    ("motion", 0 to 255) and the noise on a given picture ("augmentation"); a row a clip.
+    ("motion", 0 to 255) and the noise on a given picture ("augmentation"); (b,) each, one a clip.
 
     Raises `KeyError` for one that is missing.
     """
     if not temporal.numbers:
         return cond
-    told = [numbers[name] - (name == "fps") for name in temporal.numbers]  # of fps one less
+    told = [numbers[name] - int(name == "fps") for name in temporal.numbers]  # of fps one less
     return with_numbers(cond, torch.stack(told, 1).float(), unet)

@@ -25,6 +25,7 @@ class Phase:
     averaged: bool = True
     lr_scale: float = 1.0  # times the learning rate of the recipe
     fresh: Sequence[Fresh] = ()  # what of the weights is new beside others that have learned
+    alone: Sequence[Fresh] = ()  # parameters of which what is new learns, and the rest stays
 
 
 @dataclass(frozen=True)
