@@ -178,7 +178,8 @@ def main() -> None:
             BUCKETS[: arguments.buckets],
         )
         print(subject, json.dumps(report[subject]), json.dumps(motion[subject]), flush=True)
-        places = torch.linspace(0, len(asked) - 1, min(6, len(asked) // 2 * 2)).round().long().tolist()
+        shown_clips = min(6, len(asked) // 2 * 2)
+        places = torch.linspace(0, len(asked) - 1, shown_clips).round().long().tolist()
         kinds = [real, *list(sets.values())[:3]]
         pairs = [places[i : i + 2] for i in range(0, len(places), 2)]
         rows = [clips[i] for pair in pairs for clips in kinds for i in pair]
