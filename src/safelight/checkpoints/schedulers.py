@@ -36,6 +36,7 @@ from safelight.diffusion.sigmas import (
     Spacing,
     beta_sigmas,
     ddim_landings,
+    edm_sigmas,
     exponential_sigmas,
     flow_sigmas,
     karras_sigmas,
@@ -123,11 +124,8 @@ class SchedulerConfig:
                 f"prediction_type = {self.prediction!r} does not go with the noise levels of "
                 f"{self.class_name} (expected {' or '.join(known)}{flow})."
             )
-        if self.use_flow_sigmas and (
-            self._curve is not None
-            or self.rescale_betas_zero_snr
-            or self.final_sigmas_type == "sigma_min"
-        ):
+        other_law = self._curve is not None or self.rescale_betas_zero_snr
+        if self.use_flow_sigmas and (other_law or self.final_sigmas_type == "sigma_min"):
             raise SafelightError(
                 "use_flow_sigmas does not go with another law of the sigmas, rescale_betas_zero_snr"
                 " or final_sigmas_type = 'sigma_min'; leave these out."
@@ -253,7 +251,10 @@ class SchedulerConfig:
             solver = unipc_flow_sigmas if self._class.sampler == "unipc" else solver_flow_sigmas
             return (solver if self.use_flow_sigmas else flow_sigmas)(self._flow(), steps)
         if self.levels == "edm":
-            return self._edm_sigmas(steps)
+            low, high = self.sigma_min, self.sigma_max
+            final = low if self.final_sigmas_type == "sigma_min" else 0.0
+            rho = self.rho if self.sigma_schedule == "karras" else None
+            return edm_sigmas(steps, low, high, rho=rho, final_sigma=final)
         schedule, kind = self._table(), self._class
         final = self._final_sigma(schedule)
         if kind.sampler in _TAUGHT:
@@ -383,13 +384,6 @@ class SchedulerConfig:
         if self.rescale_betas_zero_snr:
             betas = rescale_zero_terminal_snr(betas)
         return DiscreteSchedule.from_betas(betas, self._between(), self._class.terminal_sigma)
-
-    def _edm_sigmas(self, steps: int) -> Float[Tensor, " n"]:
-        low, high = self.sigma_min, self.sigma_max
-        final = low if self.final_sigmas_type == "sigma_min" else 0.0
-        if self.sigma_schedule == "exponential":
-            return exponential_sigmas(steps, low, high, final_sigma=final)
-        return karras_sigmas(steps, low, high, rho=self.rho, final_sigma=final)
 
     def _between(self) -> Between:
         kind = self._class.between

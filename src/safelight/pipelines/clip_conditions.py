@@ -1,20 +1,19 @@
 """What a video model is told of a clip, on both sides of guidance."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.vision import Vision
+from safelight.conditioners.clips import with_clip_numbers, with_known_frames
 from safelight.conditioners.image import smoothly_prepared
-from safelight.conditioners.numbers import with_numbers
 from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
-from safelight.models.video import Number
+from safelight.models.video import Number, VideoUNet
 from safelight.pictures import to_pixels
 from safelight.pipelines.clip_kind import ClipKind
 from safelight.pipelines.clip_request import ClipRequest, ClipSettings
@@ -29,12 +28,12 @@ Sides = tuple[Conditioning, Conditioning]
 
 @dataclass(frozen=True)
 class Told:
-    """What a model is told beside its prompt: the channels beside x, with and without the known
-    frames, and the picture's vector as a context of one token.
+    """What a model is told beside its prompt: latents of the frames, which of them are known, and
+    the picture's vector as a context of one token.
     """
 
-    concat: Float[Tensor, "f c h w"] | None = None
-    blank: Float[Tensor, "f c h w"] | None = None
+    latents: Float[Tensor, "1 f c h w"] | None = None
+    known: Bool[Tensor, "1 f"] | None = None
     seen: Float[Tensor, "1 1 d"] | None = None
 
 
@@ -52,26 +51,22 @@ def told_frames(
     `noise` is that of `settings.augmentation`, for a model that is told one picture, noised, beside
     every frame (arXiv 2311.15127, section 4.3, and appendix D).
     """
-    known: dict[int, Image.Image] = {}
-    size = (settings.width, settings.height)
-    for place, given in _places(request, settings).items():
-        known[place] = fitted(given.picture, size)
     if kind.given == "none":
         return Told()
-    factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
-    shape = (settings.frames, channels, settings.height // factor, settings.width // factor)
-    if kind.given == "repeated":
-        pixels = to_pixels(known[0])[None].to(device)
-        pixels = pixels + settings.augmentation * noise(tuple(pixels.shape), 0).to(device)
-        concat = encoded_surely(folder.autoencoder, pixels).float().expand(*shape)
-        seen = None if folder.vision is None else _seen(folder.vision, request, device, dtype)
-        return Told(concat, torch.zeros_like(concat), seen)
-    concat = torch.zeros(shape[0], channels + 1, *shape[2:], device=device)
-    for place, picture in known.items():
-        z = encoded_surely(folder.autoencoder, to_pixels(picture)[None].to(device))
-        concat[place, :channels] = folder.autoencoder.scale(z)[0].float()
-        concat[place, channels] = 1
-    return Told(concat, torch.zeros_like(concat))
+    size, vae = (settings.width, settings.height), folder.autoencoder
+    rows, columns = (side // vae.factor for side in reversed(size))
+    shape = (1, settings.frames, folder.unet.config.out_channels, rows, columns)
+    latents = torch.zeros(shape, device=device)
+    known = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+    for place, given in _places(request, settings).items():
+        pixels = to_pixels(fitted(given.picture, size))[None].to(device)
+        if kind.given == "repeated":
+            pixels = pixels + settings.augmentation * noise(tuple(pixels.shape), 0).to(device)
+        z = encoded_surely(vae, pixels)
+        latents[0, place] = (z if kind.given == "repeated" else vae.scale(z))[0].float()
+        known[0, place] = True
+    seen = None if folder.vision is None else _seen(folder.vision, request, device, dtype)
+    return Told(latents, known, seen)
 
 
 def sides_of(
@@ -88,32 +83,29 @@ def sides_of(
     Raises `SafelightError` for several prompts at once.
     """
     if told.seen is not None:
-        pair = Conditioning(told.seen), Conditioning(torch.zeros_like(told.seen))
+        cond, uncond = Conditioning(told.seen), Conditioning(torch.zeros_like(told.seen))
     else:
         if len(saying.parts) > 1:
             raise SafelightError("Prompts that AND joins are for pictures; write one for a clip.")
-        [[pair]] = encoded_texts(text, [saying], settings.prompt_syntax)
-    values = numbers_of(settings)
-    cond, uncond = (
-        replace(side, concat=concat, num_frames=settings.frames)
-        for side, concat in zip(pair, (told.concat, told.blank), strict=True)
-    )
-    if not kind.numbers:
-        return cond, uncond
-    row = torch.tensor([[values[number] for number in kind.numbers]], device=device)
-    unet = folder.unet.config
-    return with_numbers(cond, row, unet), with_numbers(uncond, row, unet)
-
-
-def numbers_of(settings: ClipSettings) -> Mapping[Number, float]:
-    """What a model is told of a clip: one frame a second less than it has, as Stable Video
-    Diffusion was trained, the bucket of its motion, and the noise on its picture.
-    """
-    return {
-        "fps": settings.fps - 1,
-        "motion": settings.motion,
-        "augmentation": settings.augmentation,
+        [[(cond, uncond)]] = encoded_texts(text, [saying], settings.prompt_syntax)
+    unet = folder.unet
+    if not isinstance(unet, VideoUNet):
+        frames = settings.frames
+        return replace(cond, num_frames=frames), replace(uncond, num_frames=frames)
+    numbers: dict[Number, Tensor] = {
+        "fps": torch.tensor([settings.fps], device=device),
+        "motion": torch.tensor([settings.motion], device=device),
+        "augmentation": torch.tensor([settings.augmentation], device=device),
     }
+
+    def side(said: Conditioning, known: Tensor | None) -> Conditioning:
+        if told.latents is not None and known is not None:
+            said = with_known_frames(said, told.latents, known, unet.temporal)
+        said = with_clip_numbers(said, numbers, unet.temporal, unet.config)
+        return replace(said, num_frames=settings.frames)
+
+    none = None if told.known is None else torch.zeros_like(told.known)
+    return side(cond, told.known), side(uncond, none)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -98,9 +98,10 @@ def settle_clip(request: ClipRequest, folder: Folder, kind: ClipKind, name: str)
         height=height,
         window=window,
         overlap=overlap,
-        decode=_first(request.decode, _decoded_at_once(folder, width, height)),
+        decode=min(_first(request.decode, _decoded_at_once(folder, width, height)), sampled),
         low_memory=request.low_memory,
         prompt_syntax=request.prompt_syntax,
+        told=kind.numbers,
     )
 
 

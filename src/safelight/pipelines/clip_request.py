@@ -85,3 +85,4 @@ class ClipSettings:
     decode: int  # frames that are decoded at a time
     low_memory: bool  # whether the U-Net takes one side of guidance, few frames at a time
     prompt_syntax: PromptSyntax
+    told: tuple[str, ...] = ()  # what of fps, motion and augmentation the model is told
