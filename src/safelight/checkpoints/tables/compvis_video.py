@@ -58,16 +58,17 @@ def _decoder_rules(plain: Table) -> Iterator[Rule]:
     yield Rule("decoder.time_conv_out.{p}", "decoder.conv_out.time_mix_conv.{p}")
     for rule in plain.rules:
         resnet = _RESNET.fullmatch(rule.ours)
-        if resnet is None or not rule.ours.startswith("decoder."):
+        if not rule.ours.startswith("decoder.") or ".resnets." not in rule.ours:
             yield rule
-            continue
-        ours, layer = resnet.groups()
-        block = re.sub(r"\.(nin_shortcut\.\{p\}|\{rest\})$", "", rule.theirs)
-        if layer.startswith("conv_shortcut"):  # the first row of each level
-            yield Rule(f"{ours}.spatial_res_block.{layer}", rule.theirs)
-        yield from _temporal(ours, block)
-        yield Rule(f"{ours}.time_mixer.mix_factor", f"{block}.mix_factor")
-        yield Rule(f"{ours}.spatial_res_block.{{p}}", f"{block}.{{p}}")
+        elif resnet is not None:  # a row of each level's shortcuts, or of all that a block has
+            ours, layer = resnet.groups()
+            block = re.sub(r"\.(nin_shortcut\.\{p\}|\{rest\})$", "", rule.theirs)
+            if layer.startswith("conv_shortcut"):
+                yield Rule(f"{ours}.spatial_res_block.{layer}", rule.theirs)
+            for name in ("norm1", "conv1", "norm2", "conv2"):
+                yield Rule(f"{ours}.spatial_res_block.{name}.{{p}}", f"{block}.{name}.{{p}}")
+            yield from _temporal(ours, block)
+            yield Rule(f"{ours}.time_mixer.mix_factor", f"{block}.mix_factor")
 
 
 def _temporal(ours: str, theirs: str) -> Iterator[Rule]:
