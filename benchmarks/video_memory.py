@@ -57,9 +57,9 @@ def svd(narrow: int, dtype: torch.dtype, device: str) -> Folder:
         autoencoder = TemporalAutoencoder(AutoencoderConfig(post_quant_conv=False, sample_size=768))
         tower = ClipVision(
             ClipVisionConfig(
-                hidden_size=1280,
-                intermediate_size=5120,
-                num_hidden_layers=32,
+                hidden_size=1280 // narrow,
+                intermediate_size=5120 // narrow,
+                num_hidden_layers=max(32 // narrow, 1),
                 num_attention_heads=16,
                 hidden_act="gelu",
                 projection_dim=1024,

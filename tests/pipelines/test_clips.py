@@ -1,5 +1,6 @@
 """Clips by a tiny model: known frames, loops, windows, chunks and numbers."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,15 @@ import torch
 from PIL import Image
 
 from safelight.checkpoints.components import write_unet
-from safelight.checkpoints.folder import write_folder
+from safelight.checkpoints.folder import DEFAULTS, Defaults, write_folder
+from safelight.checkpoints.video_layers import write_video_layers
+from safelight.config import to_dict
+from safelight.errors import SafelightError
+from safelight.models.video import TemporalConfig, inflate, new_parameters
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.video import VideoPipeline
 from tiny_model import tiny_folder
-from tiny_video import FRAMES, video_folder
+from tiny_video import FRAMES, video_folder, write_video_model
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +89,22 @@ def test_a_folder_of_pictures_may_bring_its_video_unet(tmp_path, picture):
     ours = load_video(tmp_path, device="cpu").animate(picture)
     whole = VideoPipeline(folder, "tiny", dtype=torch.float32, device="cpu").animate(picture)
     assert ours.manifest.pixels == whole.manifest.pixels
+
+
+def test_a_folder_of_pictures_may_bring_the_layers_alone(tmp_path, picture):
+    pictures = tiny_folder()
+    video = inflate(pictures.unet, TemporalConfig(FRAMES, "placed", ("fps",)), number_dim=8)
+    with torch.no_grad():
+        for name in new_parameters(video):
+            video.get_parameter(name).add_(torch.randn(video.get_parameter(name).shape) * 0.05)
+    defaults = Defaults("euler", 2, 2.0, 16, 16, fps=5.0)
+    write_folder(tmp_path, pictures)
+    write_video_layers(tmp_path / "video", video, pictures.unet)
+    (tmp_path / "video" / DEFAULTS).write_text(json.dumps(to_dict(defaults)))
+    brought = load_video(tmp_path, device="cpu")
+    assert brought.weights.keys() == {"unet", "vae", "text_encoder", "video"}
+    whole = replace(pictures, unet=video.eval(), defaults=defaults)
+    wanted = VideoPipeline(whole, "tiny", dtype=torch.float32, device="cpu").animate(picture)
+    assert brought.animate(picture).manifest.pixels == wanted.manifest.pixels
+    with pytest.raises(SafelightError, match="makes clips by itself"):
+        load_video(write_video_model(tmp_path / "own"), motion_module="mm.ckpt", device="cpu")

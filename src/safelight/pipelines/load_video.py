@@ -11,6 +11,7 @@ from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import DEFAULTS, Defaults, Folder
 from safelight.checkpoints.motion import motion_files, read_motion
 from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.video_layers import holds_layers, read_video_layers
 from safelight.config import from_dict, read_json
 from safelight.errors import SafelightError
 from safelight.models.motion import with_motion
@@ -82,19 +83,21 @@ def load_video(
 
 
 def _with_own(folder: Folder, path: Path, reading: Reading) -> Folder:
-    """A model of pictures with the video U-Net that its folder brings, and how that is best used;
-    any other as it is.
+    """A model of pictures with the video U-Net that its folder brings, whole or as layers beside
+    its own, and how that is best used; any other as it is.
     """
     if isinstance(folder.unet, FrameUNet) or not path.is_dir():
         return folder
     defaults = path / DEFAULTS
+    layers = holds_layers(path)
+    own = weights_files(path)
     return replace(
         folder,
-        unet=read_unet(path, reading),
+        unet=read_video_layers(path, folder.unet, reading) if layers else read_unet(path, reading),
         defaults=from_dict(Defaults, read_json(defaults), str(defaults))
         if defaults.is_file()
         else folder.defaults,
-        files={**folder.files, "unet": weights_files(path)},
+        files={**folder.files, VIDEO if layers else "unet": own},
     )
 
 
