@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from clip_writing import write_sounding
 from safelight.data.clip_encoding import cache_clips
 from safelight.data.clip_latents import ClipBatches, ClipCache
 from safelight.data.clips import ClipsConfig, gather_clips
@@ -133,6 +134,37 @@ def test_a_clip_that_cannot_be_decoded_is_left_out(root: Path, tmp_path: Path):
     cache = cache_clips(tmp_path / "cache", found, data, config, Encoder(), "weights")
     assert [item.path.stem for item in cache.clips.items] == ["clear ball", "slow ball"]
     assert [skipped.path.stem for skipped in cache.clips.skipped] == ["fast ball"]
+
+
+def test_a_file_that_ends_before_its_header_says_loses_its_end_alone(tmp_path: Path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_sounding(folder / "a.mkv", [disc(8 + k / 2) for k in range(17)], 2.4)
+    data, config = config_for(folder), ClipsConfig(frames=4, strides=(1, 2), seconds=1.2)
+    encoder = Encoder()
+    assert [item.frames for item in gather_clips(data, config).items] == [12, 12]
+    cache = cached(tmp_path / "cache", data, encoder, config)
+    assert [item.frames for item in cache.clips.items] == [12, 5]
+    assert cache.strides(cache.clips.items[1]) == [1]
+    batches = ClipBatches(cache, 2)
+    assert all(batches.batch(step).clips is not None for step in range(8))
+    cached(tmp_path / "cache", data, encoder, config)
+    assert encoder.seen == 17
+    longer = replace(config, seconds=1.5)  # of the second piece two frames are left
+    cache = cached(tmp_path / "longer", data, Encoder(), longer)
+    assert [item.frames for item in cache.clips.items] == [15]
+    assert "from second 1.5 on it has fewer than 4" in cache.clips.skipped[0].reason
+
+
+def test_copies_that_cannot_be_decoded_are_left_out_both(root: Path, tmp_path: Path):
+    data, config = config_for(root), ClipsConfig()
+    (root / "copy.webp").write_bytes((root / "fast ball.webp").read_bytes())
+    found = gather_clips(data, config)
+    for name in ("fast ball", "copy"):
+        (root / f"{name}.webp").write_bytes(b"gone")
+    cache = cache_clips(tmp_path / "cache", found, data, config, Encoder(), "weights")
+    assert [item.path.stem for item in cache.clips.items] == ["clear ball", "slow ball"]
+    assert [skipped.path.stem for skipped in cache.clips.skipped] == ["copy", "fast ball"]
 
 
 def test_batches_are_functions_of_the_step(root: Path, tmp_path: Path):

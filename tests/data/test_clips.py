@@ -1,6 +1,7 @@
 """Clips found and decoded: videos, animations and folders of frames, at a rate."""
 
 import json
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clip_writing import write_sounding
+from safelight.data import clip_files
 from safelight.data.clip_files import decode_clip, frame_files, is_clip, read_header
 from safelight.data.clips import ClipsConfig, gather_clips, scan_clips
 from safelight.data.config import DataConfig, FolderConfig
@@ -128,6 +131,80 @@ def test_long_ones_are_cut_into_pieces_and_short_ones_left_out(tmp_path: Path):
         ("long", 12, 5),
         ("short", 4, 5),
     ]
+
+
+@pytest.mark.parametrize(("rate", "kept", "every"), [(30, 15, 2), (60, 20, 3), (24, 24, 1)])
+def test_of_a_fast_file_every_so_manieth_frame_is_kept(tmp_path, rate, kept, every):
+    write_video(tmp_path / "a.mp4", greys(24), rate)
+    (item,) = scan_clips(tmp_path, ClipsConfig(frames=4, strides=(1,))).items
+    assert (item.fps, item.frames) == (pytest.approx(kept), 24 // every)
+    found = levels(decode_clip(item.path, item.fps, seconds=item.seconds))
+    assert np.abs(np.diff(found) - 10 * every).max() <= 3
+
+
+def test_a_header_that_tells_of_days_is_skipped_before_pieces_are_cut(tmp_path: Path):
+    write_sounding(tmp_path / "a.mkv", greys(9), 2.0)
+    content = (tmp_path / "a.mkv").read_bytes()
+    at = content.index(b"\x44\x89") + 3  # the file's duration, in milliseconds, as a double
+    assert content[at - 1] == 0x88
+    (tmp_path / "a.mkv").write_bytes(content[:at] + struct.pack(">d", 1e13) + content[at + 8 :])
+    write_webp(tmp_path / "b.webp", greys(9))
+    found = scan_clips(tmp_path, ClipsConfig())
+    assert [item.path.name for item in found.items] == ["b.webp"]
+    assert [skipped.reason for skipped in found.skipped] == [
+        "it says that it is 1e+10 seconds long; cut it into 12 hours"
+    ]
+
+
+def test_a_frame_is_shown_for_ten_seconds_at_most(tmp_path: Path):
+    write_webp(tmp_path / "a.webp", greys(9), [100] * 8 + [(1 << 24) - 1])
+    found = scan_clips(tmp_path, ClipsConfig())
+    assert sum(item.frames for item in found.items) == 108
+
+
+def test_pictures_too_large_are_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_video(tmp_path / "a.mp4", greys(9, (64, 48)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2)
+    assert len(decode_clip(tmp_path / "a.mp4", 10.0)) == 9
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
+    for read in (read_header, lambda path: decode_clip(path, 10.0)):
+        with pytest.raises(SafelightError, match="it has more than 3,070 pixels"):
+            read(tmp_path / "a.mp4")
+
+
+def test_a_turned_video_stands_upright(tmp_path: Path):
+    av = pytest.importorskip("av")
+    frame = Image.new("RGB", (48, 32), "black")
+    frame.paste("white", (0, 0, 24, 32))  # the left half
+    write_video(tmp_path / "a.mp4", [frame] * 9)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    one, whole = struct.pack(">i", 1 << 16), struct.pack(">i", 1 << 30)
+    none, back = bytes(4), struct.pack(">i", -(1 << 16))
+    straight = one + 3 * none + one + 3 * none + whole
+    at = content.index(straight, content.index(b"tkhd"))
+    content[at : at + 36] = none + one + none + back + 4 * none + whole
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert read_header(tmp_path / "a.mp4").size == (32, 48)
+    with av.open(str(tmp_path / "a.mp4")) as video:
+        turns = next(iter(video.decode(video=0))).rotation
+    for cover, size in ((None, (32, 48)), ((16, 16), (16, 24))):
+        picture = decode_clip(tmp_path / "a.mp4", 10.0, cover)[0]
+        assert picture.size == size
+        top = int(np.asarray(picture)[2, 8, 0])
+        assert (top > 200) == (turns == -90)
+
+
+def test_only_what_is_asked_for_of_an_animation_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_webp(tmp_path / "a.gif", greys(20))
+    converted: list[int] = []
+    plain = clip_files._plain
+    monkeypatch.setattr(clip_files, "_plain", lambda f: converted.append(f.tell()) or plain(f))
+    read_header(tmp_path / "a.gif")
+    assert converted == []
+    assert levels(decode_clip(tmp_path / "a.gif", 10.0, start=0.5, seconds=0.3)) == [55, 65, 75]
+    assert converted in ([5, 6, 7], [5, 6, 7, 8])  # by how the times' sums are rounded
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from safelight.pictures import (
 _FORMAT = "clips-1"  # changes when what is stored changes
 _CLIPS_AT_ONCE = 32  # in a shard, so that an interruption costs no more work than these
 _Task = tuple[ClipItem, Size, str]  # a clip, its shape, and its file's digest
+_Piece = tuple[str, float, float]  # a file's digest, where a piece of it begins, and its rate
 
 
 def cache_clips(
@@ -68,12 +69,13 @@ def cache_clips(
     encoded: list[Encoded] = []
 
     def load(number: int) -> dict[str, list[Levels]] | str:
-        return _views_of(missing[number], data)
+        return _views_of(missing[number], data, config.span)
 
     try:
         for number, views in enumerate(prefetch(load, depth=2, stop=len(missing))):
             if isinstance(views, str):
-                unreadable[missing[number][0].path] = views
+                item, _, digest = missing[number]
+                unreadable[_piece(item, digest)] = views
                 continue
             motion = torch.from_numpy(motion_between(next(iter(views.values()))))
             for name, frames in views.items():
@@ -88,14 +90,19 @@ def cache_clips(
     finally:  # after an error too: what is encoded is good
         if names:
             store.add(names, encoded)
-    return ClipCache(_readable(clips, unreadable), data, config, store, digests)
+    return ClipCache(_readable(clips, digests, unreadable), data, config, store, digests)
 
 
-def _digests(remembered: Path, clips: ClipFolder) -> tuple[dict[Path, str], dict[Path, str]]:
+def _piece(item: ClipItem, digest: str) -> _Piece:
+    """What of a file cannot be decoded, if it cannot: the same in every copy of the file."""
+    return digest, item.start, item.fps
+
+
+def _digests(remembered: Path, clips: ClipFolder) -> tuple[dict[Path, str], dict[_Piece, str]]:
     """The hash of each clip's file, or of all its frames'; and why some cannot be read."""
     known = FileHashes(remembered)
     digests: dict[Path, str] = {}
-    unreadable: dict[Path, str] = {}
+    reasons: dict[Path, str] = {}
     for item in clips.items:
         path = item.path
         if path in digests:
@@ -107,9 +114,13 @@ def _digests(remembered: Path, clips: ClipFolder) -> tuple[dict[Path, str], dict
             digests[path] = several if path.is_dir() else hashes[0]
         except OSError as error:
             digests[path] = str(path)
-            unreadable[path] = (error.strerror or "it cannot be read").lower()
+            reasons[path] = (error.strerror or "it cannot be read").lower()
     known.save()
-    return digests, unreadable
+    return digests, {
+        _piece(item, digests[item.path]): reasons[item.path]
+        for item in clips.items
+        if item.path in reasons
+    }
 
 
 def _missing(
@@ -117,8 +128,9 @@ def _missing(
     data: DataConfig,
     store: ClipStore,
     digests: Mapping[Path, str],
-    unreadable: Mapping[Path, str],
+    unreadable: Mapping[_Piece, str],
 ) -> list[_Task]:
+    """What is to be encoded; of clips with the same bytes, one."""
     missing: dict[str, _Task] = {}
     for group in grouped(clips, data):
         for index in dict.fromkeys(group.items):
@@ -126,7 +138,7 @@ def _missing(
             task = (item, group.bucket, digests[item.path])
             views = [_views(task, data, grounds) for grounds in _grounds(data)]
             complete = (all(name in store for name, _, _ in some) for some in views)
-            if item.path not in unreadable and not any(complete):
+            if _piece(item, task[2]) not in unreadable and not any(complete):
                 missing[views[0][0][0]] = task
     return list(missing.values())
 
@@ -148,8 +160,12 @@ def _views(
     ]
 
 
-def _views_of(task: _Task, data: DataConfig) -> dict[str, list[Levels]] | str:
-    """The frames of every view of a clip by its name, or why it cannot be decoded."""
+def _views_of(task: _Task, data: DataConfig, fewest: int) -> dict[str, list[Levels]] | str:
+    """The frames of every view of a clip by its name, or why it cannot be decoded.
+
+    A file may end before its header says, as where its sound is longer: of such a piece what is
+    there is taken, if it has `fewest` frames.
+    """
     item, bucket, _ = task
     try:
         frames = decode_clip(
@@ -157,8 +173,8 @@ def _views_of(task: _Task, data: DataConfig) -> dict[str, list[Levels]] | str:
         )
     except UnreadablePictureError as error:
         return error.reason
-    if len(frames) < item.frames:
-        return f"it has {len(frames)} frames, and {item.frames} were expected"
+    if len(frames) < fewest:
+        return f"from second {item.start:g} on it has fewer than {fewest} frames"
     levels = [np.array(frame) for frame in frames[: item.frames]]
     transparent = any(rows.shape[2] == 4 and rows[..., 3].min() < 255 for rows in levels)
     return {
@@ -181,9 +197,13 @@ def _encoded(frames: Sequence[Levels], encode: Encode, batch_size: int) -> Tenso
     return moments
 
 
-def _readable(clips: ClipFolder, unreadable: Mapping[Path, str]) -> ClipFolder:
-    items = tuple(item for item in clips.items if item.path not in unreadable)
-    skipped = tuple(Skipped(path, reason) for path, reason in unreadable.items())
+def _readable(
+    clips: ClipFolder, digests: Mapping[Path, str], unreadable: Mapping[_Piece, str]
+) -> ClipFolder:
+    reasons = [unreadable.get(_piece(item, digests[item.path])) for item in clips.items]
+    pairs = list(zip(clips.items, reasons, strict=True))
+    items = tuple(item for item, reason in pairs if reason is None)
+    skipped = tuple(Skipped(item.path, reason) for item, reason in pairs if reason is not None)
     if not items:
         raise SafelightError(f"No clip can be read; {skipped[0].path}: {skipped[0].reason}.")
     return replace(clips, items=items, skipped=(*clips.skipped, *skipped))

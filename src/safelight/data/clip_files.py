@@ -23,6 +23,7 @@ from safelight.pictures import (
 )
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from av.container import InputContainer
 
 VIDEOS = frozenset(
@@ -32,6 +33,9 @@ VIDEOS = frozenset(
 
 ANIMATED = frozenset({".gif", ".webp", ".apng", ".png", ".avif"})
 """Endings of picture files that may hold more than one frame."""
+
+LONGEST = 12 * 3600.0
+"""Seconds of a file, at most: a header may say anything, and each piece of a clip takes memory."""
 
 _NUMBERED = re.compile(r"(?:^|[^\d])(\d+)$")
 
@@ -92,20 +96,24 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> ClipHeader:
-    """What is known of a clip without decoding all of it.
+    """What is known of a clip without decoding it, but for an animated WebP or AVIF, which tell how
+    long a frame is shown only when it is decoded.
 
-    Raises `UnreadableClipError`, or `SafelightError` for a video where PyAV is not installed.
+    Raises `UnreadableClipError`, also for one that says it is longer than `LONGEST` seconds, or
+    `SafelightError` for a video where PyAV is not installed.
     """
     with _reading(path):
         if path.is_dir():
             files = frame_files(path)
             return ClipHeader(upright_size(files[0]), len(files), None)
-        if path.suffix.lower() in VIDEOS:
-            return _video_header(path)
-        times = _durations(path)
-        shortest = sorted(times)[len(times) // 10]  # what stays the same is one long frame
-        with Image.open(path) as image:
-            return ClipHeader(image.size, round(sum(times) / shortest), 1 / shortest)
+        header = _video_header(path) if path.suffix.lower() in VIDEOS else _animation_header(path)
+        seconds = 0.0 if header.fps is None else header.frames / header.fps
+        if seconds > LONGEST:
+            hours = round(LONGEST / 3600)
+            raise UnreadableClipError(
+                path, f"it says that it is {seconds:.3g} seconds long; cut it into {hours} hours"
+            )
+        return header
 
 
 def decode_clip(
@@ -135,7 +143,7 @@ def decode_clip(
         if path.suffix.lower() in VIDEOS:
             shown, end = _video_frames(path, cover, start, stop)
         else:
-            shown, end = _animation_frames(path, cover)
+            shown, end = _animation_frames(path, cover, start, stop)
         return _at_rate(shown, fps, start, end if stop is None else min(stop, end))
 
 
@@ -156,26 +164,39 @@ def _at_rate(shown: Sequence[_Shown], fps: float, start: float, end: float) -> l
     return [shown[max(bisect.bisect_right(times, at) - 1, 0)].picture for at in looks]
 
 
-def _durations(path: Path) -> list[float]:
-    """How many seconds each frame of an animation is shown, at least a hundredth."""
+def _animation_header(path: Path) -> ClipHeader:
     with Image.open(path) as image:
-        times: list[float] = []
-        for frame in ImageSequence.Iterator(image):
-            frame.load()
-            milliseconds = frame.info.get("duration") or _UNSAID
-            times.append(max(float(milliseconds), 10.0) / 1000)
-        return times
+        times = [_time_of(frame) for frame in ImageSequence.Iterator(image)]
+        shortest = sorted(times)[len(times) // 10]  # what stays the same is one long frame
+        return ClipHeader(image.size, round(sum(times) / shortest), 1 / shortest)
 
 
-def _animation_frames(path: Path, cover: Size | None) -> tuple[list[_Shown], float]:
+def _time_of(frame: Image.Image) -> float:
+    """How many seconds a frame of an animation is shown: at least a hundredth, and at most as long
+    as one may be.
+    """
+    if frame.format in _TIMED_LATE:
+        frame.load()
+    milliseconds = frame.info.get("duration") or _UNSAID
+    return min(max(float(milliseconds) / 1000, 0.01), _LONGEST_FRAME)
+
+
+def _animation_frames(
+    path: Path, cover: Size | None, start: float, stop: float | None
+) -> tuple[list[_Shown], float]:
+    """The frames from the last before `start` on, and the end of what they show."""
     shown: list[_Shown] = []
     with Image.open(path) as image:
         at = 0.0
         for frame in ImageSequence.Iterator(image):
-            frame.load()
-            milliseconds = frame.info.get("duration") or _UNSAID
-            shown.append(_Shown(_shrunk(_plain(frame), cover), at))
-            at += max(float(milliseconds), 10.0) / 1000
+            if stop is not None and at >= stop:
+                break
+            seconds = _time_of(frame)
+            if at + seconds > start:
+                shown.append(_Shown(_shrunk(_plain(frame), cover), at))
+            at += seconds
+    if not shown:
+        raise UnreadableClipError(path, f"it ends before second {start:g}")
     return shown, at
 
 
@@ -196,13 +217,19 @@ def _video_header(path: Path) -> ClipHeader:
     with _container(path) as video:
         stream = video.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate
-        turned = _quarter_turns(next(iter(video.decode(stream)))) % 2 == 1
+        first = next(iter(video.decode(stream)), None)
+        if first is None:
+            raise UnreadableClipError(path, "no frame of it can be decoded")
         if rate is None or not rate > 0:
             raise UnreadableClipError(path, "it does not say how many frames a second it has")
-        seconds = _seconds_of(video)
-        frames = stream.frames or max(1, round(seconds * rate))
-        size = (stream.height, stream.width) if turned else (stream.width, stream.height)
-        return ClipHeader(size, frames, float(rate))
+        frames = stream.frames or round(_seconds_of(video) * rate)
+        if frames < 1:
+            raise UnreadableClipError(
+                path, "it does not say how long it is; bring it into another container, such as mp4"
+            )
+        size = (stream.width, stream.height)
+        turned = _quarter_turns(first) % 2 == 1
+        return ClipHeader((size[1], size[0]) if turned else size, frames, float(rate))
 
 
 def _video_frames(
@@ -217,20 +244,37 @@ def _video_frames(
         zero = float((stream.start_time or 0) * base)
         if start > 0:  # to the key frame before it
             video.seek(int((zero + start) / base), stream=stream)
-        at = 0.0
         for frame in video.decode(stream):
+            if cast(float | None, frame.time) is None:
+                raise UnreadableClipError(path, "its frames do not say when they are shown")
             at = frame.time - zero
             if stop is not None and at >= stop:
                 break
-            picture = cast(Image.Image, frame.to_image())  # pyright: ignore[reportUnknownVariableType]
-            turn = _TURNS.get(_quarter_turns(frame) % 4)
-            picture = picture if turn is None else picture.transpose(turn)
             if at <= start:
                 shown.clear()
-            shown.append(_Shown(_shrunk(picture, cover), at))
+            shown.append(_Shown(_upright(path, frame, cover), at))
         if not shown:
             raise UnreadableClipError(path, f"no frame can be decoded from second {start:g} on")
         return shown, shown[-1].at + 1 / rate
+
+
+def _upright(path: Path, frame: "VideoFrame", cover: Size | None) -> Image.Image:
+    """A frame as a picture, brought to its size before it becomes one."""
+    _check_size(path, frame.width, frame.height)  # each may have its own
+    turns, size = _quarter_turns(frame), (frame.width, frame.height)
+    if cover is not None:
+        size = covering(size, (cover[1], cover[0]) if turns % 2 else cover)
+    scaled = frame.reformat(*size, format="rgb24", interpolation="BICUBIC")
+    picture = cast(Image.Image, scaled.to_image())  # pyright: ignore[reportUnknownMemberType]
+    turn = _TURNS.get(turns)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """Raises `UnreadableClipError` for more pixels than Pillow takes of a picture."""
+    most = 2 * (Image.MAX_IMAGE_PIXELS or width * height)
+    if width * height > most:
+        raise UnreadableClipError(path, f"it has more than {most:,} pixels; shrink it first")
 
 
 @contextmanager
@@ -241,7 +285,9 @@ def _container(path: Path) -> Generator["InputContainer"]:
     with av.open(str(path)) as video:
         if not video.streams.video:
             raise UnreadableClipError(path, "it has no pictures, only sound")
-        video.streams.video[0].thread_type = "NONE"  # a training decodes in threads of its own
+        stream = video.streams.video[0]
+        _check_size(path, stream.width, stream.height)
+        stream.thread_type = "NONE"  # a training decodes in threads of its own
         yield video
 
 
@@ -278,6 +324,8 @@ def _reason(error: Exception) -> str:
 
 _BICUBIC = Image.Resampling.BICUBIC
 _A_WHILE = 0.45
+_TIMED_LATE = ("WEBP", "AVIF")
+_LONGEST_FRAME = 10.0  # seconds; what is held for hours moves no more than that
 _UNSAID = 100  # milliseconds a frame, where an animation does not say; as browsers show it
 _TURNS = {
     1: Image.Transpose.ROTATE_90,

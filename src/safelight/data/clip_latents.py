@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,8 @@ class Window(NamedTuple):
 class ClipCache:
     """The latents of every clip of `clips`, as `clip_encoding.cache_clips` leaves them.
 
-    They are mapped from disk: in memory is only what was lately used.
+    They are mapped from disk: in memory is only what was lately used. Its own `clips` have as many
+    frames as were decoded, which may be fewer than their headers said.
     """
 
     def __init__(
@@ -46,16 +48,22 @@ class ClipCache:
         store: ClipStore,
         digests: Mapping[Path, str],
     ):
-        self.clips = clips
         self.data = data
         self.config = config
         self.groups = grouped(clips, data)
         self._store = store
         self._digests = digests
+        self._named = clips.items  # as their headers have them, after which entries are named
+        items = list(clips.items)
+        for group in self.groups:
+            for index in dict.fromkeys(group.items):
+                frames = len(self.encoded(index, group.bucket, False, 0).moments)
+                items[index] = replace(items[index], frames=frames)
+        self.clips = replace(clips, items=tuple(items))
 
     def encoded(self, item: int, bucket: Size, flip: bool, background: int) -> Encoded:
         """A whole clip by its index, mirrored or not, over a background by its index."""
-        clip = self.clips.items[item]
+        clip = self._named[item]
         digest = self._digests[clip.path]
         opaque = clip_name(digest, clip, bucket, flip, None)
         if opaque in self._store:

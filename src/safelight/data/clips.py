@@ -24,9 +24,11 @@ class ClipsConfig:
     """How clips are cut in time.
 
     A training sees `frames` frames at a time, each some frames (one of `strides` is drawn) after
-    the one before it, of at most `fps` a second that are kept of a file. So a clip is told to have
-    its own rate divided by the stride. Files longer than `seconds` count as several clips. Folders
-    of frames have `folder_fps` pictures a second, unless their metadata has an `fps`.
+    the one before it, of at most `fps` a second that are kept of a file: all of them, or every
+    second, third and so on, as a motion would jerk where they are not evenly spread. So a clip is
+    told to have the rate that is kept divided by the stride. Files longer than `seconds` count as
+    several clips. Folders of frames have `folder_fps` pictures a second, unless their metadata has
+    an `fps`.
 
     Raises `SafelightError` for a value out of range.
     """
@@ -173,7 +175,7 @@ def _pieces(whole: PictureItem, header: ClipHeader, config: ClipsConfig) -> Iter
         total = header.frames
     else:
         seconds = header.frames / rate
-        rate = min(rate, config.fps)
+        rate /= math.ceil(rate / config.fps - _CLOSE)
         total = round(seconds * rate)
     most = max(round(config.seconds * rate), config.span)
     for first in range(0, total, most):
@@ -189,6 +191,9 @@ def _pieces(whole: PictureItem, header: ClipHeader, config: ClipsConfig) -> Iter
                 frames=frames,
                 fps=rate,
             )
+
+
+_CLOSE = 0.01  # of a rate that is the most allowed but for rounding
 
 
 def _own_fps(item: PictureItem) -> float | None:
