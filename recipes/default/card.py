@@ -18,7 +18,6 @@ from safelight.checkpoints.atomic import replacing_file, write_text
 from safelight.config import read_json
 from safelight.errors import SafelightError
 
-BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 PLOTS = ("scale.png", "steps.png")
 SPLITS = {
     "held_out_pictures": "scenes of seen pairs",
@@ -52,16 +51,19 @@ def judges(folder: Path) -> str:
     return "\n".join([*head, *(f"| {what} | {part} |" for what, part in rows)])
 
 
-def rewrite(card: Path, text: str) -> None:
-    """Puts the text between the card's two marks; `SafelightError` unless each is there once."""
+def rewrite(card: Path, text: str, name: str = "measured") -> None:
+    """Puts the text between the card's two marks of a name; `SafelightError` unless each is there
+    once.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before = card.read_text(encoding="utf-8")
-    if before.count(BEGIN) != 1 or before.count(END) != 1:
-        raise SafelightError(f"{card} should hold {BEGIN} and {END} once each.")
-    head, _, rest = before.partition(BEGIN)
-    _, mark, tail = rest.partition(END)
+    if before.count(begin) != 1 or before.count(end) != 1:
+        raise SafelightError(f"{card} should hold {begin} and {end} once each.")
+    head, _, rest = before.partition(begin)
+    _, mark, tail = rest.partition(end)
     if not mark:
-        raise SafelightError(f"{card} holds {END} before {BEGIN}; swap them.")
-    write_text(card, f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+        raise SafelightError(f"{card} holds {end} before {begin}; swap them.")
+    write_text(card, f"{head}{begin}\n\n{text}\n\n{end}{tail}")
 
 
 def main() -> int:

@@ -138,6 +138,29 @@ def test_annotators_and_recomputation_and_several_shapes(workshop: Path, tmp_pat
     assert outcome.step == 4
 
 
+def test_it_goes_on_from_another_control(workshop: Path, tmp_path: Path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_recipe(workshop / "control.toml", (f'output="{first}"', NARROW))
+    start = (f'start="{first / "model"}"', "control={}")
+    none = ("loop.steps=1", "optim.lr=1e-12", *start)
+    run_recipe(workshop / "control.toml", (f'output="{tmp_path / "still"}"', *none))
+    began = read_controlnet(first / "model").state_dict()
+    still = read_controlnet(tmp_path / "still" / "model").state_dict()
+    assert began.keys() == still.keys()
+    assert all(torch.allclose(began[name], still[name], atol=1e-8) for name in began)
+
+    run_recipe(workshop / "control.toml", (f'output="{second}"', *start))
+    run_recipe(workshop / "control.toml", (f'output="{tmp_path / "half"}"', "loop.steps=2", *start))
+    outcome = run_recipe(
+        workshop / "control.toml", (f'output="{tmp_path / "half"}"', *start), resume=True
+    )
+    assert outcome.step == 4
+    whole = read_controlnet(second / "model").state_dict()
+    halves = read_controlnet(tmp_path / "half" / "model").state_dict()
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    assert any(not torch.allclose(whole[name], began[name], atol=1e-4) for name in whole)
+
+
 def _shown_hints(preview: Path) -> np.ndarray:
     with Image.open(preview) as picture:
         return np.asarray(picture)[:SIZE]
@@ -210,9 +233,15 @@ def test_where_weights_lie(workshop: Path, tmp_path: Path, monkeypatch: pytest.M
         ("control.channels=[12, 32]", "multiples of 8"),
         ("control.hint_channels=[4, 4]", "shrink a hint by 2"),
         ('preview.prompts=["a"]', "preview.prompts do not go"),
+        ('start="elsewhere"', "leave one of them out"),
+        ('start="elsewhere";control={}', "no ControlNet to go on from"),
+        ('start="model/unet";control={}', "ControlNet"),
     ],
 )
-def test_a_recipe_that_cannot_work_ends_in_one_line(workshop, tmp_path, changed, message):
+def test_a_recipe_that_cannot_work_ends_in_one_line(
+    workshop, tmp_path, monkeypatch, changed, message
+):
+    monkeypatch.chdir(workshop)
     with pytest.raises(SafelightError, match=message):
-        run_recipe(workshop / "control.toml", (f'output="{tmp_path / "out"}"', changed))
+        run_recipe(workshop / "control.toml", (f'output="{tmp_path / "out"}"', *changed.split(";")))
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from safelight.checkpoints.components import Reading, read_autoencoder, read_unet
 from safelight.checkpoints.detect import describe_state
 from safelight.checkpoints.inspection import inspect
-from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.model import read_model
 from safelight.checkpoints.vision import read_image_tower
 from safelight.errors import SafelightError
 from safelight.models.temporal_autoencoder import TemporalAutoencoder

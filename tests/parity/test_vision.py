@@ -26,7 +26,8 @@ import safelight
 from safelight.app.cli import main
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.inspection import inspect
-from safelight.checkpoints.single_file import read_model, write_single_file
+from safelight.checkpoints.model import read_model
+from safelight.checkpoints.single_file import write_single_file
 from safelight.checkpoints.vision_file import read_vision_parts, vision_state
 from safelight.conditioners.image import prepared
 from safelight.errors import SafelightError

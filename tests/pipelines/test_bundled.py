@@ -32,15 +32,16 @@ def test_it_fits_into_a_package():
 
 
 def test_each_of_its_controls_is_held_to_a_hint_here():
-    assert list(own_controls(bundled())) == ["canny", "pose"]
+    assert list(own_controls(bundled())) == ["canny", "pose", "scribble"]
 
 
-def test_its_control_of_edges_makes_what_its_hint_shows(pipeline):
+@pytest.mark.parametrize(("kind", "width"), [("canny", 1), ("scribble", 3)])
+def test_its_controls_of_lines_make_what_their_hints_show(pipeline, kind, width):
     """The picture's own edges lie nearer to the hint's than without control."""
     cv2 = pytest.importorskip("cv2")
     hint = Image.new("RGB", (64, 64))
-    ImageDraw.Draw(hint).ellipse((8, 30, 36, 58), outline="white")
-    control = Control("canny", hint, hint=True)
+    ImageDraw.Draw(hint).ellipse((8, 30, 36, 58), outline="white", width=width)
+    control = Control(kind, hint, hint=True)
 
     def distance(controls: list[Control]) -> float:
         made = pipeline.generate("a green ball", seed=4, controls=controls)[0].image

@@ -84,7 +84,8 @@ def test_writing_again_changes_nothing(project, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["no marks", f"{card.BEGIN} alone", f"{card.END}{card.BEGIN}", CARD + CARD]
+    "text",
+    ["no marks", "<!-- measured --> alone", "<!-- /measured --><!-- measured -->", CARD + CARD],
 )
 def test_a_card_without_its_two_marks_is_left_alone(project, monkeypatch, capsys, text):
     (project / "MODEL_CARD.md").write_text(text)

@@ -15,6 +15,7 @@ from safelight.app.recipe import read_recipe
 
 RECIPE = Path(held_out.__file__).parent
 CONTROLS = [f"control_{kind}.toml" for kind in ("canny", "scribble", "depth", "pose")]
+STUDENTS = ["student_lcm.toml", "student_turbo.toml"]
 CONDITIONS = [
     f"condition_{kind}.toml"
     for kind in (
@@ -110,9 +111,11 @@ def test_everything_is_made_once(house: Path):
         "unet_scenes.toml",
         "evaluation.toml",
         *CONTROLS,
+        *STUDENTS,
     ]
     scripts = {"hints.py", "judge_scenes.py", "judge_hints.py", "rank_captions.py"}
-    assert scripts | {"measure_controls.py", "bundle.py", "samples.py"} <= set(first)
+    scripts |= {"measure_controls.py", "measure_students.py", "bundle.py", "samples.py"}
+    assert scripts <= set(first)
     assert make(house, "all") == []
 
 
@@ -172,11 +175,22 @@ def test_a_stopped_training_goes_on(house: Path):
     [
         (
             "judge_scenes.py",
-            ["judge_scenes.py", "evaluation.toml", "judge_hints.py", "measure_controls.py"],
+            [
+                *("judge_scenes.py", "evaluation.toml", "judge_hints.py"),
+                *("measure_controls.py", "measure_students.py"),
+            ],
         ),
         ("judge_hints.py", ["judge_hints.py", "measure_controls.py"]),
-        ("rank_captions.py", ["rank_captions.py", "evaluation.toml", "measure_controls.py"]),
+        (
+            "rank_captions.py",
+            ["rank_captions.py", "evaluation.toml", "measure_controls.py", "measure_students.py"],
+        ),
+        (
+            "control_canny.toml",
+            ["control_canny.toml", "control_depth.toml", "measure_controls.py"],
+        ),
         ("control_pose.toml", ["control_pose.toml", "measure_controls.py"]),
+        ("student_lcm.toml", ["student_lcm.toml", "measure_students.py"]),
         ("samples.py", []),
     ],
 )
@@ -303,4 +317,4 @@ def test_what_make_tells_each_training_suits_its_recipe(
         assert folders
         kinds = {folder.resolve().relative_to(work).parts[0] for folder in folders}
         assert kinds == ({"clips"} if source.stem == "video" else {"pictures"})
-    assert trained == 5 + len(CONTROLS) + len(CONDITIONS)
+    assert trained == 5 + len(CONTROLS) + len(STUDENTS) + len(CONDITIONS)

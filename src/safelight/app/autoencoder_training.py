@@ -1,6 +1,9 @@
 """Runs recipes of autoencoders, KL and VQ."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from safelight.app.recipe import AutoencoderRecipe, VQRecipe
 from safelight.app.running import (
@@ -19,20 +22,22 @@ from safelight.checkpoints.atomic import replacing_folder
 from safelight.checkpoints.components import write_autoencoder
 from safelight.checkpoints.features import load_features
 from safelight.data.batches import PictureBatches
-from safelight.data.config import FolderConfig
-from safelight.data.folders import gather
+from safelight.data.config import DataConfig, FolderConfig
+from safelight.data.folders import PictureFolder, gather
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.vq import VQAutoencoder, VQConfig
 from safelight.rng import generator_for
 from safelight.train.autoencoder_task import (
+    AutoencoderLossConfig,
     AutoencoderTask,
     reconstruct_kl,
     reconstruct_vq,
     start_codebook,
 )
 from safelight.train.loop import Outcome
+from safelight.train.losses import Features
 from safelight.train.optim import autocast_dtype
 
 
@@ -53,18 +58,10 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         if isinstance(autoencoder, VQAutoencoder)
         else reconstruct_kl(autoencoder, loss, dtype)
     )
-    features = None
-    if recipe.features and loss.perceptual:
-        features = load_features(recipe.features, device)
-    elif loss.perceptual:
-        say("No perceptual loss, because the recipe names no features to look through.")
-    elif recipe.features:
-        say("No perceptual loss, because its weight is 0; features are not used.")
+    features = perceptual_features(recipe.features, loss, device)
     with seeded(recipe.loop.seed):
         task = AutoencoderTask(autoencoder, reconstruct, loss, features)
-    shown = folder
-    if recipe.held_out is not None:
-        shown = gather(replace(recipe.data, folders=(FolderConfig(recipe.held_out),)))
+    shown = pictures_shown(folder, recipe.data, recipe.held_out)
     pictures = PictureBatches(folder, recipe.data, recipe.loop.batch_size)
     if isinstance(autoencoder, VQAutoencoder) and recipe.base is None:
         pixels = pictures.batch(0).pixels
@@ -85,10 +82,33 @@ def train_autoencoder(recipe: AutoencoderRecipe | VQRecipe, *, resume: bool) -> 
         resume=resume,
         basis=basis,
     )
+    tell_skipped(pictures)
+    return outcome
+
+
+def perceptual_features(
+    source: str | None, loss: AutoencoderLossConfig, device: torch.device
+) -> Features | None:
+    """What the perceptual loss looks through, if there is one; says so if there is none."""
+    if source and loss.perceptual:
+        return load_features(source, device)
+    if loss.perceptual:
+        say("No perceptual loss, because the recipe names no features to look through.")
+    elif source:
+        say("No perceptual loss, because its weight is 0; features are not used.")
+    return None
+
+
+def pictures_shown(folder: PictureFolder, data: DataConfig, held_out: Path | None) -> PictureFolder:
+    """The pictures of previews: those held out, if there are any, else of the training."""
+    return folder if held_out is None else gather(replace(data, folders=(FolderConfig(held_out),)))
+
+
+def tell_skipped(pictures: PictureBatches) -> None:
+    """Tells the user how many pictures could not be decoded, if any."""
     lost = pictures.skipped
     if lost:
         say(f"{len(lost):,} pictures could not be decoded: {lost[0].path}: {lost[0].reason}, ...")
-    return outcome
 
 
 def _autoencoder(recipe: AutoencoderRecipe | VQRecipe) -> Autoencoder | VQAutoencoder:

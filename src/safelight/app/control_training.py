@@ -11,12 +11,14 @@ from safelight.app.running import (
     check_sizes,
     choose_device,
     describe,
+    own_memory,
     say,
     seeded,
     train_by,
 )
 from safelight.app.training_basis import check_basis, control_basis
-from safelight.checkpoints.controlnet import write_controlnet
+from safelight.checkpoints.controlnet import read_control, write_controlnet
+from safelight.checkpoints.folder import Folder
 from safelight.data.companions import Annotate, Companions
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches
@@ -24,8 +26,9 @@ from safelight.data.sources import Each, Pictures
 from safelight.diffusion.denoiser import Denoiser
 from safelight.errors import SafelightError
 from safelight.models.control_plan import planned
-from safelight.models.controlnet import Controlled, Steering, even_weights
+from safelight.models.controlnet import Controlled, ControlNet, Steering, even_weights
 from safelight.pipelines.annotate import annotator, on_levels
+from safelight.pipelines.control_fit import check_model
 from safelight.train.beside import Dropped, as_hint
 from safelight.train.latent_task import LatentTask, latent_objective
 from safelight.train.loop import Outcome
@@ -44,11 +47,8 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
     unet, autoencoder = model.unet, model.autoencoder
     check_sizes(recipe.data, autoencoder.factor)
     with seeded(recipe.loop.seed):
-        try:
-            control = planned(recipe.control, unet, autoencoder.factor)
-        except ValueError as error:
-            raise SafelightError(f"[control] cannot be built: {error}") from error
-    basis = control_basis(model, control.shape)
+        control = begun(recipe, model)
+    basis = control_basis(model, control, started=recipe.start is not None)
     check_basis(recipe.output, basis, resume=resume)
     annotate = hint_annotator(recipe.hint, device)
     hints_of(recipe, pictures, annotate)  # raises now for a file that is not there
@@ -94,6 +94,25 @@ def train_control(recipe: ControlRecipe, *, resume: bool) -> Outcome:
         resume=resume,
         basis=basis,
     )
+
+
+def begun(recipe: ControlRecipe, model: Folder) -> ControlNet:
+    """The ControlNet as its training begins: a new one, or the one that the recipe goes on from.
+
+    Raises `SafelightError` if it cannot be built or read, or is for another kind of model.
+    """
+    if recipe.start is None:
+        try:
+            return planned(recipe.control, model.unet, model.autoencoder.factor)
+        except ValueError as error:
+            raise SafelightError(f"[control] cannot be built: {error}") from error
+    if not recipe.start.exists():
+        raise SafelightError(f"There is no ControlNet to go on from at {recipe.start}.")
+    control = read_control(recipe.start, model.unet)
+    if not isinstance(control, ControlNet):
+        raise SafelightError(f"{recipe.start} is no ControlNet, which a training could go on from.")
+    check_model(str(recipe.start), control, model, str(recipe.base))
+    return own_memory(control)
 
 
 def hint_annotator(hint: HintConfig, device: torch.device) -> Annotate | None:

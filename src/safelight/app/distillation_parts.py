@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from safelight.app.recipe import DistillationRecipe
 from safelight.app.running import open_whole
-from safelight.checkpoints.atomic import replacing_folder
 from safelight.checkpoints.folder import Defaults, Folder, write_folder
-from safelight.checkpoints.lora_file import LORA_FILE, inject_fresh, write_lora
+from safelight.checkpoints.lora_file import inject_fresh
+from safelight.checkpoints.model import write_upon
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.diffusion.solvers import PURE_NOISE
@@ -160,9 +160,8 @@ def student_folder(
 
 
 def write_student(recipe: DistillationRecipe, folder: Folder, pupil: Pupil, path: Path) -> None:
-    """Writes a student as a model's folder, or its LoRA alone into a folder."""
+    """Writes a student as a model's folder, or as its LoRA and the place of its teacher."""
     if recipe.lora is None or pupil.deltas is None:
         write_folder(path, folder)
-        return
-    with replacing_folder(path) as whole:
-        write_lora(whole / LORA_FILE, pupil.deltas, recipe.lora.layout)
+    else:
+        write_upon(path, recipe.base, folder, pupil.deltas, recipe.lora.layout)

@@ -72,6 +72,39 @@ class VQRecipe:
 
 
 @dataclass(frozen=True)
+class TinyShape:
+    """The shape of a tiny autoencoder, its levels as in `models.tiny.TinyConfig`; what it leaves
+    open is as the one that it stands in for.
+    """
+
+    encoder_width: int = 64
+    decoder_width: int = 64
+    encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+
+
+@dataclass(frozen=True)
+class TinyRecipe:
+    """Trains a tiny autoencoder that stands in for that of the model, or in the folder, `base`:
+    its decoder draws the pictures out of that one's latents, its encoder gives those latents.
+
+    Otherwise as `AutoencoderRecipe`.
+    """
+
+    output: Path
+    data: DataConfig
+    base: Path
+    kind: Literal["tiny"] = "tiny"
+    model: TinyShape = field(default_factory=TinyShape)
+    features: str | None = None
+    held_out: Path | None = None
+    device: str = "auto"
+    loss: AutoencoderLossConfig = field(default_factory=AutoencoderLossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
 class LatentRecipe:
     """Trains a U-Net, and a text tower along with it, on the latents of the autoencoder in the
     folder `autoencoder`; or goes on from the model in the folder `base`, with its own autoencoder
@@ -122,8 +155,9 @@ class ControlRecipe:
     """Trains a ControlNet that steers the model in the folder `base`, which stays as it is.
 
     `control` says what it is made of: the first half of the base's U-Net copied, or one of fewer
-    channels from scratch. Latents are kept in the folder `latents`, by default in the output; the
-    ControlNet is written to `model` there.
+    channels from scratch. With `start` it goes on from another ControlNet, a folder or a file, as
+    one of other hints whose places in the U-Net are learned already. Latents are kept in the folder
+    `latents`, by default in the output; the ControlNet is written to `model` there.
     """
 
     output: Path
@@ -132,6 +166,7 @@ class ControlRecipe:
     hint: HintConfig
     kind: Literal["control"] = "control"
     control: ControlPlan = field(default_factory=ControlPlan)
+    start: Path | None = None
     latents: Path | None = None
     objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(caption_dropout=0.5))
     preview: PreviewConfig = field(default_factory=PreviewConfig)
@@ -145,6 +180,11 @@ class ControlRecipe:
             raise SafelightError(
                 "preview.prompts do not go with kind = 'control', whose previews are of pictures "
                 "of the data, with their own captions; leave them out."
+            )
+        if self.start is not None and self.control != ControlPlan():
+            raise SafelightError(
+                "[control] shapes a new ControlNet, and start names one that is there; leave one "
+                "of them out."
             )
 
 
@@ -225,12 +265,19 @@ class VideoRecipe:
 
 
 Recipe: TypeAlias = (
-    AutoencoderRecipe | VQRecipe | LatentRecipe | ControlRecipe | DistillationRecipe | VideoRecipe
+    AutoencoderRecipe
+    | VQRecipe
+    | TinyRecipe
+    | LatentRecipe
+    | ControlRecipe
+    | DistillationRecipe
+    | VideoRecipe
 )
 R = TypeVar(
     "R",
     AutoencoderRecipe,
     VQRecipe,
+    TinyRecipe,
     LatentRecipe,
     ControlRecipe,
     DistillationRecipe,
@@ -239,6 +286,7 @@ R = TypeVar(
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
     "vq": VQRecipe,
+    "tiny": TinyRecipe,
     "latent": LatentRecipe,
     "control": ControlRecipe,
     "distill": DistillationRecipe,

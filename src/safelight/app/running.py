@@ -13,7 +13,7 @@ from safelight.app.recipe import Recipe, changes
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.components import read_autoencoder
 from safelight.checkpoints.folder import Folder
-from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.model import read_model
 from safelight.config import read_toml, to_dict, to_toml
 from safelight.data.batches import prefetch
 from safelight.data.config import DataConfig

@@ -15,11 +15,13 @@ from safelight.app.recipe import (
     DistillationRecipe,
     LatentRecipe,
     Recipe,
+    TinyRecipe,
     VideoRecipe,
     keys_of,
     read_recipe,
 )
 from safelight.app.running import MODEL, RECIPE, say
+from safelight.app.tiny_training import train_tiny
 from safelight.app.video_training import train_video
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
@@ -47,6 +49,8 @@ def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
         return train_control(recipe, resume=resume)
     if isinstance(recipe, DistillationRecipe):
         return train_distillation(recipe, resume=resume)
+    if isinstance(recipe, TinyRecipe):
+        return train_tiny(recipe, resume=resume)
     if isinstance(recipe, VideoRecipe):
         return train_video(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)

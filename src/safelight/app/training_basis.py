@@ -13,10 +13,12 @@ from safelight.conditioners.conditions import Conditions
 from safelight.config import Value, to_dict
 from safelight.diffusion.noise_schedule import DiscreteSchedule
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.any_text import AnyTokenizer
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
-from safelight.models.controlnet import ControlNetConfig
+from safelight.models.controlnet import ControlNet
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.video import VideoUNet, new_parameters
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
@@ -35,6 +37,16 @@ def autoencoder_basis(
     if recipe.base is not None:
         basis["base"] = sha256_of_state(autoencoder.state_dict())
     return basis
+
+
+def tiny_basis(tiny: TinyAutoencoder, teacher: AnyAutoencoder) -> dict[str, Value]:
+    """The shape of a tiny autoencoder, and the weights of the one that it stands in for."""
+    return {
+        "kind": "tiny",
+        "model": _shape(tiny.config),
+        "base": sha256_of_state(teacher.state_dict()),
+        "base_shape": _shape(teacher.config),
+    }
 
 
 def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
@@ -59,9 +71,12 @@ def latent_basis(model: Folder, *, text_trained: bool) -> dict[str, Value]:
     return basis
 
 
-def control_basis(model: Folder, control: ControlNetConfig) -> dict[str, Value]:
-    """The weights of the model that is steered, all of it, and the shape of what steers."""
-    return {**_whole(model), "control": _shape(control)}
+def control_basis(model: Folder, control: ControlNet, *, started: bool) -> dict[str, Value]:
+    """The weights of the model that is steered, all of it, and the shape of what steers; and its
+    weights, where it did not begin anew.
+    """
+    basis = {**_whole(model), "control": _shape(control.shape)}
+    return {**basis, "start": sha256_of_state(control.state_dict())} if started else basis
 
 
 def distillation_basis(

@@ -127,6 +127,8 @@ def describe_folder(folder: Path) -> str:
             kind = values.get("_class_name") or values.get("model_type")
             what = "folder" if name == "model_index.json" else "component"
             return f"a {kind} {what}" if kind else f"a folder whose {name} names no class"
+    if (folder / "base.json").is_file():
+        return "a LoRA that stands on another model"
     if not folder.is_dir():
         return "a file" if folder.exists() else "not there"
     present = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"

@@ -70,6 +70,8 @@ from safelight.models.vq import VQAutoencoder
 INDEX, DEFAULTS = "model_index.json", "safelight.json"
 SINGLE = "model"
 """The name in `Folder.files` of the one file that holds a whole model."""
+LORA = "lora"
+"""The name there of the LoRAs that came into the weights as these were read."""
 
 
 _TEXT = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
@@ -121,7 +123,8 @@ class Folder:
     that it is told of, `beside` what else it is told. `settings` are the plain values in
     model_index.json, such as XL's `force_zeros_for_empty_prompt`. `low_resolution` is how an
     upscaler's small picture is noised. `files` are the weights that each component was read from.
-    `swapped` is where the autoencoder came from, if it is not the model's own.
+    `swapped` is where the autoencoder came from, if it is not the model's own; `upon` the folder
+    whose LoRA is in the weights, if the model stands on another.
     """
 
     unet: UNet
@@ -137,6 +140,7 @@ class Folder:
     beside: Beside = NOTHING_BESIDE
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
     swapped: Path | None = None
+    upon: Path | None = None
 
     @cached_property
     def hashes(self) -> dict[str, str]:

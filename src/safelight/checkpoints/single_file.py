@@ -40,7 +40,6 @@ from safelight.checkpoints.folder import (
     Defaults,
     Folder,
     check_fit,
-    read_folder,
 )
 from safelight.checkpoints.header import ENTRY, Header, read_header, write_header
 from safelight.checkpoints.rules import Rule, Table, from_ours, to_ours
@@ -67,15 +66,6 @@ _DEFAULTS = {
 }
 _WITHOUT_NULL = 1000  # ImageNet's classes, in CompVis' first such model, whose heads differ
 _LAYERS_LEFT = 23  # of OpenCLIP-H's 24, in files made from diffusers' folders
-
-
-def read_model(
-    path: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Folder:
-    """Reads a text-to-image model from a diffusers folder or from one file; errors as theirs."""
-    if path.is_file():
-        return read_single_file(path, dtype=dtype, device=device)
-    return read_folder(path, dtype=dtype, device=device)
 
 
 def read_single_file(

@@ -77,6 +77,11 @@ class TinyAutoencoder(nn.Module):
         """How many pixels, in height and in width, one latent stands for."""
         return 2 ** (len(self.config.decoder_blocks) - 1)
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The weight that the decoder's output comes of."""
+        return self.decoder.last.weight
+
     def encode(self, pixels: Float[Tensor, "b c H W"]) -> Float[Tensor, "b d h w"]:
         """Latents of pictures whose sides are multiples of `factor`.
 
@@ -139,8 +144,15 @@ class _Decoder(nn.Module):
             if level < len(config.decoder_blocks):
                 layers.append(nn.Upsample(scale_factor=2))
                 layers.append(nn.Conv2d(width, width, 3, padding=1, bias=False))
-        layers.append(nn.Conv2d(width, config.out_channels, 3, padding=1))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Conv2d(width, config.out_channels, 3, padding=1)
+        self.layers = nn.Sequential(*layers, last)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The layer that gives pixels."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
     def forward(self, z: Picture) -> Picture:
         """Latents to pixels in [-1, 1], which the layers make in [0, 1]."""

@@ -160,6 +160,12 @@ def eject(network: nn.Module, name: str | None = None) -> None:
             _put(network, path, module.base)
 
 
+def fuse(network: nn.Module) -> None:
+    """Puts all adapters into the weights for good; errors and rounding as `fused`."""
+    for _ in _fused(network):
+        pass
+
+
 @contextmanager
 def fused(network: nn.Module) -> Generator[None]:
     """Puts all adapters into the weights while it lasts, for the speed of a plain network.
@@ -169,17 +175,23 @@ def fused(network: nn.Module) -> Generator[None]:
     """
     held: list[_Held] = []
     try:
-        for path, module in list(_adapted(network)):
-            base = module.base
-            held.append(_Held(path, module, cast(nn.Parameter, base.weight)))
-            whole = module.whole_weight()
-            base.weight = nn.Parameter(whole.to(base.weight.dtype), requires_grad=False)
-            _put(network, path, base)
+        held.extend(_fused(network))
         yield
     finally:
         for entry in held:
             entry.module.base.weight = entry.weight
             _put(network, entry.path, entry.module)
+
+
+def _fused(network: nn.Module) -> "Iterator[_Held]":
+    """Makes each adapted layer a plain one, and says what it was."""
+    for path, module in list(_adapted(network)):
+        base = module.base
+        held = _Held(path, module, cast(nn.Parameter, base.weight))
+        whole = module.whole_weight()
+        base.weight = nn.Parameter(whole.to(base.weight.dtype), requires_grad=False)
+        _put(network, path, base)
+        yield held
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,7 @@ def check_fit(control: Control, network: SteeringNetwork, folder: Folder, name: 
     """Raises `SafelightError` for a network that steers another kind of U-Net, or of which more is
     asked than it can do.
     """
-    pairs = _adapter(network, folder) if isinstance(network, T2IAdapter) else _net(network, folder)
-    for what, given, wanted in pairs:
-        if given != wanted:
-            raise SafelightError(
-                f"The control {control.kind} is for another kind of model than {name}: it takes "
-                f"{what} {given or 'none'}, and here it would be {wanted or 'none'}. Give one "
-                "that was trained with this kind of model."
-            )
+    check_model(f"The control {control.kind}", network, folder, name)
     if network.hint_channels not in (1, 3):
         raise SafelightError(
             f"The control {control.kind} takes a hint of {network.hint_channels} channels; a "
@@ -40,6 +33,20 @@ def check_fit(control: Control, network: SteeringNetwork, folder: Folder, name: 
             f"The control {control.kind} adds the same everywhere, so that no mask says where; "
             "leave the mask out."
         )
+
+
+def check_model(what: str, network: SteeringNetwork, folder: Folder, name: str) -> None:
+    """Raises `SafelightError`, which calls the network `what`, if it is for another kind of U-Net
+    than that of the model `name`.
+    """
+    pairs = _adapter(network, folder) if isinstance(network, T2IAdapter) else _net(network, folder)
+    for part, given, wanted in pairs:
+        if given != wanted:
+            raise SafelightError(
+                f"{what} is for another kind of model than {name}: it takes {part} "
+                f"{given or 'none'}, and here it would be {wanted or 'none'}. Give one that was "
+                "trained with this kind of model."
+            )
 
 
 def _net(network: ControlNet, folder: Folder) -> Iterator[_Pair]:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from safelight.checkpoints.inspection import inspect
+from safelight.checkpoints.model import BASE, base_of, is_model
 from safelight.config import near, read_json
 from safelight.errors import SafelightError
 
@@ -65,10 +66,10 @@ class KnownModel:
 def find_model(name: str) -> Path:
     """The diffusers folder, or the single file, that a name or a path means.
 
-    Looks, in this order, for the bundled model (`default`), for what is at that path, in the
-    folders that the environment variable SAFELIGHT_MODELS lists, and for a repository `owner/name`
-    or `owner/name@revision`, or a file in one, in the cache of the Hugging Face hub. Single files
-    in SAFELIGHT_MODELS are found with or without their suffix. Nothing is fetched.
+    Looks, in this order, for the bundled models (`default` and those on it), for what is at that
+    path, in the folders that the environment variable SAFELIGHT_MODELS lists, and for a repository
+    `owner/name` or `owner/name@revision`, or a file in one, in the cache of the Hugging Face hub.
+    Single files in SAFELIGHT_MODELS are found with or without their suffix. Nothing is fetched.
 
     Raises `SafelightError` that says where it looked.
     """
@@ -91,14 +92,15 @@ def find_model(name: str) -> Path:
 
 def found_locally(name: str) -> Path | None:
     """As `find_model`, but None where there is no such model."""
-    if name == DEFAULT:
-        return bundled() if (bundled() / _INDEX).is_file() else None
+    own = _bundled()
+    if name in own or name == DEFAULT:
+        return own.get(name)
     path = expanded(name)
     if path.exists():
         return _model_folder(path)
     inside = not Path(name).is_absolute() and ".." not in Path(name).parts
     for root in _library() if inside else ():
-        if (root / name / _INDEX).is_file():
+        if is_model(root / name):
             return root / name
         for file in (root / f"{name}{suffix}" for suffix in ("", *_SUFFIXES)):
             if file.is_file() and file.suffix in _SUFFIXES:
@@ -111,7 +113,7 @@ def lasting_name(name: str) -> str:
     path made absolute, a repository of the hub with the commit that is cached.
     """
     path = expanded(name)
-    if name != DEFAULT and path.exists():
+    if name not in (DEFAULT, *_bundled()) and path.exists():
         return str(path.absolute())
     snapshot, identity = cached_snapshot(name), HubId.of(name)
     if identity is None or snapshot is None or snapshot != found_locally(name):
@@ -122,18 +124,32 @@ def lasting_name(name: str) -> str:
 
 def known_models() -> list[KnownModel]:
     """Every model that has a name: bundled, in SAFELIGHT_MODELS, or in the Hugging Face cache."""
-    folders = [
-        KnownModel(
-            name, folder, _family(folder), _weight_bytes(folder), tuple(own_controls(folder))
-        )
-        for name, folder in _named_folders()
-    ]
+    folders = [_known(name, folder) for name, folder in _named_folders()]
     return [*folders, *_named_files()]
 
 
+def _known(name: str, folder: Path) -> KnownModel:
+    try:
+        base = base_of(folder)
+    except SafelightError:
+        base = folder
+    controls = tuple(own_controls(base)) if base.is_dir() else ()
+    family = _family(base) if base == folder else f"a LoRA on {base}"
+    return KnownModel(name, folder, family, _weight_bytes(folder), controls)
+
+
 def bundled() -> Path:
-    """The folder of the model that comes with the package."""
+    """The folder of the default model, which comes with the package."""
     return Path(str(files("safelight"))) / "weights" / DEFAULT
+
+
+def _bundled() -> dict[str, Path]:
+    """The folders of the models that come with the package, by name: the default model, and beside
+    it those that stand on it, such as `default-lcm`.
+    """
+    beside = sorted(bundled().parent.glob(f"{DEFAULT}-*"))
+    folders = {DEFAULT: bundled(), **{folder.name: folder for folder in beside}}
+    return {name: folder for name, folder in folders.items() if is_model(folder)}
 
 
 def own_controls(folder: Path) -> dict[str, Path]:
@@ -145,7 +161,7 @@ def own_controls(folder: Path) -> dict[str, Path]:
 def _model_folder(path: Path) -> Path:
     if path.is_file():
         return path
-    if not (path / _INDEX).is_file():
+    if not is_model(path):
         inside = sorted(index.parent for index in path.glob(f"*/{_INDEX}"))
         hint = f" Did you mean {inside[0]}?" if inside else ""
         raise SafelightError(f"{path} is not a model folder: it has no {_INDEX}.{hint}")
@@ -153,11 +169,12 @@ def _model_folder(path: Path) -> Path:
 
 
 def _named_folders() -> Iterator[tuple[str, Path]]:
-    if (bundled() / _INDEX).is_file():
-        yield DEFAULT, bundled()
+    yield from _bundled().items()
     for root in _library():
-        for index in sorted([*root.glob(f"*/{_INDEX}"), *root.glob(f"*/*/{_INDEX}")]):
-            yield index.parent.relative_to(root).as_posix(), index.parent
+        marks = [mark for name in (_INDEX, BASE) for mark in root.glob(f"*/{name}")]
+        marks += [mark for name in (_INDEX, BASE) for mark in root.glob(f"*/*/{name}")]
+        for folder in sorted({mark.parent for mark in marks}):
+            yield folder.relative_to(root).as_posix(), folder
     for entry in sorted(hub_cache().glob("models--*--*")):
         name = entry.name.removeprefix("models--").replace("--", "/", 1)
         snapshot = cached_snapshot(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from safelight.checkpoints.inspection import inspect
-from safelight.checkpoints.single_file import read_model
+from safelight.checkpoints.model import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
 from safelight.errors import SafelightError

@@ -9,8 +9,8 @@ import torch
 from safelight.checkpoints.components import Reading, read_unet, weights_files
 from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.folder import DEFAULTS, Defaults, Folder
+from safelight.checkpoints.model import read_model
 from safelight.checkpoints.motion import motion_files, read_motion
-from safelight.checkpoints.single_file import read_model
 from safelight.checkpoints.video_layers import holds_layers, read_video_layers
 from safelight.config import from_dict, read_json
 from safelight.errors import SafelightError

@@ -10,8 +10,10 @@ import torch
 from safelight import __version__
 from safelight.checkpoints.conditions import FILE as CONDITIONS
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX, SINGLE, Folder, autoencoder_name
+from safelight.checkpoints.folder import INDEX, LORA, SINGLE, Folder, autoencoder_name
 from safelight.checkpoints.vision import FEATURES, TOWER
+
+_SCHEDULER = "scheduler/scheduler_config.json"
 
 
 def library_versions() -> dict[str, str]:
@@ -39,11 +41,17 @@ def configuration_hashes(folder: Folder) -> dict[str, str]:
     since a manifest says how it was. Of an autoencoder in the place of the model's own it is its
     configuration.
     """
-    own = {name: paths for name, paths in folder.files.items() if not _is_swapped(name, folder)}
+    own = {
+        name: paths
+        for name, paths in folder.files.items()
+        if name != LORA and not _is_swapped(name, folder)
+    }
     hashes = _swapped_configuration(folder)
-    if SINGLE in own:
-        return hashes  # all else is in the one file
-    return hashes | hashes_beside(own)
+    if SINGLE not in own:  # in which all else is
+        hashes |= hashes_beside(own)
+    if folder.upon is not None:
+        hashes[_SCHEDULER] = sha256_of_files([folder.upon / _SCHEDULER])  # not the base's
+    return hashes
 
 
 def hashes_beside(weights: Mapping[str, tuple[Path, ...]]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safelight.errors import SafelightError
+from safelight.models.any_autoencoder import AnyAutoencoder, likeliest
 from safelight.models.autoencoder import Autoencoder, Gaussian
+from safelight.models.tiny import TinyAutoencoder
 from safelight.models.vq import VQAutoencoder
 from safelight.train import losses
 from safelight.train.discriminator import AdversaryConfig, PatchDiscriminator, frozen_call
@@ -28,7 +30,8 @@ Pixels = Float[Tensor, "b c h w"]
 class AutoencoderLossConfig:
     """The weights of an autoencoder's losses; those of 0 are not computed.
 
-    `kl` is per pixel value (`losses.kl`); `codebook` is for VQ autoencoders.
+    `kl` is per pixel value (`losses.kl`); `codebook` is for VQ autoencoders, `latents`, the mean
+    squared error of what the encoder gives, for tiny ones.
     """
 
     l1: float = 1.0
@@ -37,11 +40,12 @@ class AutoencoderLossConfig:
     gradient_scales: int = 3
     kl: float = 1e-6
     codebook: float = 1.0
+    latents: float = 1.0
     adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
 
     def __post_init__(self):
-        leasts = {"l1": 0, "perceptual": 0, "gradient": 0, "kl": 0, "codebook": 0}
-        for name, least in {**leasts, "gradient_scales": 1}.items():
+        weights = ("l1", "perceptual", "gradient", "kl", "codebook", "latents")
+        for name, least in {**dict.fromkeys(weights, 0), "gradient_scales": 1}.items():
             if not getattr(self, name) >= least:
                 raise SafelightError(
                     f"loss.{name} should be at least {least}, got {getattr(self, name)}."
@@ -71,7 +75,7 @@ class AutoencoderTask:
 
     def __init__(
         self,
-        autoencoder: Autoencoder | VQAutoencoder,
+        autoencoder: AnyAutoencoder,
         reconstruct: Reconstruct,
         config: AutoencoderLossConfig,
         features: losses.Features | None,
@@ -176,6 +180,33 @@ def reconstruct_vq(
             output = autoencoder.decode(quantized.z, quantize=False)
         parts = {"codebook": quantized.loss, "codes_used": _used(quantized.indices)}
         return Reconstruction(output, config.codebook * quantized.loss, parts)
+
+    return reconstruct
+
+
+def reconstruct_tiny(
+    tiny: TinyAutoencoder,
+    teacher: Autoencoder | VQAutoencoder,
+    config: AutoencoderLossConfig,
+    dtype: torch.dtype | None,
+) -> Reconstruct:
+    """Encodes by the teacher, scales as the U-Net sees it, and decodes by the tiny one, under
+    autocast to `dtype` if given; where the tiny one has an encoder, that is to give the same.
+
+    The decoder learns pictures, not the teacher's reconstructions, so that it does not inherit the
+    faults of that one's decoder (as TAESD does).
+    """
+
+    def reconstruct(pixels: Pixels, draws: Draws) -> Reconstruction:
+        with _autocast(pixels.device, dtype):
+            with torch.no_grad():
+                z = tiny.unscale(teacher.scale(likeliest(teacher, pixels)))
+            output = tiny.decode(z)
+            found = None if tiny.encoder is None or not config.latents else tiny.encode(pixels)
+        if found is None:
+            return Reconstruction(output, output.new_zeros((), dtype=torch.float32), {})
+        error = torch.nn.functional.mse_loss(found.float(), z.float())
+        return Reconstruction(output, config.latents * error, {"latents": error})
 
     return reconstruct
 

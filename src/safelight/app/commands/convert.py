@@ -41,7 +41,8 @@ def convert(
     from safelight.checkpoints.adapters import merged
     from safelight.checkpoints.controlnet import is_control, read_control, write_control
     from safelight.checkpoints.folder import INDEX
-    from safelight.checkpoints.single_file import read_model, write_single_file
+    from safelight.checkpoints.model import base_of, read_model
+    from safelight.checkpoints.single_file import write_single_file
     from safelight.errors import SafelightError
     from safelight.pipelines.find import find_model
     from safelight.pipelines.load import precision_named, precision_of
@@ -72,7 +73,7 @@ def convert(
     if dtype is None:
         unet = model.files.get("unet") or (found,)
         dtype = precision_of(unet[0])
-    controls = controls_of(found)
+    controls = controls_of(base_of(found))
     if single and controls:
         print(
             f"safelight: a single file has no place for controls ({', '.join(controls)}); convert "
