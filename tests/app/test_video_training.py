@@ -132,7 +132,7 @@ def _in_video(name: str, state: dict[str, torch.Tensor]) -> str:
             'stills={folders=[{path="STILLS"}],share=0.5}',
             "optim.accumulate=2",
         ),
-        ('video.given="repeated"', 'video.numbers=["fps", "motion", "augmentation"]'),
+        ('video.given="repeated"', "video.last=0.15", 'video.numbers=["motion"]'),
     ],
     ids=["frozen", "all with stills", "repeated"],
 )
@@ -153,9 +153,12 @@ def test_a_video_model_is_gone_on_from(workshop: Path, tmp_path: Path):
     trained(workshop, tmp_path / "first", "loop.steps=1")
     base = f'base="{tmp_path / "first/model"}"'
     unet = trained(workshop, tmp_path / "second", base, "clips.frames=3", "loop.steps=1")
-    assert unet.temporal.narrow == 2
+    assert (unet.temporal.narrow, unet.temporal.num_frames) == (2, 3)
+    assert read_folder(tmp_path / "second/model").unet.temporal == unet.temporal
     with pytest.raises(SafelightError, match=r"narrow = 2.*has the same in"):
         trained(workshop, tmp_path / "third", base, "video.narrow=1")
+    with pytest.raises(SafelightError, match="number_dim = 8; a training"):
+        trained(workshop, tmp_path / "third", base, "video.number_dim=16")
 
 
 def test_what_it_stands_on_may_not_change(workshop: Path, tmp_path: Path):
@@ -171,8 +174,11 @@ def test_what_it_stands_on_may_not_change(workshop: Path, tmp_path: Path):
         ("video.narrow=0", "video.narrow should be at least 1"),
         ("video.first=1.5", "video.first should be between 0 and 1"),
         ('video.numbers=["fps", "fps"]', "names one twice"),
-        ('video.numbers=["speed"]', "numbers"),
-        ('video.given="placd"', "given"),
+        ('video.numbers=["fps", "augmentation"]', "noise on the pixels of a known frame"),
+        ('video.numbers=["speed"]', r"video\.numbers"),
+        ('video.given="placd"', r"video\.given"),
+        ('video.given="none"', "video.first would change nothing"),
+        ('video.given="repeated"', "video.last would change nothing"),
         ("clips.frames=30", "fewer than 30 frames"),
         ('stills={folders=[{path="stills"}]}', "would change nothing"),
         ('preview.prompts=["a"]', "preview.prompts do not go"),
@@ -188,6 +194,11 @@ def test_a_recipe_that_cannot_work_ends_in_one_line(
     with pytest.raises(SafelightError, match=message):
         run_recipe(workshop / "video.toml", (f'output="{tmp_path / "out"}"', changed))
     assert not (tmp_path / "out/recipe.toml").exists()
+
+
+def test_defaults_of_nothing_that_moves_are_kept(workshop: Path, tmp_path: Path):
+    trained(workshop, tmp_path / "out", "loop.steps=1", "defaults={motion=0.0}")
+    assert read_folder(tmp_path / "out/model").defaults.motion == 0
 
 
 def test_a_base_that_is_told_a_picture_is_refused(workshop: Path, tmp_path: Path):

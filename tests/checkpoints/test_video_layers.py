@@ -1,5 +1,6 @@
 """Layers along the frames alone, put together with the model of pictures that they are for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,25 @@ def test_another_models_layers_are_refused(tmp_path: Path):
     write_video_layers(tmp_path / "video", video, unet)
     with pytest.raises(SafelightError, match="another model of pictures"):
         read_video_layers(tmp_path / "video", other)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ('"narrow": 0', "narrow should be 1 or more"),
+        ('"num_frames": 0', "num_frames should be 1 or more"),
+        ('"number_dim": 1000000000', "take 2,000,000,000 features"),
+        ('"number_dim": 0', "take 0 features"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_ends_in_one_line(tmp_path, wrong, reason):
+    unet = tiny_folder().unet
+    write_video_layers(tmp_path / "video", trained(unet), unet)
+    config = tmp_path / "video/config.json"
+    key = wrong.split(":")[0]
+    config.write_text(re.sub(rf"{key}: \d+", wrong, config.read_text()))
+    with pytest.raises(SafelightError, match=reason):
+        read_video_layers(tmp_path / "video", unet)
 
 
 def test_missing_layers_are_told(tmp_path: Path):

@@ -1,9 +1,13 @@
 """Measures of moving pictures, on clips of which the truth is known."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
+from safelight.eval import moving as moving_eval
 from safelight.eval.moving import (
     clip_features,
     first_frame_psnr,
@@ -36,6 +40,17 @@ def test_motion_is_no_flicker():
     errors = [warp_error(clip) for clip in (moving(0.0), smooth, brighter, noisy)]
     assert errors[0] == 0
     assert errors[1] < 0.25 * min(errors[2:])
+
+
+def test_frames_with_nothing_in_common_have_no_flicker_to_tell_of(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(moving_eval, "flow", lambda a, b: np.full((*a.shape, 2), 1e3, np.float32))
+    assert math.isnan(warp_error(moving(2.0)))
+
+
+def test_fine_stripes_of_a_large_picture_do_not_flicker():
+    columns = (torch.arange(520) % 2).float() * 2 - 1
+    clip = torch.stack([columns.roll(k).expand(3, 520, 520) for k in range(3)])
+    assert warp_error(clip) < 1e-3
 
 
 def test_speed_is_in_heights_a_second():

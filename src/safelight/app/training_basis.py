@@ -101,20 +101,25 @@ def distillation_basis(
     }
 
 
-def video_basis(model: Folder, *, trained: str) -> dict[str, Value]:
-    """The weights around the U-Net of a video model, the shape of that, and, where the layers of
-    pictures stay as they are (`trained` "temporal"), their weights.
+def video_basis(model: Folder, *, trained: str, shift: float, scale: float) -> dict[str, Value]:
+    """The weights around the U-Net of a video model, how latents are shifted, scaled and noised,
+    the shape of the U-Net, and, where the layers of pictures stay as they are (`trained`
+    "temporal"), their weights.
     """
     unet, (tower,), (tokenizer,) = model.unet, model.text_towers, model.tokenizers
     assert isinstance(unet, VideoUNet)
     basis: dict[str, Value] = {
         "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
+        "autoencoder_shape": _shape(model.autoencoder.config),
+        "latents": [shift, scale],
         "text_tower_weights": sha256_of_state(tower.state_dict()),
         "tokenizer": _hash_of(tokenizer),
         "unet": _shape(unet.config),
         "temporal": to_dict(unet.temporal),
         "prediction": model.scheduler.prediction,
         "levels": model.scheduler.levels,
+        "sigma_data": model.scheduler.sigma_data,
+        "noise_levels": _hash_of_levels(model),
         "layers": trained,
     }
     if trained == "temporal":

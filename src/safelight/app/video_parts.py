@@ -1,8 +1,6 @@
 """The model that a video training starts from: a picture's, inflated, or a video model, read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from safelight.app.latent_parts import conditioner
 from safelight.app.recipe import VideoRecipe
@@ -64,8 +62,9 @@ def start_video(recipe: VideoRecipe) -> Start:
         )
     wanted = recipe.video.temporal(recipe.clips.frames)
     if isinstance(model.unet, VideoUNet):
-        _check_same(recipe.base, model.unet.temporal, wanted)
         unet, former = model.unet, None
+        _check_same(recipe, unet, wanted)
+        unet.temporal = replace(unet.temporal, num_frames=wanted.num_frames)
     else:
         unet, former = _inflated(recipe, model, wanted), model.unet
     model = replace(model, unet=unet, pipeline_class=OWN_PIPELINE)
@@ -88,17 +87,20 @@ def _inflated(recipe: VideoRecipe, model: Folder, wanted: TemporalConfig) -> Vid
         raise SafelightError(f"[video] does not go with {recipe.base}: {error}") from error
 
 
-def _check_same(base: Path, has: TemporalConfig, wanted: TemporalConfig) -> None:
+def _check_same(recipe: VideoRecipe, unet: VideoUNet, wanted: TemporalConfig) -> None:
     """Raises `SafelightError` if a recipe asks for another shape than its base has; the number of
     frames is free.
     """
-    different: Sequence[str] = [
+    has, number_dim = unet.temporal, unet.config.added_time_dim
+    different = [
         f"{name} = {getattr(has, name)!r}"
         for name in ("given", "numbers", "narrow")
         if getattr(has, name) != getattr(wanted, name)
     ]
+    if has.numbers and number_dim != recipe.video.number_dim:
+        different.append(f"number_dim = {number_dim}")
     if different:
         raise SafelightError(
-            f"The base {base} is a video model with {', '.join(different)}; a training that goes "
-            "on from it has the same in [video]."
+            f"The base {recipe.base} is a video model with {', '.join(different)}; a training that "
+            "goes on from it has the same in [video]."
         )

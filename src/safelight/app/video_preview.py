@@ -58,7 +58,6 @@ def video_preview(
     numbers: dict[Number, Tensor] = {
         "fps": torch.tensor([float(w.fps) for w in windows]),
         "motion": torch.tensor([float(w.motion) for w in windows]),
-        "augmentation": torch.zeros(len(windows)),
     }
     noise = SeededNoise([config.seed + i for i in range(real.shape[0] * real.shape[1])])
     model.scheduler.sigmas(config.steps)  # raises now for too many

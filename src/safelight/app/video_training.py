@@ -43,7 +43,8 @@ def train_video(recipe: VideoRecipe, *, resume: bool) -> Outcome:
     model, unet, text = start.model, start.unet, start.text
     autoencoder, tower = model.autoencoder, text.towers[0]
     check_sizes(recipe.data, autoencoder.factor)
-    basis = video_basis(model, trained=recipe.video.layers)
+    shift, scale = scale_of(autoencoder)
+    basis = video_basis(model, trained=recipe.video.layers, shift=shift, scale=scale)
     check_basis(recipe.output, basis, resume=resume)
     for frozen in (autoencoder, tower):
         prepare(frozen, recipe.optim, device)
@@ -53,7 +54,6 @@ def train_video(recipe: VideoRecipe, *, resume: bool) -> Outcome:
     say(f"U-Net over clips: {describe(unet)}, of which {learned / 1e6:.2f} M learn.")
 
     cache = _latents_of_clips(recipe, clips, autoencoder, device)
-    shift, scale = scale_of(autoencoder)
     between = None
     if stills is not None and still_data is not None and recipe.stills is not None:
         folder = recipe.latents or recipe.output / "latents"
@@ -137,6 +137,11 @@ def _defaults(recipe: VideoRecipe, former: Defaults, cache: ClipCache) -> Defaul
         scale=former.scale if said.scale is None else said.scale,
         width=said.width or size,
         height=said.height or size,
-        fps=said.fps or former.fps or float(median_low(rates)),
-        motion=said.motion or former.motion or float(median(buckets)),
+        fps=_first_said(said.fps, former.fps, float(median_low(rates))),
+        motion=_first_said(said.motion, former.motion, float(median(buckets))),
     )
+
+
+def _first_said(*values: float | None) -> float | None:
+    """The first that is said, be it 0."""
+    return next((value for value in values if value is not None), None)

@@ -15,11 +15,11 @@ from safelight.checkpoints.components import (
     part_config,
 )
 from safelight.checkpoints.files import read_weights, sha256_of_state, write_weights
-from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
+from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION, fitting
 from safelight.config import from_dict, to_dict
 from safelight.errors import SafelightError
 from safelight.models.unet import UNet
-from safelight.models.video import TemporalConfig, VideoUNet, inflate, new_parameters
+from safelight.models.video import TemporalConfig, VideoUNet, in_video, inflate, new_parameters
 
 LAYERS = "SafelightVideoLayers"
 """The class that the configuration of such a folder names."""
@@ -50,16 +50,14 @@ def write_video_layers(
     """
     writing = writing or Writing()
     number_dim = video.config.added_time_dim or 1
-    plain = inflate(pictures, video.temporal, number_dim=number_dim)
+    plain = {in_video(name): tensor for name, tensor in pictures.state_dict().items()}
     latents, new = video.config.out_channels, set(new_parameters(video))
     state: dict[str, Tensor] = {}
     for name, tensor in video.state_dict().items():
-        own = plain.state_dict().get(name)
         if name in new:
             state[name] = tensor
             continue
-        shared = tensor[:, :latents] if name == _FIRST else tensor
-        theirs = own[:, :latents] if name == _FIRST and own is not None else own
+        shared, theirs = tensor[:, :latents] if name == _FIRST else tensor, plain.get(name)
         if theirs is None or not torch.equal(shared, theirs.to(shared)):
             raise SafelightError(
                 f"The layers of pictures of this video model are not those of the model given: "
@@ -78,19 +76,30 @@ def write_video_layers(
 def read_video_layers(folder: Path, pictures: UNet, reading: Reading | None = None) -> VideoUNet:
     """A video U-Net of the layers in a folder and those of a U-Net of pictures, in evaluation mode.
 
-    Raises `SafelightError` if they belong to another one, or some are missing.
+    Raises `SafelightError` if they belong to another one, some are missing, or the configuration is
+    none that can be built.
     """
     reading = reading or Reading()
     values = part_config(folder, LAYERS)
     plain = {key: value for key, value in values.items() if not key.startswith("_")}
-    config = from_dict(_Config, plain, str(folder / "config.json"))
+    source = str(folder / "config.json")
+    with fitting(source):
+        config = from_dict(_Config, plain, source)
     if config.pictures != _hash_of(pictures):
         raise SafelightError(
             f"{folder} holds layers along the frames of another model of pictures than the one "
             "beside it; bring back the one that they were trained on, or train them anew."
         )
     state = dict(read_weights(folder, DIFFUSERS_STEM, reading.variant, reading.device))
-    video = inflate(pictures, config.temporal, number_dim=config.number_dim)
+    numbers = state.get(_NUMBERS)
+    width = config.number_dim * len(config.temporal.numbers)
+    if width != (0 if numbers is None else numbers.shape[-1]):  # before a layer so wide is built
+        raise SafelightError(
+            f"{folder} does not hold the layers of its configuration, by which the numbers of a "
+            f"clip take {width:,} features."
+        )
+    with fitting(source):
+        video = inflate(pictures, config.temporal, number_dim=config.number_dim)
     own = dict(video.named_parameters())
     wanted: dict[str, Tensor] = {name: own[name] for name in new_parameters(video)}
     latents = video.config.out_channels
@@ -117,4 +126,4 @@ def _hash_of(pictures: UNet) -> str:
     return sha256_of_state({n: t.to(torch.bfloat16) for n, t in pictures.state_dict().items()})
 
 
-_FIRST = "conv_in.weight"
+_FIRST, _NUMBERS = "conv_in.weight", "add_embedding.linear_1.weight"

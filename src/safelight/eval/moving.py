@@ -24,16 +24,20 @@ def warp_error(clip: Clip) -> float:
     """How much a clip flickers: the mean squared difference, in levels from 0 to 1, between each
     frame and the next one carried back along the optical flow to it, where both see the same thing
     (Lai et al. 2018, arXiv 1808.00449, eq. 8 and 9; the flow is by OpenCV). A clip that does not
-    change has 0.
+    change has 0, and one of which no two frames show the same thing anywhere is not a number.
 
     Raises `SafelightError` if OpenCV is not installed.
     """
+    frames = [np.asarray(to_image(frame)) for frame in clip]
+    grey = [flow_ready(frame) for frame in frames]  # says so where OpenCV is not installed
     import cv2
 
-    frames = [np.asarray(to_image(frame)) for frame in clip]
-    grey = [flow_ready(frame) for frame in frames]
     wide = grey[0].shape[1]
-    colours = [cv2.resize(frame, (wide, HEIGHT)).astype(np.float32) / 255 for frame in frames]
+    way_of = cv2.INTER_AREA if wide < frames[0].shape[1] else cv2.INTER_LINEAR
+    colours = [
+        cv2.resize(frame, (wide, HEIGHT), interpolation=way_of).astype(np.float32) / 255
+        for frame in frames
+    ]
     x, y = np.meshgrid(np.arange(wide, dtype=np.float32), np.arange(HEIGHT, dtype=np.float32))
     errors: list[float] = []
     for here, there in zip(range(len(frames) - 1), range(1, len(frames)), strict=True):
@@ -48,7 +52,7 @@ def warp_error(clip: Clip) -> float:
         seen = inside & (missed <= 0.01 * reach + 0.5)
         if seen.any():
             errors.append(float(np.square(carried - colours[here]).mean(-1)[seen].mean()))
-    return float(np.mean(errors)) if errors else 0.0
+    return float(np.mean(errors)) if errors else float("nan")
 
 
 def first_frame_psnr(clips: Clips, given: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
@@ -57,8 +61,11 @@ def first_frame_psnr(clips: Clips, given: Float[Tensor, "n 3 h w"]) -> Float[Ten
 
 
 def speed(clip: Clip, fps: float) -> float:
-    """The measured motion of a clip that is shown at `fps`, in heights of the picture a second, as
-    a training measures it (`data.motion`).
+    """The measured motion of a clip that is shown at `fps`, in heights of the picture a second, by
+    the flow from each of its frames to the next (`data.motion`).
+
+    Compare only clips of the same rate: of frames further apart the flow finds less of the way. A
+    training's buckets are of every frame of a file.
     """
     frames = [np.asarray(to_image(frame)) for frame in clip]
     return float(motion_between(frames).mean()) * fps

@@ -174,7 +174,7 @@ def inflate(unet: UNet, temporal: TemporalConfig, *, number_dim: int = 256) -> V
         config = replace(config, added_dim=added_dim, added_time_dim=number_dim)
     config = replace(config, in_channels=config.in_channels + beside)
     video = VideoUNet(config, temporal)
-    state = {_in_video(name): tensor for name, tensor in unet.state_dict().items()}
+    state = {in_video(name): tensor for name, tensor in unet.state_dict().items()}
     first = state["conv_in.weight"]
     new = first.new_zeros(len(first), beside, *first.shape[2:])
     state["conv_in.weight"] = torch.cat([first, new], dim=1)
@@ -240,7 +240,7 @@ def _mixing(
             yield module
 
 
-def _in_video(name: str) -> str:
+def in_video(name: str) -> str:
     """Where a parameter of a picture's U-Net lies in a video U-Net."""
     return re.sub(r"(resnets\.\d+)\.", r"\1.spatial_res_block.", name)
 

@@ -31,11 +31,13 @@ class VideoConfig:
 
     `given` is how known frames are told, `numbers` what is told of a clip, each in `number_dim`
     features, and `narrow` how narrow the new layers are: see `models.video`. The first frame is
-    known as often as `first` says, and, where it is, the last one as well as often as `last` does;
-    only "placed" frames can be the last. `layers` that learn are those along the frames, with what
-    tells frames and numbers, or all.
+    known as often as `first` says, and the last one as often as `last` does, each by itself, so
+    that the model learns of both, of either, and of none; only "placed" frames can be the last.
+    `layers` that learn are those along the frames, with what tells frames and numbers, or all.
 
-    Raises `SafelightError` for a value out of range.
+    Raises `SafelightError` for a value out of range, or one that would change nothing, and for the
+    number "augmentation": the noise that it tells of is on pixels, and clips are learned from
+    latents that were encoded once.
     """
 
     given: GivenFrames = "placed"
@@ -59,6 +61,18 @@ class VideoConfig:
                 )
         if len(set(self.numbers)) != len(self.numbers):
             raise SafelightError(f"video.numbers names one twice: {list(self.numbers)}.")
+        if "augmentation" in self.numbers:
+            raise SafelightError(
+                'video.numbers names "augmentation", which tells of noise on the pixels of a known '
+                "frame; a training sees latents that were encoded once, without it. Leave it out."
+            )
+        idle = {"none": ("first", "last"), "repeated": ("last",), "placed": ()}[self.given]
+        for name in idle:
+            if getattr(self, name) != getattr(VideoConfig, name):
+                raise SafelightError(
+                    f"video.{name} would change nothing, as video.given = {self.given!r} tells no "
+                    f'such frame; leave it out, or tell frames as "placed".'
+                )
 
     def temporal(self, frames: int) -> TemporalConfig:
         """The shape of what is new, for clips of so many frames."""
@@ -96,7 +110,6 @@ class Told:
         rows = len(latents)
         nothing = torch.zeros(rows, device=latents.device)
         numbers: dict[Number, Tensor] = {"fps": nothing + 1, "motion": nothing}
-        numbers["augmentation"] = nothing
         cond = with_clip_numbers(cond, numbers, self.temporal, self.unet)
         beside = self.temporal.channels_beside(latents.shape[1])
         concat = None
@@ -166,20 +179,18 @@ class VideoTask:
         cond: Conditioning,
         draws: Draws,
     ) -> Conditioning:
-        known = torch.zeros(clips.shape[:2], dtype=torch.bool, device=clips.device)
-        first = draws.uniform(_FIRST) < self._config.first
-        known[:, 0] = first
-        if self._told.temporal.given == "placed":
-            known[:, -1] = first & (draws.uniform(_LAST) < self._config.last)
+        known = known_frames(self._config, draws, clips.shape[1]).to(clips.device)
         numbers: dict[Number, Tensor] = {n: batch.extras[n].float() for n in ("fps", "motion")}
-        if "augmentation" in self._told.temporal.numbers:
-            # the law of arXiv 2311.15127, appendix D.1; on latents, not pixels, as they are cached
-            strength = (_MEAN + _STD * draws.normal((len(clips),), _STRENGTH)).exp()
-            noise = draws.normal(clips.shape, _AUGMENTATION)
-            clips = clips + strength[:, None, None, None, None] * noise
-            numbers["augmentation"] = strength
         return self._told.of_clips(cond, clips, known, numbers)
 
 
-_SIGMA, _NOISE, _DROP, _FIRST, _LAST, _STRENGTH, _AUGMENTATION = range(7)  # streams of numbers
-_MEAN, _STD = -3.0, 0.5  # of the logarithm of the noise on known frames
+def known_frames(config: VideoConfig, draws: Draws, frames: int) -> Bool[Tensor, "b f"]:
+    """Which of so many frames each clip of a step is told."""
+    known = torch.zeros(draws.count, frames, dtype=torch.bool, device=draws.device)
+    known[:, 0] = draws.uniform(_FIRST) < config.first
+    if config.given == "placed":
+        known[:, -1] = draws.uniform(_LAST) < config.last
+    return known
+
+
+_SIGMA, _NOISE, _DROP, _FIRST, _LAST = range(5)  # streams of numbers
