@@ -90,6 +90,11 @@ def test_folders_of_numbered_frames_are_clips_and_albums_are_not(tmp_path: Path)
     for name in ("cat.png", "dog 1.png"):
         greys(1)[0].save(album / name)
     assert not is_clip(album)
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    for number, size in enumerate(((24, 16), (16, 24), (24, 16))):
+        Image.new("RGB", size).save(camera / f"IMG_{number:04}.jpg")
+    assert not is_clip(camera)
     write_webp(tmp_path / "ball.webp", greys(9))
     found = scan_clips(tmp_path, ClipsConfig(folder_fps=12.0))
     assert [(item.path.name, item.frames, item.fps) for item in found.items] == [
@@ -166,10 +171,33 @@ def test_pictures_too_large_are_told_as_such(tmp_path: Path, monkeypatch: pytest
     write_video(tmp_path / "a.mp4", greys(9, (64, 48)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2)
     assert len(decode_clip(tmp_path / "a.mp4", 10.0)) == 9
+    write_webp(tmp_path / "b.gif", greys(9, (64, 48)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 48 // 2 - 1)
+    with pytest.raises(SafelightError, match="it has more than 3,070 pixels"):
+        decode_clip(tmp_path / "b.gif", 10.0)
     for read in (read_header, lambda path: decode_clip(path, 10.0)):
         with pytest.raises(SafelightError, match="it has more than 3,070 pixels"):
             read(tmp_path / "a.mp4")
+
+
+def test_an_animation_stands_upright_in_srgb_without_its_default_image(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    frames = greys(9)
+    frames[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True, exif=exif
+    )
+    assert read_header(tmp_path / "a.webp").size == (16, 24)
+    assert decode_clip(tmp_path / "a.webp", 10.0, (8, 8))[0].size == (8, 12)
+    frames[8].save(
+        tmp_path / "b.png",
+        save_all=True,
+        append_images=frames[:8],
+        default_image=True,
+        duration=100,
+    )
+    assert read_header(tmp_path / "b.png").frames == 8
+    assert levels(decode_clip(tmp_path / "b.png", 10.0)) == [10 * k + 5 for k in range(8)]
 
 
 def test_a_turned_video_stands_upright(tmp_path: Path):
@@ -199,8 +227,10 @@ def test_only_what_is_asked_for_of_an_animation_is_decoded(
 ):
     write_webp(tmp_path / "a.gif", greys(20))
     converted: list[int] = []
-    plain = clip_files._plain
-    monkeypatch.setattr(clip_files, "_plain", lambda f: converted.append(f.tell()) or plain(f))
+    plain = clip_files.upright
+    monkeypatch.setattr(
+        clip_files, "upright", lambda f, cover: converted.append(f.tell()) or plain(f, cover)
+    )
     read_header(tmp_path / "a.gif")
     assert converted == []
     assert levels(decode_clip(tmp_path / "a.gif", 10.0, start=0.5, seconds=0.3)) == [55, 65, 75]

@@ -19,6 +19,7 @@ from safelight.data.encoding import cache_latents
 from safelight.data.folders import gather
 from safelight.data.latents import LatentBatches
 from safelight.data.motion import HEIGHT, bucket_of, flow, flow_ready, motion_between, speed_of
+from safelight.errors import SafelightError
 
 pytest.importorskip("cv2")
 SIZE = 32
@@ -154,6 +155,16 @@ def test_a_file_that_ends_before_its_header_says_loses_its_end_alone(tmp_path: P
     cache = cached(tmp_path / "longer", data, Encoder(), longer)
     assert [item.frames for item in cache.clips.items] == [15]
     assert "from second 1.5 on it has fewer than 4" in cache.clips.skipped[0].reason
+
+
+def test_opencv_is_asked_for_before_anything_is_encoded(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    encoder = Encoder()
+    with pytest.raises(SafelightError, match="OpenCV, which is not installed"):
+        cached(tmp_path / "cache", config_for(root), encoder, ClipsConfig())
+    assert encoder.seen == 0
 
 
 def test_copies_that_cannot_be_decoded_are_left_out_both(root: Path, tmp_path: Path):

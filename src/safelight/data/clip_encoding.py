@@ -20,7 +20,7 @@ from safelight.data.encoding import Encode
 from safelight.data.file_hashes import FileHashes
 from safelight.data.folders import Skipped
 from safelight.data.groups import grouped
-from safelight.data.motion import motion_between
+from safelight.data.motion import motion_between, need_opencv
 from safelight.errors import SafelightError
 from safelight.pictures import (
     WHITE,
@@ -63,6 +63,8 @@ def cache_clips(
     store = ClipStore(root / key)
     digests, unreadable = _digests(root / "files.json", clips)
     missing = _missing(clips, data, store, digests, unreadable)
+    if missing:
+        need_opencv()  # before any clip is encoded
     total = len(clips.items)
     done = total - len(missing)
     names: list[str] = []

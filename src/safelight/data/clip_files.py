@@ -3,14 +3,15 @@
 import bisect
 import importlib.util
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFile, ImageSequence
 
 from safelight.errors import SafelightError
 from safelight.pictures import (
@@ -19,7 +20,10 @@ from safelight.pictures import (
     UnreadablePictureError,
     covering,
     decode,
+    turned,
+    upright,
     upright_size,
+    why_unreadable,
 )
 
 if TYPE_CHECKING:
@@ -65,26 +69,27 @@ class _Shown:
 
 def is_clip(path: Path) -> bool:
     """Whether a path is taken for a clip: by a video's ending, as an animation of more than one
-    frame, or as a folder of nothing but numbered pictures.
+    frame, or as a folder of nothing but numbered pictures of one name and one size.
     """
     if path.is_dir():
-        return len(frame_files(path)) > 1
+        return _is_sequence(frame_files(path))
     if path.suffix.lower() in VIDEOS:
         return True
     if path.suffix.lower() not in ANIMATED:
         return False
     try:
         with Image.open(path) as image:
-            return getattr(image, "n_frames", 1) > 1
+            return getattr(image, "n_frames", 1) - _first_frame(image) > 1
     except Exception:  # decoders raise anything at all on hostile bytes
         return False
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder of frames in the order of their numbers; none if something else than
-    numbered pictures (and hidden files) lies in it.
+    pictures that only their numbers tell apart (and hidden files) lies in it.
     """
     found: list[tuple[int, Path]] = []
+    names: set[str] = set()
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
@@ -92,7 +97,16 @@ def frame_files(folder: Path) -> list[Path]:
         if number is None or path.suffix.lower() not in SUFFIXES or not path.is_file():
             return []
         found.append((int(number[1]), path))
-    return [path for _, path in sorted(found)]
+        names.add(path.stem[: number.start(1)])
+    return [path for _, path in sorted(found)] if len(names) == 1 else []
+
+
+def _is_sequence(files: Sequence[Path]) -> bool:
+    """Whether files are of one size, as an album's, some of them upright, are not."""
+    try:
+        return len(files) > 1 and len({upright_size(file) for file in files}) == 1
+    except UnreadablePictureError:  # which reading its header tells
+        return True
 
 
 def read_header(path: Path) -> ClipHeader:
@@ -166,9 +180,20 @@ def _at_rate(shown: Sequence[_Shown], fps: float, start: float, end: float) -> l
 
 def _animation_header(path: Path) -> ClipHeader:
     with Image.open(path) as image:
-        times = [_time_of(frame) for frame in ImageSequence.Iterator(image)]
+        times = [_time_of(frame) for frame in _frames(image)]
         shortest = sorted(times)[len(times) // 10]  # what stays the same is one long frame
-        return ClipHeader(image.size, round(sum(times) / shortest), 1 / shortest)
+        size = turned(image, image.size)
+        return ClipHeader(size, round(sum(times) / shortest), 1 / shortest)
+
+
+def _frames(image: ImageFile.ImageFile) -> Iterator[Image.Image]:
+    """The open file again and again, each time standing at its next frame."""
+    return islice(ImageSequence.Iterator(image), _first_frame(image), None)
+
+
+def _first_frame(image: ImageFile.ImageFile) -> int:
+    """1 for an animated PNG whose first picture is only for what cannot show the rest, else 0."""
+    return int(getattr(image, "default_image", False))
 
 
 def _time_of(frame: Image.Image) -> float:
@@ -188,29 +213,16 @@ def _animation_frames(
     shown: list[_Shown] = []
     with Image.open(path) as image:
         at = 0.0
-        for frame in ImageSequence.Iterator(image):
+        for frame in _frames(image):
             if stop is not None and at >= stop:
                 break
             seconds = _time_of(frame)
             if at + seconds > start:
-                shown.append(_Shown(_shrunk(_plain(frame), cover), at))
+                shown.append(_Shown(upright(image, cover), at))
             at += seconds
     if not shown:
         raise UnreadableClipError(path, f"it ends before second {start:g}")
     return shown, at
-
-
-def _plain(frame: Image.Image) -> Image.Image:
-    return frame.convert("RGBA" if frame.has_transparency_data else "RGB")
-
-
-def _shrunk(picture: Image.Image, cover: Size | None) -> Image.Image:
-    size = picture.size if cover is None else covering(picture.size, cover)
-    if size == picture.size:
-        return picture
-    if picture.mode == "RGBA":  # premultiplied, so that no colour bleeds from transparent pixels
-        return picture.convert("RGBa").resize(size, _BICUBIC, reducing_gap=3.0).convert("RGBA")
-    return picture.resize(size, _BICUBIC, reducing_gap=3.0)
 
 
 def _video_header(path: Path) -> ClipHeader:
@@ -312,17 +324,9 @@ def _reading(path: Path) -> Generator[None]:
             raise UnreadableClipError(path, f"{error.path.name}: {error.reason}") from error
         raise
     except Exception as error:  # decoders raise anything at all on hostile bytes
-        raise UnreadableClipError(path, _reason(error)) from error
+        raise UnreadableClipError(path, why_unreadable(path, error)) from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"it is damaged ({first_line.rstrip('.')})"
-
-
-_BICUBIC = Image.Resampling.BICUBIC
 _A_WHILE = 0.45
 _TIMED_LATE = ("WEBP", "AVIF")
 _LONGEST_FRAME = 10.0  # seconds; what is held for hours moves no more than that

@@ -49,11 +49,7 @@ def flow_ready(frame: Levels) -> UInt8[np.ndarray, "high wide"]:
 
     Raises `SafelightError` if OpenCV is not installed.
     """
-    if importlib.util.find_spec("cv2") is None:
-        raise SafelightError(
-            "Motion is measured by OpenCV, which is not installed; run: pip install "
-            "'safelight[video]'"
-        )
+    need_opencv()
     import cv2
 
     grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
@@ -62,6 +58,15 @@ def flow_ready(frame: Levels) -> UInt8[np.ndarray, "high wide"]:
     return np.asarray(
         cv2.resize(grey, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     )
+
+
+def need_opencv() -> None:
+    """Raises `SafelightError` if OpenCV is not installed."""
+    if importlib.util.find_spec("cv2") is None:
+        raise SafelightError(
+            "Motion is measured by OpenCV, which is not installed; run: pip install "
+            "'safelight[video]'"
+        )
 
 
 def bucket_of(speed: float) -> int:

@@ -152,8 +152,8 @@ def _start(
 ) -> TrainState:
     if optim.fresh_lr != 1 and not any(phase.fresh for phase in task.phases.values()):
         raise SafelightError(
-            f"optim.fresh_lr = {optim.fresh_lr} would change nothing, as this training adds no "
-            "weights to a network that has learned; leave it out."
+            f"optim.fresh_lr = {optim.fresh_lr} would change nothing, as no weights of this "
+            "training are new beside others that have learned and go on; leave it out."
         )
     for phase in task.phases.values():
         for module in phase.modules.values():
