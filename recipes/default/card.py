@@ -52,10 +52,20 @@ def judges(folder: Path) -> str:
 
 
 def rewrite(card: Path, text: str, name: str = "measured") -> None:
-    """Puts the text between the card's two marks of a name; `SafelightError` unless each is there
-    once.
+    """Puts the text between the card's two marks of a name; errors as `around`."""
+    head, tail = around(card, name)
+    write_text(card, f"{head}\n\n{text}\n\n{tail}")
+
+
+def around(card: Path, name: str = "measured") -> tuple[str, str]:
+    """What stands before and behind the text between a card's two marks of a name, with the marks.
+
+    Raises `SafelightError` unless there is such a card with each mark once: a script that measures
+    for hours asks before it begins.
     """
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if not card.is_file():
+        raise SafelightError(f"No page {card}, into which figures are to be written.")
     before = card.read_text(encoding="utf-8")
     if before.count(begin) != 1 or before.count(end) != 1:
         raise SafelightError(f"{card} should hold {begin} and {end} once each.")
@@ -63,7 +73,7 @@ def rewrite(card: Path, text: str, name: str = "measured") -> None:
     _, mark, tail = rest.partition(end)
     if not mark:
         raise SafelightError(f"{card} holds {end} before {begin}; swap them.")
-    write_text(card, f"{head}{begin}\n\n{text}\n\n{end}{tail}")
+    return f"{head}{begin}", f"{end}{tail}"
 
 
 def main() -> int:

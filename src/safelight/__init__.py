@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safelight.pipelines.load import load
+    from safelight.pipelines.load_video import load_video
     from safelight.pipelines.streaming import stream
 
-__all__ = ["__version__", "load", "stream"]
+__all__ = ["__version__", "load", "load_video", "stream"]
 __version__ = "0.1.0"
 
 
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> object:
         from safelight.pipelines.load import load
 
         return load
+    if name == "load_video":
+        from safelight.pipelines.load_video import load_video
+
+        return load_video
     if name == "stream":
         from safelight.pipelines.streaming import stream
 

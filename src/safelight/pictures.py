@@ -62,14 +62,9 @@ def decode(path: Path, cover: Size | None = None) -> Image.Image:
     Raises `UnreadablePictureError`.
     """
     with _reading(path), Image.open(path) as image:
-        orientation = _orientation(image)
         if cover is not None:
-            cover = _turned(cover, orientation)
-            image.draft(None, covering(image.size, cover))
-        picture = _plain_mode(image)
-        if cover is not None:
-            picture = _shrink(picture, cover)
-        return _upright(picture, image, orientation)
+            image.draft(None, covering(image.size, turned(image, cover)))
+        return upright(image, cover)
 
 
 def decode_bytes(content: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
@@ -78,8 +73,22 @@ def decode_bytes(content: bytes, name: str, formats: tuple[str, ...]) -> Image.I
     """
     Image.init()  # or a format that no file had yet is an error
     with _readable(Path(name)), Image.open(io.BytesIO(content), formats=formats) as image:
-        orientation = _orientation(image)
-        return _upright(_plain_mode(image), image, orientation)
+        return upright(image)
+
+
+def upright(image: ImageFile.ImageFile, cover: Size | None = None) -> Image.Image:
+    """The frame at which an open file stands, as `decode` gives it."""
+    picture = _plain_mode(image)
+    if cover is not None:
+        picture = _shrink(picture, turned(image, cover))
+    picture = _without_idle_alpha(_to_srgb(picture, image.info.get("icc_profile")))
+    turn = _TURNS.get(_orientation(image))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def turned(image: ImageFile.ImageFile, size: Size) -> Size:
+    """A size as it is before an open file's picture is turned upright; or the other way round."""
+    return (size[1], size[0]) if _orientation(image) in (5, 6, 7, 8) else size
 
 
 def upright_size(path: Path) -> Size:
@@ -91,10 +100,10 @@ def upright_size(path: Path) -> Size:
     Raises `UnreadablePictureError`.
     """
     with _reading(path), Image.open(path) as image:
-        orientation = _orientation(image)
+        size = turned(image, image.size)
         if not _ends_well(path, image.format):
             _plain_mode(image)
-        return _turned(image.size, orientation)
+        return size
 
 
 def flatten(picture: Image.Image, background: Colour) -> Image.Image:
@@ -143,17 +152,6 @@ _TURNS = {
 _ORIENTATION_TAG = 0x0112
 
 
-def _turned(size: Size, orientation: int) -> Size:
-    return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
-
-
-def _upright(picture: Image.Image, image: Image.Image, orientation: int) -> Image.Image:
-    """The picture that an opened `image` was decoded to, in sRGB, turned as it says."""
-    picture = _without_idle_alpha(_to_srgb(picture, image.info.get("icc_profile")))
-    turn = _TURNS.get(orientation)
-    return picture if turn is None else picture.transpose(turn)
-
-
 @contextmanager
 def _reading(path: Path) -> Generator[None]:
     with _readable(path):
@@ -169,10 +167,11 @@ def _readable(path: Path) -> Generator[None]:
     except UnreadablePictureError:
         raise
     except Exception as error:  # decoders raise anything at all on hostile bytes
-        raise UnreadablePictureError(path, _reason(path, error)) from error
+        raise UnreadablePictureError(path, why_unreadable(path, error)) from error
 
 
-def _reason(path: Path, error: Exception) -> str:
+def why_unreadable(path: Path, error: Exception) -> str:
+    """What a decoder's error means, without the path."""
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; shrink it first"
     if isinstance(error, Image.UnidentifiedImageError):

@@ -113,6 +113,20 @@ def after(noise: Noise, draws: int) -> Noise:
     return later
 
 
+def of_clip(noise: Noise, *, channels_first: bool = False) -> Noise:
+    """The noise of one clip, whose frames are rows, (f, c, h, w): one draw of its seed, (1, f, c,
+    h, w), or with `channels_first` (1, c, f, h, w), as diffusers' pipelines differ in it.
+    """
+
+    def frames(shape: Sequence[int], index: int) -> Tensor:
+        f, c, h, w = shape
+        if channels_first:
+            return noise((1, c, f, h, w), index)[0].transpose(0, 1)
+        return noise((1, f, c, h, w), index)[0]
+
+    return frames
+
+
 def generator_for(seed: int, *keys: int) -> torch.Generator:
     """A CPU generator that is a pure function of a seed and some integers (a step, a stream).
 

@@ -18,18 +18,20 @@ class Conditioning:
     """Everything that steers a network, whatever it means; a network takes the parts that it has
     layers for.
 
-    Every tensor's first axis is the batch. A part that is absent is `None` (or an empty tuple).
+    Every tensor's first axis is the batch. With `num_frames` its rows are the frames of clip after
+    clip, and `context` and `vector` may have a row a clip. A part that is absent is `None` (or an
+    empty tuple).
     """
 
-    context: Float[Tensor, "b n d"] | None = None  # tokens for cross-attention
+    context: Float[Tensor, "*rows n d"] | None = None  # tokens for cross-attention
     pictures: tuple[Tensor, ...] = ()  # tokens of pictures for attention of their own, (b, m, d)
-    vector: Float[Tensor, "b v"] | None = None  # added to the time embedding
+    vector: Float[Tensor, "k v"] | None = None  # added to the time embedding
     concat: Float[Tensor, "b c h w"] | None = None  # channels beside x
     hints: tuple[Tensor, ...] = ()  # pixel-space control images, each (b, c, h, w)
     hint_masks: tuple[Tensor, ...] = ()  # where each works, 0 to 1, (b, 1, h, w); none: everywhere
     residuals: tuple[Tensor, ...] = ()  # what control networks add, each (b, c, h, w)
     features: tuple[Tensor, ...] = ()  # what T2I-Adapters add on the way down, one a level
-    num_frames: int | None = None
+    num_frames: int | None = None  # of a clip, whose frames are rows that follow each other
 
     @staticmethod
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
@@ -179,12 +181,14 @@ class Batch:
     """What one training step sees: pictures or their latents, with captions and whatever else they
     are conditioned on.
 
-    Pixels are (b, 3, h, w) in [-1, 1]; latents are (b, c, h/f, w/f), scaled to about unit variance.
+    Pixels are (b, 3, h, w) in [-1, 1]; latents are (b, c, h/f, w/f), scaled to about unit variance;
+    clips are latents of several frames each.
     """
 
     captions: tuple[str, ...]
     pixels: Float[Tensor, "b c h w"] | None = None
     latents: Float[Tensor, "b c h w"] | None = None
+    clips: Float[Tensor, "b frames c h w"] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     beside: dict[str, Inputs] = field(default_factory=dict[str, Inputs])  # by the condition's kind
 

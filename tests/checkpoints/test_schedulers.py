@@ -161,6 +161,10 @@ def test_a_solver_that_we_lack_may_still_say_that_the_model_is_a_flow():
     [
         ({"use_flow_sigmas": True, "prediction_type": "epsilon"}, "expected flow_prediction"),
         ({"prediction_type": "flow_prediction"}, "needs use_flow_sigmas"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            "goes with v_prediction",
+        ),
         (FLOW | {"use_karras_sigmas": True}, "use_flow_sigmas does not go with"),
         (FLOW | {"final_sigmas_type": "sigma_min"}, "use_flow_sigmas does not go with"),
         (FLOW | {"rescale_betas_zero_snr": True}, "use_flow_sigmas does not go with"),

@@ -22,6 +22,14 @@ SD = {
     "steps_offset": 1,
 }
 ZERO = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+SVD = {
+    "prediction_type": "v_prediction",
+    "timestep_type": "continuous",
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": True,
+    "sigma_min": 0.002,
+    "sigma_max": 700.0,
+}
 CLASSES = {
     DDIMScheduler: {"clip_sample": False},
     PNDMScheduler: {"skip_prk_steps": True},
@@ -39,6 +47,7 @@ LAYOUTS = [
     (DDIMScheduler, SD | {"clip_sample": False, "timestep_spacing": "trailing"} | ZERO),
     (EulerDiscreteScheduler, SD | {"use_karras_sigmas": True}),
     (EulerDiscreteScheduler, SD | {"use_exponential_sigmas": True}),
+    (EulerDiscreteScheduler, SD | SVD),
     (EulerDiscreteScheduler, SD | {"final_sigmas_type": "sigma_min"}),
     (EulerDiscreteScheduler, SD | {"timestep_spacing": "trailing"} | ZERO),
     (EulerDiscreteScheduler, {"beta_schedule": "linear", "beta_end": 0.015}),
@@ -86,9 +95,11 @@ def test_levels_times_and_scales_agree(cls, options, steps):
     assert ours.initial_scale(sigmas) == pytest.approx(start, rel=5e-4)
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_diffusers_reads_what_is_written(cls):
-    options = SD | CLASSES[cls] | {"timestep_spacing": "trailing"}
+@pytest.mark.parametrize(
+    ("cls", "more"), [*((cls, {}) for cls in CLASSES), (EulerDiscreteScheduler, SVD)]
+)
+def test_diffusers_reads_what_is_written(cls, more):
+    options = SD | CLASSES[cls] | {"timestep_spacing": "trailing"} | more
     theirs = cls(**options)
     ours = scheduler_from_diffusers(dict(theirs.config) | {"_class_name": cls.__name__})
     written = scheduler_to_diffusers(ours)

@@ -19,6 +19,15 @@ from safelight.eval.report import (
 CARD = "# The model\n\nBefore.\n\n<!-- measured -->\nold\n<!-- /measured -->\n\nAfter.\n"
 
 
+@pytest.mark.parametrize(
+    "page", ["docs/conditions.md", "docs/video.md", "recipes/default/MODEL_CARD.md"]
+)
+def test_pages_that_scripts_write_into_have_their_marks(page: str):
+    head, tail = card.around(Path(card.__file__).parents[2] / page)
+    assert head.endswith("<!-- measured -->")
+    assert tail.startswith("<!-- /measured -->")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A card, an evaluation with one sweep, and what two judges said of real pictures."""

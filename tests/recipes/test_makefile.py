@@ -58,12 +58,14 @@ def house(tmp_path: Path) -> Path:
         if path.is_file():
             shutil.copy(path, house)
     (tmp_path / "docs").mkdir()
-    shutil.copy(RECIPE.parents[1] / "docs" / "conditions.md", tmp_path / "docs")
+    for page in ("conditions.md", "video.md"):
+        shutil.copy(RECIPE.parents[1] / "docs" / page, tmp_path / "docs")
     (house / "python").write_text(PROGRAM)
     (house / "python").chmod(0o755)
     for work in ("work", "work/trial"):
         (house / work / "stamps").mkdir(parents=True)
-        (house / work / "stamps" / "packages").touch()
+        for packages in ("packages", "clip_packages"):
+            (house / work / "stamps" / packages).touch()
     age(tmp_path, 3600)
     return house
 
@@ -220,14 +222,39 @@ def test_conditions_are_trained_and_measured_beside_the_bundle(house: Path):
     assert make(house, "all") == []
 
 
+def test_the_video_model_is_trained_on_the_bundle(house: Path):
+    everything = make(house, "all")
+    first = make(house, "default-video")
+    assert first == [
+        "moving_emoji.py",
+        "moving.py",
+        "video.toml",
+        "measure_video.py",
+        "bundle_video.py",
+    ]
+    assert not set(first) & set(everything)
+    assert make(house, "all", "default-video") == []
+    age(house, 60)
+    (house / "video.toml").touch()
+    assert make(house, "default-video") == first[2:]
+    assert (house / "work/video.old").exists()
+    age(house, 60)
+    (house / "moving_people.py").touch()
+    assert make(house, "all") == []
+    assert make(house, "default-video") == first[1:]
+    age(house, 60)
+    (house / "samples.py").touch()
+    assert make(house, "default-video")[-3:] == first[2:]
+
+
 def test_what_a_script_imports_makes_it_run_again(house: Path):
-    every = make(house, "all", "conditions")
+    every = make(house, "all", "conditions", "default-video")
     scripts = {name for name in every if name.endswith(".py")}
     imported = {name: imports(name) for name in scripts}
     for module in sorted(set.union(*imported.values())):
         age(house, 60)
         (house / module).touch()
-        again = set(make(house, "all", "conditions"))
+        again = set(make(house, "all", "conditions", "default-video"))
         assert {name for name in scripts if module in imported[name]} <= again, module
 
 
@@ -249,16 +276,16 @@ def imports(script: str) -> set[str]:
 
 @pytest.mark.parametrize("size", [[], ["SIZE=128"]])
 def test_a_trial_runs_every_stage_in_its_own_folder(house: Path, size: list[str]):
-    full = make(house, "all", "conditions", *size)
+    full = make(house, "all", "conditions", "default-video", *size)
     outside = listing(house)
-    few = make(house, "all", "conditions", "TRIAL=1", *size)
+    few = make(house, "all", "conditions", "default-video", "TRIAL=1", *size)
     assert few == ["few_scenes.py" if name == "scenes.py" else name for name in full]
     assert listing(house) == outside
-    assert make(house, "all", "conditions", "TRIAL=1", *size) == []
+    assert make(house, "all", "conditions", "default-video", "TRIAL=1", *size) == []
     age(house, 60)
     (house / "condition_class.toml").touch()
     again = ["condition_class.toml", "measure_conditions.py"]
-    assert make(house, "all", "conditions", "TRIAL=1", *size) == again
+    assert make(house, "all", "conditions", "default-video", "TRIAL=1", *size) == again
 
 
 def listing(house: Path) -> set[str]:
@@ -273,9 +300,9 @@ def test_what_make_tells_each_training_suits_its_recipe(
     house: Path, monkeypatch: pytest.MonkeyPatch, trial: list[str]
 ):
     monkeypatch.chdir(house)
-    pictures = house.joinpath("work", *["trial" for _ in trial], "pictures")
+    work = house.joinpath("work", *["trial" for _ in trial])
     trained = 0
-    for call in calls(house, "all", "conditions", *trial):
+    for call in calls(house, "all", "conditions", "default-video", *trial):
         if call[0] != "-m":
             continue
         source = Path(call[3])
@@ -288,5 +315,6 @@ def test_what_make_tells_each_training_suits_its_recipe(
             subjects = read_evaluation(source).subjects
             folders = [source.parent / subject.seen for subject in subjects]
         assert folders
-        assert all(pictures in folder.resolve().parents for folder in folders)
-    assert trained == 4 + len(CONTROLS) + len(STUDENTS) + len(CONDITIONS)
+        kinds = {folder.resolve().relative_to(work).parts[0] for folder in folders}
+        assert kinds == ({"clips"} if source.stem == "video" else {"pictures"})
+    assert trained == 5 + len(CONTROLS) + len(STUDENTS) + len(CONDITIONS)

@@ -58,6 +58,14 @@ makes it again.""",
 Takes what safelight generate takes, and --frames and --to-seed. The pictures
 are numbered in their order; each carries what made it.""",
     ),
+    "animate": (
+        "animate:animate",
+        """Make a clip of a picture, of a prompt, or of both.
+
+By Stable Video Diffusion, a model of pictures with a motion module of
+AnimateDiff, or a video model that safelight trained. The clip carries what made
+it: see safelight show and safelight rerun.""",
+    ),
     "live": (
         "live:live",
         """Make pictures of a drawing, a file or a camera while these change.
@@ -74,13 +82,13 @@ pip install "safelight[serve]".""",
     ),
     "rerun": (
         "rerun:rerun",
-        """Make a picture again, with the same pixels.
+        """Make a picture or a clip again, with the same pixels.
 
 Reads from the file what made the picture, checks that the model's weights are
 the same ones, and says whether the pixels are; the status is 1 if not. A
 picture of AUTOMATIC1111's web UI is made by the same parameters.""",
     ),
-    "show": ("show:show", "Print what made a picture."),
+    "show": ("show:show", "Print what made a picture or a clip."),
     "train": (
         "train:train",
         """Train a model on a folder of pictures, or by a recipe.

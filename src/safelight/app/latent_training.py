@@ -29,7 +29,7 @@ from safelight.app.training_previews import sample_preview
 from safelight.checkpoints.files import sha256_of_state
 from safelight.checkpoints.folder import write_folder
 from safelight.data.config import DataConfig
-from safelight.data.encoding import cache_latents
+from safelight.data.encoding import Encode, cache_latents
 from safelight.data.folders import PictureFolder, gather
 from safelight.data.latents import LatentBatches, LatentCache, measure_scale
 from safelight.diffusion.denoiser import Denoiser
@@ -124,6 +124,25 @@ def latents_of(
 
     Says how many cannot be decoded.
     """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("encoding pictures")
+        cache = cache_latents(
+            folder,
+            pictures,
+            config,
+            encoder_of(autoencoder, device),
+            sha256_of_state(autoencoder.state_dict()),
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    lost = cache.pictures.skipped[len(pictures.skipped) :]
+    if lost:
+        say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
+    return cache
+
+
+def encoder_of(autoencoder: AnyAutoencoder, device: torch.device) -> Encode:
+    """An autoencoder's encoder, as caches of latents take it."""
     autoencoder.eval()
 
     @torch.no_grad()
@@ -133,21 +152,7 @@ def latents_of(
             return encoded, torch.zeros_like(encoded)
         return encoded.mean, (0.5 * encoded.logvar).exp()
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("encoding pictures")
-        cache = cache_latents(
-            folder,
-            pictures,
-            config,
-            encode,
-            sha256_of_state(autoencoder.state_dict()),
-            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
-        )
-    lost = cache.pictures.skipped[len(pictures.skipped) :]
-    if lost:
-        say(f"{len(lost):,} pictures cannot be decoded: {lost[0].path}: {lost[0].reason}, ...")
-    return cache
+    return encode
 
 
 def _scale_in(basis: Basis) -> tuple[float, float] | None:

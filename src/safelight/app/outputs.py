@@ -96,7 +96,7 @@ def _named_by_prompt(folder: Path, requests: Sequence[Request]) -> list[list[Pat
     paths: list[list[Path]] = []
     for number, request in enumerate(requests):
         prefix = f"{number:0{digits}}-" if len(requests) > 1 else ""
-        stem = f"{prefix}{_slug(request.prompt)}"
+        stem = f"{prefix}{slug(request.prompt)}"
         seeds = (_seeds(request, place) for place in range(request.count))
         paths.append([folder / f"{stem}-{seed}.png" for seed in seeds])
     return paths
@@ -107,7 +107,8 @@ def _seeds(request: Request, place: int) -> str:
     return f"{seed}-{subseed}" if request.subseed_strength > 0 else str(seed)
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
+    """A file's name, without suffix, of the words of a prompt."""
     words = re.sub(r"\W+", "-", prompt.lower())[:_SLUG_LENGTH].strip("-")
     return words or "picture"
 

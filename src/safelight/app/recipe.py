@@ -9,15 +9,16 @@ from typing import Literal, TypeAlias, TypeVar, cast
 
 from safelight.app.recipe_conditions import ConditionConfig
 from safelight.app.recipe_distillation import check_keys
+from safelight.app.recipe_parts import HintConfig, PreviewConfig, StillsConfig, TextConfig
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.lora_file import LoraConfig
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.config import Value, from_dict, near, override, parse_value, read_toml, to_dict
+from safelight.data.clips import ClipsConfig
 from safelight.data.config import DataConfig
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
-from safelight.models.clip import ClipTextConfig
 from safelight.models.control_plan import ControlPlan
 from safelight.models.unet import UNetConfig
 from safelight.models.vq import VQConfig
@@ -28,6 +29,7 @@ from safelight.train.distillation import DistillationConfig
 from safelight.train.latent_task import ObjectiveConfig
 from safelight.train.loop import LoopConfig
 from safelight.train.optim import OptimConfig
+from safelight.train.video_task import VideoConfig
 
 
 @dataclass(frozen=True)
@@ -103,40 +105,6 @@ class TinyRecipe:
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """The text tower and its tokenizer; `trained` tells whether the tower learns along.
-
-    The vocabulary is that of the folder `tokenizer`, or one of `vocab_size` byte pairs learned from
-    the captions. The tower's own vocab_size, max_position_embeddings and eos_token_id follow from
-    it.
-    """
-
-    tower: ClipTextConfig = field(default_factory=ClipTextConfig)
-    tokenizer: Path | None = None
-    vocab_size: int = 4096
-    length: int = 32
-    trained: bool = True
-
-
-@dataclass(frozen=True)
-class PreviewConfig:
-    """The sample grid: one column for each prompt (none: captions of the data), some guidance."""
-
-    prompts: tuple[str, ...] = ()
-    columns: int = 8
-    steps: int = 20
-    scale: float = 4.0
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("columns", "steps"):
-            if getattr(self, name) < 1:
-                raise SafelightError(
-                    f"preview.{name} should be at least 1, got {getattr(self, name)}."
-                )
-
-
-@dataclass(frozen=True)
 class LatentRecipe:
     """Trains a U-Net, and a text tower along with it, on the latents of the autoencoder in the
     folder `autoencoder`; or goes on from the model in the folder `base`, with its own autoencoder
@@ -179,33 +147,6 @@ class LatentRecipe:
             raise SafelightError(
                 "[text] can only say whether the tower is trained where a base is gone on from; "
                 "tower and tokenizer are the base's."
-            )
-
-
-@dataclass(frozen=True)
-class HintConfig:
-    """The picture by which a ControlNet steers: what `annotator` makes of each picture, or the file
-    that the picture's row in the metadata names in `column`.
-
-    `options` are of the annotator's kind, such as `{low = 50}` of canny; `weights` the file or
-    folder of the network that it stands on, or its name on the Hugging Face hub.
-    """
-
-    annotator: str | None = None
-    column: str | None = None
-    options: Mapping[str, bool | int | float] = field(default_factory=dict[str, bool | int | float])
-    weights: str | None = None
-
-    def __post_init__(self):
-        if (self.annotator is None) == (self.column is None):
-            raise SafelightError(
-                "[hint] should name an annotator (such as canny) or a column of the metadata "
-                "(such as conditioning_image), and not both."
-            )
-        if self.annotator is None and (self.options or self.weights is not None):
-            raise SafelightError(
-                "hint.options and hint.weights are of an annotator; name one (such as canny) in "
-                "the place of the column, or leave them out."
             )
 
 
@@ -283,11 +224,64 @@ class DistillationRecipe:
         )
 
 
+@dataclass(frozen=True)
+class VideoRecipe:
+    """Trains a video model from the model of pictures in the folder `base`, which gets layers along
+    the frames, or goes on from the video model there.
+
+    `data` names folders of clips, which `clips` cuts in time; of `stills` it learns between them,
+    where layers of pictures learn along. Latents are kept in the folder `latents`, by default in
+    the output. What `diffusion` and `defaults` leave open is as in the base.
+    """
+
+    output: Path
+    data: DataConfig
+    base: Path
+    kind: Literal["video"] = "video"
+    clips: ClipsConfig = field(default_factory=ClipsConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    stills: StillsConfig | None = None
+    latents: Path | None = None
+    diffusion: SchedulerConfig | None = None
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    preview: PreviewConfig = field(default_factory=lambda: PreviewConfig(columns=4))
+    defaults: Defaults = field(default_factory=Defaults)
+    device: str = "auto"
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self):
+        _check_encoded_once(self.data, self.kind)
+        if self.stills is not None and self.video.layers == "temporal":
+            raise SafelightError(
+                "[stills] would change nothing, as layers along the frames see clips alone; train "
+                'the others along (video.layers = "all"), or leave the stills out.'
+            )
+        if self.preview.prompts:
+            raise SafelightError(
+                "preview.prompts do not go with kind = 'video', whose previews are of clips of the "
+                "data, with their own captions; leave them out."
+            )
+
+
 Recipe: TypeAlias = (
-    AutoencoderRecipe | VQRecipe | TinyRecipe | LatentRecipe | ControlRecipe | DistillationRecipe
+    AutoencoderRecipe
+    | VQRecipe
+    | TinyRecipe
+    | LatentRecipe
+    | ControlRecipe
+    | DistillationRecipe
+    | VideoRecipe
 )
 R = TypeVar(
-    "R", AutoencoderRecipe, VQRecipe, TinyRecipe, LatentRecipe, ControlRecipe, DistillationRecipe
+    "R",
+    AutoencoderRecipe,
+    VQRecipe,
+    TinyRecipe,
+    LatentRecipe,
+    ControlRecipe,
+    DistillationRecipe,
+    VideoRecipe,
 )
 KINDS: Mapping[str, type[Recipe]] = {
     "autoencoder": AutoencoderRecipe,
@@ -296,6 +290,7 @@ KINDS: Mapping[str, type[Recipe]] = {
     "latent": LatentRecipe,
     "control": ControlRecipe,
     "distill": DistillationRecipe,
+    "video": VideoRecipe,
 }
 
 

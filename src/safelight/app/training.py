@@ -16,11 +16,13 @@ from safelight.app.recipe import (
     LatentRecipe,
     Recipe,
     TinyRecipe,
+    VideoRecipe,
     keys_of,
     read_recipe,
 )
 from safelight.app.running import MODEL, RECIPE, say
 from safelight.app.tiny_training import train_tiny
+from safelight.app.video_training import train_video
 from safelight.checkpoints.atomic import write_text
 from safelight.config import to_dict, to_toml
 from safelight.errors import SafelightError
@@ -49,6 +51,8 @@ def run(recipe: Recipe, *, resume: bool = False) -> Outcome:
         return train_distillation(recipe, resume=resume)
     if isinstance(recipe, TinyRecipe):
         return train_tiny(recipe, resume=resume)
+    if isinstance(recipe, VideoRecipe):
+        return train_video(recipe, resume=resume)
     return train_autoencoder(recipe, resume=resume)
 
 

@@ -19,6 +19,7 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.classes import ClassReader
 from safelight.models.controlnet import ControlNet
 from safelight.models.tiny import TinyAutoencoder
+from safelight.models.video import VideoUNet, new_parameters
 from safelight.models.vq import VQAutoencoder
 from safelight.train.checkpoint import Basis, to_go_on_from
 from safelight.train.distillation import DistillationConfig
@@ -98,6 +99,34 @@ def distillation_basis(
         "halved": [config.teacher_steps, config.steps] if progressive else None,
         "noise_levels": _hash_of_levels(model),
     }
+
+
+def video_basis(model: Folder, *, trained: str, shift: float, scale: float) -> dict[str, Value]:
+    """The weights around the U-Net of a video model, how latents are shifted, scaled and noised,
+    the shape of the U-Net, and, where the layers of pictures stay as they are (`trained`
+    "temporal"), their weights.
+    """
+    unet, (tower,), (tokenizer,) = model.unet, model.text_towers, model.tokenizers
+    assert isinstance(unet, VideoUNet)
+    basis: dict[str, Value] = {
+        "autoencoder": sha256_of_state(model.autoencoder.state_dict()),
+        "autoencoder_shape": _shape(model.autoencoder.config),
+        "latents": [shift, scale],
+        "text_tower_weights": sha256_of_state(tower.state_dict()),
+        "tokenizer": _hash_of(tokenizer),
+        "unet": _shape(unet.config),
+        "temporal": to_dict(unet.temporal),
+        "prediction": model.scheduler.prediction,
+        "levels": model.scheduler.levels,
+        "sigma_data": model.scheduler.sigma_data,
+        "noise_levels": _hash_of_levels(model),
+        "layers": trained,
+    }
+    if trained == "temporal":
+        new = {*new_parameters(unet), "conv_in.weight"}
+        state = unet.state_dict()
+        basis["pictures"] = sha256_of_state({k: v for k, v in state.items() if k not in new})
+    return basis
 
 
 def _whole(model: Folder) -> dict[str, Value]:

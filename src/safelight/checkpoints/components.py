@@ -14,11 +14,15 @@ from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.detect import describe_folder
 from safelight.checkpoints.files import find_weights, read_weights, write_weights
 from safelight.checkpoints.rules import Table, from_ours, load_into
+from safelight.checkpoints.tables.any_unet import UNETS, unet_plan, unet_values
 from safelight.checkpoints.tables.autoencoder import (
     AUTOENCODER,
+    TEMPORAL,
     VQ,
     autoencoder_config_from_diffusers,
     autoencoder_config_to_diffusers,
+    temporal_config_from_diffusers,
+    temporal_config_to_diffusers,
     vq_config_from_diffusers,
     vq_config_to_diffusers,
 )
@@ -37,25 +41,16 @@ from safelight.checkpoints.tables.tiny import (
     tiny_config_from_diffusers,
     tiny_config_to_diffusers,
 )
-from safelight.checkpoints.tables.unet import (
-    UNET,
-    unet_config_from_diffusers,
-    unet_config_to_diffusers,
-)
-from safelight.checkpoints.tables.unet2d import (
-    UNET_2D,
-    unet2d_config_from_diffusers,
-    unet2d_config_to_diffusers,
-)
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText, BertTextConfig
 from safelight.models.clip import ClipText, ClipTextConfig
+from safelight.models.temporal_autoencoder import TemporalAutoencoder
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.tokenizer import EOS, ClipTokenizer
-from safelight.models.unet import UNet, UNetConfig
+from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
 from safelight.models.wordpiece import WordPieceTokenizer
 
@@ -88,21 +83,15 @@ class Writing:
 
 def read_unet(folder: Path, reading: Reading = Reading()) -> UNet:
     """The U-Net in `folder`; `SafelightError` if there is none, or of a family not known."""
-    values = part_config(folder, "UNet2DConditionModel", "UNet2DModel")
-    if values.get("_class_name") == "UNet2DModel":
-        plain = unet2d_config_from_diffusers(values, str(folder / "config.json"))
-        return read_part(
-            folder, DIFFUSERS_STEM, lambda: UNet(plain), UNET_2D, reading, layers_of(plain)
-        )
-    config = unet_config_from_diffusers(values, str(folder / "config.json"))
-    return read_part(folder, DIFFUSERS_STEM, lambda: UNet(config), UNET, reading, layers_of(config))
+    plan = unet_plan(part_config(folder, *UNETS), str(folder / "config.json"))
+    return read_part(folder, DIFFUSERS_STEM, plan.build, plan.table, reading, plan.layers)
 
 
 def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencoder:
-    """The autoencoder, KL, VQ or tiny, in `folder`, or in its `vae` if that is a whole model."""
+    """The autoencoder of any kind in `folder`, or in its `vae` if that is a whole model."""
     if (folder / "model_index.json").is_file():
         folder = folder / ("vae" if (folder / "vae").is_dir() else "vqvae")
-    values = part_config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny")
+    values = part_config(folder, "AutoencoderKL", "VQModel", "AutoencoderTiny", TEMPORAL)
     source = str(folder / "config.json")
     if values.get("_class_name") == "VQModel":
         vq = vq_config_from_diffusers(values, source)
@@ -119,14 +108,11 @@ def read_autoencoder(folder: Path, reading: Reading = Reading()) -> AnyAutoencod
             reading,
             (*tiny.encoder_blocks, *tiny.decoder_blocks),
         )
-    kl = autoencoder_config_from_diffusers(values, source)
+    temporal = values.get("_class_name") == TEMPORAL
+    read = temporal_config_from_diffusers if temporal else autoencoder_config_from_diffusers
+    kind, kl = TemporalAutoencoder if temporal else Autoencoder, read(values, source)
     return read_part(
-        folder,
-        DIFFUSERS_STEM,
-        lambda: Autoencoder(kl),
-        AUTOENCODER,
-        reading,
-        (kl.layers_per_block,),
+        folder, DIFFUSERS_STEM, lambda: kind(kl), AUTOENCODER, reading, (kl.layers_per_block,)
     )
 
 
@@ -233,22 +219,22 @@ def _read_tokenizer(folder: Path) -> ClipTokenizer:
 
 
 def write_unet(folder: Path, unet: UNet, writing: Writing = Writing()) -> None:
-    """Writes a U-Net as diffusers' `UNet2DConditionModel`, or `UNet2DModel` without context."""
-    if unet.config.self_attention:
-        values, table = unet2d_config_to_diffusers(unet.config), UNET_2D
-    else:
-        values, table = unet_config_to_diffusers(unet.config), UNET
-    write_part(folder, DIFFUSERS_STEM, unet, values, table, writing)
+    """Writes a U-Net as the class of diffusers' that it is, such as `UNet2DConditionModel`, or as
+    our own where diffusers has none.
+    """
+    write_part(folder, DIFFUSERS_STEM, unet, *unet_values(unet), writing)
 
 
 def write_autoencoder(
     folder: Path, autoencoder: AnyAutoencoder, writing: Writing = Writing()
 ) -> None:
-    """Writes an autoencoder as diffusers' `AutoencoderKL`, `VQModel` or `AutoencoderTiny`."""
+    """Writes an autoencoder as the class of diffusers' that it is, such as `AutoencoderKL`."""
     if isinstance(autoencoder, VQAutoencoder):
         values, table = vq_config_to_diffusers(autoencoder.config), VQ
     elif isinstance(autoencoder, TinyAutoencoder):
         values, table = tiny_config_to_diffusers(autoencoder.config), TINY
+    elif isinstance(autoencoder, TemporalAutoencoder):
+        values, table = temporal_config_to_diffusers(autoencoder.config), AUTOENCODER
     else:
         values, table = autoencoder_config_to_diffusers(autoencoder.config), AUTOENCODER
     write_part(folder, DIFFUSERS_STEM, autoencoder, values, table, writing)
@@ -282,11 +268,6 @@ def check_layers(counts: Sequence[int], state: Mapping[str, Tensor], source: str
             f"{source} tells of {sum(counts):,} layers, for which its {len(state):,} tensors are "
             "too few."
         )
-
-
-def layers_of(config: UNetConfig) -> tuple[int, ...]:
-    """How many layers of each kind and level a U-Net has."""
-    return (*config.layers_per_block, *config.transformer_layers)
 
 
 def read_part(

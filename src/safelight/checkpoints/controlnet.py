@@ -8,7 +8,6 @@ from safelight.checkpoints.components import (
     DIFFUSERS_STEM,
     Reading,
     Writing,
-    layers_of,
     part_config,
     read_part,
     write_part,
@@ -27,6 +26,7 @@ from safelight.checkpoints.t2i_adapter import (
     write_adapter,
     write_adapter_file,
 )
+from safelight.checkpoints.tables.any_unet import layers_of
 from safelight.checkpoints.tables.controlnet import (
     CLASS,
     CONTROLNET,

@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safelight.checkpoints.components import Reading, check_layers, filled, layers_of
+from safelight.checkpoints.components import Reading, check_layers, filled
 from safelight.checkpoints.detect import describe_state
 from safelight.checkpoints.families import CONTROL
 from safelight.checkpoints.files import State, write_state
 from safelight.checkpoints.header import ENTRY, read_entry
 from safelight.checkpoints.rules import from_ours, to_ours
+from safelight.checkpoints.tables.any_unet import layers_of
 from safelight.checkpoints.tables.controlnet import (
     CONTROLNET,
     blocks_of,

@@ -9,6 +9,7 @@ from torch import Tensor
 from safelight.checkpoints.detect import describe_state
 from safelight.checkpoints.files import State
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.checkpoints.tables.video import SVD_PIPELINE
 from safelight.checkpoints.vision import UNCLIP as UNCLIP_PIPELINE
 from safelight.config import Value
 from safelight.errors import SafelightError
@@ -141,7 +142,24 @@ CLASSES = Family(
         class_name="DDIMScheduler", beta_start=0.0015, beta_end=0.0195, set_alpha_to_one=False
     ),
 )
-_FAMILIES = (XL, REFINER, UPSCALER, UNCLIP, SD2, BERT_TEXT, SD1, CLASSES)
+SVD = Family(
+    "Stable Video Diffusion",
+    SVD_PIPELINE,
+    (),
+    0.18215,
+    96,
+    1024,
+    SchedulerConfig(
+        class_name="EulerDiscreteScheduler",
+        prediction_type="v_prediction",
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        sigma_max=700.0,
+    ),
+    vision="conditioner.embedders.0.open_clip.model.visual.",
+)
+_FAMILIES = (SVD, XL, REFINER, UPSCALER, UNCLIP, SD2, BERT_TEXT, SD1, CLASSES)
 _BY_CHANNELS = {
     (5, False): "StableDiffusionDepth2ImgPipeline",
     (8, False): "StableDiffusionInstructPix2PixPipeline",
@@ -157,6 +175,7 @@ _DROPPED = (
     *("embedder.model.positional_embedding", "embedder.model.token_embedding."),
     *("noise_augmentor.betas", "noise_augmentor.alphas_", "noise_augmentor.sqrt_"),
     *("noise_augmentor.log_one_minus_",),
+    *("conditioner.embedders.0.open_clip.", "conditioner.embedders.3."),  # all but its tower
     *("v_pred", "ztsnr", "cond_stage_model.logit_scale", "conditioner.embedders.0.logit_scale"),
 )
 """Beginnings of names that carry no weights of use: averages, schedules, marks, leftovers."""

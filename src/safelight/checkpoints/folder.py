@@ -37,11 +37,15 @@ from safelight.checkpoints.files import sha256_of_files
 from safelight.checkpoints.scheduler_files import read_noising, read_scheduler, write_scheduler
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.shift import without_shift
+from safelight.checkpoints.tables.any_unet import unet_class
+from safelight.checkpoints.tables.autoencoder import TEMPORAL
 from safelight.checkpoints.tables.clip import clip_class_name
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION
+from safelight.checkpoints.tables.video import OWN
 from safelight.checkpoints.vision import (
     FEATURES,
     NORMALIZER,
+    SEEN_ALONE,
     TOWER,
     VARIATION,
     Vision,
@@ -58,6 +62,7 @@ from safelight.models.autoencoder import Autoencoder
 from safelight.models.bert import BertText
 from safelight.models.classes import ClassEmbedder, ClassReader
 from safelight.models.clip import ClipText
+from safelight.models.temporal_autoencoder import TemporalAutoencoder
 from safelight.models.tiny import TinyAutoencoder
 from safelight.models.unet import UNet
 from safelight.models.vq import VQAutoencoder
@@ -78,6 +83,7 @@ _AMENDING = (
 """Pipelines that override parts of their scheduler's configuration."""
 _AUTOENCODERS: Mapping[type, str] = {
     Autoencoder: "AutoencoderKL",
+    TemporalAutoencoder: TEMPORAL,
     VQAutoencoder: "VQModel",
     TinyAutoencoder: "AutoencoderTiny",
 }
@@ -101,6 +107,8 @@ class Defaults:
     scale: float | None = None  # of classifier-free guidance
     width: int | None = None  # pixels
     height: int | None = None
+    fps: float | None = None  # frames a second, and how much moves, of a clip
+    motion: float | None = None
 
 
 BERT_DEFAULTS = Defaults(scale=5.0)  # as in CompVis' own txt2img.py
@@ -274,7 +282,7 @@ def _components(path: Path, index: Mapping[str, Value]) -> set[str]:
     needed |= {tokenizer for tower, tokenizer in pairs if tower in text}
     unknown = sorted(present - needed - text - _UNUSED - {_LOW_RESOLUTION})
     missing = sorted(needed - present)
-    silent = not text and pipeline_class != VARIATION
+    silent = not text and pipeline_class not in SEEN_ALONE
     if unknown or missing or silent:
         lacks = missing or ([pairs[0][0]] if silent else [])
         raise SafelightError(
@@ -310,7 +318,7 @@ def _index(folder: Folder) -> dict[str, Value]:
         "_diffusers_version": DIFFUSERS_VERSION,
         **folder.settings,
         "scheduler": ["diffusers", folder.scheduler.class_name],
-        "unet": ["diffusers", "UNet2DConditionModel"],
+        "unet": _unet_entry(folder.unet),
         autoencoder_name(folder.pipeline_class): [
             "diffusers",
             _AUTOENCODERS[type(folder.autoencoder)],
@@ -334,6 +342,11 @@ def _index(folder: Folder) -> dict[str, Value]:
         index |= {"safety_checker": none, "feature_extractor": none, "image_encoder": none}
         index["requires_safety_checker"] = False
     return index
+
+
+def _unet_entry(unet: UNet) -> list[Value]:
+    class_name = unet_class(unet)
+    return ["safelight" if class_name == OWN else "diffusers", class_name]
 
 
 def text_names(folder: Folder) -> tuple[tuple[str, str], ...]:

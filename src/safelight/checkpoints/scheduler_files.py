@@ -8,7 +8,14 @@ from pathlib import Path
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.checkpoints.tables.configs import DIFFUSERS_VERSION, without_nulls
-from safelight.checkpoints.tables.schedulers import CLASSES, OPTIONAL, OWN, TABLE, SchedulerClass
+from safelight.checkpoints.tables.schedulers import (
+    CLASSES,
+    OPTIONAL,
+    OWN,
+    RANGE,
+    TABLE,
+    SchedulerClass,
+)
 from safelight.config import Value, from_dict, near, read_json, to_dict
 from safelight.errors import SafelightError
 
@@ -63,6 +70,8 @@ def scheduler_from_diffusers(
     }
     if kind.levels == "flow":
         known.pop("prediction_type", None)
+    if kind.levels != "edm" and known.get("timestep_type") != "continuous":
+        known = {key: value for key, value in known.items() if key not in RANGE}
     unsupported = {
         key: value
         for key, (default, same) in kind.options.items()
@@ -108,6 +117,8 @@ def scheduler_to_diffusers(config: SchedulerConfig) -> dict[str, Value]:
     dropped = {*_NOT_THEIRS, *(set(OPTIONAL) - set(kind.takes))}
     if kind.levels != "betas":
         dropped |= set(TABLE)
+    if config.levels != "edm":
+        dropped |= set(RANGE)  # which would bound Karras' levels
     if not kind.spaced:
         dropped |= {"timestep_spacing", "steps_offset"}
     if kind.levels == "flow":

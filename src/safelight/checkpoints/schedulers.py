@@ -36,6 +36,7 @@ from safelight.diffusion.sigmas import (
     Spacing,
     beta_sigmas,
     ddim_landings,
+    edm_sigmas,
     exponential_sigmas,
     flow_sigmas,
     karras_sigmas,
@@ -70,9 +71,10 @@ class SchedulerConfig:
 
     Names and meanings are those of diffusers; None takes the default of the class. A flow is
     `FlowMatchEulerDiscreteScheduler` with its `shift`, or a class that has `use_flow_sigmas` with
-    `flow_shift`; EDM is a class with `sigma_min` to `rho`. `unsupported` lists options of the class
-    that its sampler here does not have; `borrowed` is a sampler of ours that diffusers has no class
-    for at such noise levels; `chosen` is what `with_levels` has set.
+    `flow_shift`; EDM is a class with `sigma_min` to `rho`, or Euler's with continuous times, as
+    Stable Video Diffusion has it. `unsupported` lists options of the class that its sampler here
+    does not have; `borrowed` is a sampler of ours that diffusers has no class for at such noise
+    levels; `chosen` is what `with_levels` has set.
 
     Raises `SafelightError` for a flow that the class does not know, and for a prediction that does
     not go with its noise levels.
@@ -93,6 +95,7 @@ class SchedulerConfig:
     use_karras_sigmas: bool = False
     use_exponential_sigmas: bool = False
     use_beta_sigmas: bool = False
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
     use_flow_sigmas: bool = False
     flow_shift: float = 1.0
     shift: float = 1.0
@@ -121,15 +124,16 @@ class SchedulerConfig:
                 f"prediction_type = {self.prediction!r} does not go with the noise levels of "
                 f"{self.class_name} (expected {' or '.join(known)}{flow})."
             )
-        if self.use_flow_sigmas and (
-            self._curve is not None
-            or self.rescale_betas_zero_snr
-            or self.final_sigmas_type == "sigma_min"
-        ):
+        other_law = self._curve is not None or self.rescale_betas_zero_snr
+        if self.use_flow_sigmas and (other_law or self.final_sigmas_type == "sigma_min"):
             raise SafelightError(
-                "use_flow_sigmas does not go with use_karras_sigmas, use_exponential_sigmas, "
-                "use_beta_sigmas, rescale_betas_zero_snr or final_sigmas_type = 'sigma_min'; leave "
-                "these out."
+                "use_flow_sigmas does not go with another law of the sigmas, rescale_betas_zero_snr"
+                " or final_sigmas_type = 'sigma_min'; leave these out."
+            )
+        continuous = self.timestep_type == "continuous"
+        if continuous and not (self.prediction == "v_prediction" and self.use_karras_sigmas):
+            raise SafelightError(
+                "timestep_type = 'continuous' goes with v_prediction and use_karras_sigmas alone."
             )
         if self.levels == "edm" and not (self.sigma_data > 0 and self.rho > 0):
             raise SafelightError(
@@ -139,7 +143,8 @@ class SchedulerConfig:
     @property
     def levels(self) -> Levels:
         """Where the noise levels come from."""
-        return "flow" if self.use_flow_sigmas else self._class.levels
+        own = "edm" if self.timestep_type == "continuous" else self._class.levels
+        return "flow" if self.use_flow_sigmas else own
 
     @property
     def prediction(self) -> str:
@@ -185,6 +190,8 @@ class SchedulerConfig:
             class_name=class_name,
             unsupported=(),
             borrowed=None if name in classes else name,
+            timestep_type="discrete",
+            use_karras_sigmas=self.use_karras_sigmas and levels != "edm",
             use_flow_sigmas=solver_flow,
             shift=self._shift,
             flow_shift=self._shift,
@@ -244,7 +251,10 @@ class SchedulerConfig:
             solver = unipc_flow_sigmas if self._class.sampler == "unipc" else solver_flow_sigmas
             return (solver if self.use_flow_sigmas else flow_sigmas)(self._flow(), steps)
         if self.levels == "edm":
-            return self._edm_sigmas(steps)
+            low, high = self.sigma_min, self.sigma_max
+            final = low if self.final_sigmas_type == "sigma_min" else 0.0
+            rho = self.rho if self.sigma_schedule == "karras" else None
+            return edm_sigmas(steps, low, high, rho=rho, final_sigma=final)
         schedule, kind = self._table(), self._class
         final = self._final_sigma(schedule)
         if kind.sampler in _TAUGHT:
@@ -335,10 +345,8 @@ class SchedulerConfig:
 
     @property
     def _curve(self) -> Callable[..., Float[Tensor, " n"]] | None:
-        if self.use_karras_sigmas:
-            return karras_sigmas
-        if self.use_exponential_sigmas:
-            return exponential_sigmas
+        if self.use_karras_sigmas or self.use_exponential_sigmas:
+            return karras_sigmas if self.use_karras_sigmas else exponential_sigmas
         return beta_sigmas if self.use_beta_sigmas else None
 
     @property
@@ -376,13 +384,6 @@ class SchedulerConfig:
         if self.rescale_betas_zero_snr:
             betas = rescale_zero_terminal_snr(betas)
         return DiscreteSchedule.from_betas(betas, self._between(), self._class.terminal_sigma)
-
-    def _edm_sigmas(self, steps: int) -> Float[Tensor, " n"]:
-        low, high = self.sigma_min, self.sigma_max
-        final = low if self.final_sigmas_type == "sigma_min" else 0.0
-        if self.sigma_schedule == "exponential":
-            return exponential_sigmas(steps, low, high, final_sigma=final)
-        return karras_sigmas(steps, low, high, rho=self.rho, final_sigma=final)
 
     def _between(self) -> Between:
         kind = self._class.between

@@ -20,6 +20,7 @@ from safelight.checkpoints.families import (
     SD1,
     SD2,
     SPREAD,
+    SVD,
     UNCLIP,
     UNET,
     VAE,
@@ -44,6 +45,7 @@ from safelight.checkpoints.header import ENTRY, Header, read_header, write_heade
 from safelight.checkpoints.rules import Rule, Table, from_ours, to_ours
 from safelight.checkpoints.scheduler_files import scheduler_from_diffusers
 from safelight.checkpoints.shift import without_shift
+from safelight.checkpoints.svd_file import read_svd
 from safelight.checkpoints.tables import autoencoder, bert, clip, compvis, shapes, unet
 from safelight.checkpoints.vision import Vision
 from safelight.checkpoints.vision_file import read_vision_parts, vision_state
@@ -81,6 +83,8 @@ def read_single_file(
     source = str(path)
     family = family_of(opened.state, source)
     parts = split(opened.state, family, source)
+    if family is SVD:
+        return replace(read_svd(parts, source, dtype, device), files={SINGLE: (path,)})
     header = read_header(opened.metadata, source)
     if header.scheduler:
         scheduler = scheduler_from_diffusers(header.scheduler, source)

@@ -26,6 +26,7 @@ from safelight.checkpoints.tables.clip_vision import (
     vision_config_from_transformers,
     vision_config_to_transformers,
 )
+from safelight.checkpoints.tables.video import SVD_PIPELINE
 from safelight.conditioners.image import Normalizer, Preparation
 from safelight.config import Value, read_json
 from safelight.errors import SafelightError
@@ -33,6 +34,8 @@ from safelight.models.clip_vision import ClipVision
 
 VARIATION, UNCLIP = "StableDiffusionImageVariationPipeline", "StableUnCLIPImg2ImgPipeline"
 """Pipelines whose U-Net sees a picture's vector: as its context, and beside its time."""
+SEEN_ALONE = (VARIATION, SVD_PIPELINE)
+"""Pipelines that are told a picture in the place of a prompt."""
 TOWER, FEATURES = "image_encoder", "feature_extractor"
 NORMALIZER, NOISING = "image_normalizer", "image_noising_scheduler"
 _PREPROCESSOR = "preprocessor_config.json"
@@ -64,7 +67,7 @@ def vision_parts(pipeline_class: str) -> tuple[str, ...]:
     """The components that such a pipeline needs to see pictures."""
     if pipeline_class == UNCLIP:
         return TOWER, NORMALIZER, NOISING
-    return (TOWER,) if pipeline_class == VARIATION else ()
+    return (TOWER,) if pipeline_class in SEEN_ALONE else ()
 
 
 def read_vision(path: Path, pipeline_class: str, reading: Reading) -> Vision | None:
@@ -72,7 +75,7 @@ def read_vision(path: Path, pipeline_class: str, reading: Reading) -> Vision | N
 
     Raises `SafelightError` if any is missing, broken, or does not fit the others.
     """
-    if pipeline_class not in (VARIATION, UNCLIP):
+    if not vision_parts(pipeline_class):
         return None
     tower = read_image_tower(path / TOWER, reading)
     preparation = read_preparation(tower, path / FEATURES)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -37,6 +38,31 @@ def prepared(image: Image.Image, preparation: Preparation) -> Float[Tensor, "1 3
     levels = torch.from_numpy(np.asarray(middle, dtype=np.float32) / 255).permute(2, 0, 1)
     mean, std = (torch.tensor(row)[:, None, None] for row in (preparation.mean, preparation.std))
     return ((levels - mean) / std)[None]
+
+
+def smoothly_prepared(image: Image.Image, preparation: Preparation) -> Float[Tensor, "1 3 s s"]:
+    """An RGB picture made ready as Stable Video Diffusion does: the whole of it, whatever its
+    proportions, blurred as far as it is made smaller, brought to the square by cubic interpolation
+    whose corners stay, and normalised.
+    """
+    levels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)[None]
+    x, side = levels * 2 - 1, preparation.side
+    for axis in (-1, -2):
+        x = _blurred(x, max((x.shape[axis] / side - 1) / 2, 0.001), axis)
+    x = F.interpolate(x, size=(side, side), mode="bicubic", align_corners=True)
+    mean, std = (torch.tensor(row)[:, None, None] for row in (preparation.mean, preparation.std))
+    return ((x + 1) / 2 - mean) / std
+
+
+def _blurred(x: Float[Tensor, "1 c h w"], sigma: float, axis: int) -> Float[Tensor, "1 c h w"]:
+    """A normal density of that spread laid over one axis, mirrored at the edges."""
+    size = max(int(4 * sigma), 3) | 1
+    offset = torch.arange(size, dtype=torch.float32) - size // 2
+    weight = torch.exp(-(offset**2) / (2 * sigma**2))
+    weight = (weight / weight.sum()).expand(x.shape[1], 1, 1, size)
+    x = x.transpose(axis, -1)
+    wide = F.pad(x, (size // 2, size // 2, 0, 0), mode="reflect")
+    return F.conv2d(wide, weight, groups=x.shape[1]).transpose(axis, -1)
 
 
 class Normalizer(nn.Module):

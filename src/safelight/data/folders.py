@@ -74,8 +74,8 @@ def scan(root: Path | str, on_file: Callable[[int, int], None] | None = None) ->
     root = Path(root)
     if not root.is_dir():
         raise SafelightError(f"No folder {root}; expected a folder of pictures.")
-    found = list(_walk(root))
-    listed, apart = _metadata(path for path in found if path.name in METADATA_NAMES)
+    found = list(walk(root))
+    listed, apart = metadata_below(path for path in found if path.name in METADATA_NAMES)
     skipped: list[Skipped] = []
     pictures: list[Path] = list(listed)
     metadata_folders = {path.parent for path in found if path.name in METADATA_NAMES}
@@ -130,7 +130,8 @@ def gather(config: DataConfig, on_file: Callable[[int, int], None] | None = None
 _OF_A_TRAINING = frozenset({"recipe.toml", "log.jsonl"})  # in the output of every training
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
+    """The files below a folder in a fixed order, without hidden ones and outputs of trainings."""
     for folder, subfolders, names in os.walk(root):
         if Path(folder) != root and _OF_A_TRAINING.issubset(names):
             subfolders.clear()
@@ -141,7 +142,10 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(os.path.normpath(folder)) / name
 
 
-def _metadata(paths: Iterable[Path]) -> tuple[dict[Path, Row], set[Path]]:
+def metadata_below(paths: Iterable[Path]) -> tuple[dict[Path, Row], set[Path]]:
+    """The rows of metadata files by the file that each is of, and the pictures that other columns
+    mention.
+    """
     listed: dict[Path, Row] = {}
     apart: set[Path] = set()
     for path in paths:

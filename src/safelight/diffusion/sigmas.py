@@ -176,6 +176,15 @@ def exponential_sigmas(
     return _ended(ramp.exp(), final_sigma)
 
 
+def edm_sigmas(
+    steps: int, sigma_min: float, sigma_max: float, *, rho: float | None, final_sigma: float = 0.0
+) -> Float[Tensor, " n"]:
+    """Levels of a range of sigma: Karras' by `rho`, or even in log sigma where that is None."""
+    if rho is None:
+        return exponential_sigmas(steps, sigma_min, sigma_max, final_sigma=final_sigma)
+    return karras_sigmas(steps, sigma_min, sigma_max, rho=rho, final_sigma=final_sigma)
+
+
 def beta_sigmas(
     steps: int, sigma_min: float, sigma_max: float, *, final_sigma: float = 0.0
 ) -> Float[Tensor, " n"]:

@@ -17,7 +17,7 @@ from safelight.nn.embeddings import ContextEmbedding, Embedding, OneHotEmbedding
 from safelight.nn.recompute import recomputed
 from safelight.types import Conditioning
 
-Emb = Float[Tensor, "b d"]
+Emb = Float[Tensor, "*rows d"]  # over clips with an axis of frames: (b, f, d)
 ClassKind = Literal["embedding", "projection", "identity"]
 
 

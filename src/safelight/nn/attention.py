@@ -13,7 +13,8 @@ class Attention(nn.Module):
     """Dot-product attention of `x` over `context`, or over itself (Vaswani et al. 2017, eq. 1).
 
     `upcast` attends in float32, under autocast too, which Stable Diffusion 2.1 needs in half
-    precision: its products of queries and keys overflow float16.
+    precision: its products of queries and keys overflow float16. `inner` is the width in which it
+    attends, where that is another than `dim`.
     """
 
     def __init__(
@@ -23,14 +24,16 @@ class Attention(nn.Module):
         context_dim: int | None = None,
         *,
         upcast: bool = False,
+        inner: int | None = None,
     ):
         super().__init__()
+        inner = inner or dim
         self.heads = heads
         self.upcast = upcast
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(context_dim or dim, dim, bias=False)
-        self.to_v = nn.Linear(context_dim or dim, dim, bias=False)
-        self.to_out = nn.Linear(dim, dim)
+        self.to_q = nn.Linear(dim, inner, bias=False)
+        self.to_k = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_v = nn.Linear(context_dim or dim, inner, bias=False)
+        self.to_out = nn.Linear(inner, dim)
 
     def forward(self, x: Tokens, context: Float[Tensor, "b m e"] | None = None) -> Tokens:
         """(b, n, d), attending to (b, m, e), to (b, n, d)."""
@@ -88,12 +91,13 @@ def attend(
 
 
 class FeedForward(nn.Module):
-    """GEGLU, four times wide (Shazeer 2020, eq. 6)."""
+    """GEGLU, four times as wide as `inner`, by default `dim` (Shazeer 2020, eq. 6)."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, inner: int | None = None):
         super().__init__()
-        self.proj_in = nn.Linear(dim, dim * 8)
-        self.proj_out = nn.Linear(dim * 4, dim)
+        inner = inner or dim
+        self.proj_in = nn.Linear(dim, inner * 8)
+        self.proj_out = nn.Linear(inner * 4, dim)
 
     def forward(self, x: Tokens) -> Tokens:
         """(b, n, d) to the same."""
@@ -156,6 +160,7 @@ class SpatialTransformer(nn.Module):
         upcast: bool = False,
     ):
         super().__init__()
+        self.heads = heads
         self.norm = nn.GroupNorm(groups, channels, 1e-6)
         project = nn.Linear if linear else _PointwiseConv
         self.proj_in = project(channels, channels)

@@ -7,6 +7,7 @@ from typing import Literal
 from safelight.checkpoints.folder import Folder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import latent_channels
+from safelight.models.video import FrameUNet
 from safelight.pipelines.given import Given, Part
 
 Beside = Literal["nothing", "mask", "image", "depth", "low resolution"]
@@ -91,6 +92,10 @@ class Kind:
 
 def kind_of(folder: Folder, name: str) -> Kind:
     """What a model takes; `SafelightError` if pictures cannot be made of that."""
+    if isinstance(folder.unet, FrameUNet):
+        raise SafelightError(
+            f"{name} makes moving pictures: safelight animate, or safelight.load_video in Python."
+        )
     unet, towers = folder.unet.config, folder.text_towers
     sees = _sees(folder)
     latents = latent_channels(folder.autoencoder)

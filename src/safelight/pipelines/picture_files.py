@@ -179,6 +179,9 @@ def _exif(texts: Texts) -> bytes:
 def texts_in(image: Image.Image) -> Texts:
     """What an opened picture says of its making; of a PNG that is loaded, whatever stands last."""
     manifest, infotext = (_text(image.info.get(name)) for name in (_KEYWORD, _PARAMETERS))
+    remark = image.info.get("comment")  # of a GIF
+    if image.format == "GIF" and isinstance(remark, bytes) and remark.startswith(b"{"):
+        manifest = remark.decode("utf-8", "replace")
     exif = image.getexif()
     comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     described = exif.get(ExifTags.Base.ImageDescription)

@@ -10,7 +10,7 @@ import torch
 from safelight import __version__
 from safelight.checkpoints.conditions import FILE as CONDITIONS
 from safelight.checkpoints.files import sha256_of_files
-from safelight.checkpoints.folder import INDEX, LORA, SINGLE, Folder, autoencoder_name
+from safelight.checkpoints.folder import DEFAULTS, INDEX, LORA, SINGLE, Folder, autoencoder_name
 from safelight.checkpoints.vision import FEATURES, TOWER
 
 _SCHEDULER = "scheduler/scheduler_config.json"
@@ -84,4 +84,5 @@ def _swapped_configuration(folder: Folder) -> dict[str, str]:
 
 def _configures(path: Path) -> bool:
     """Whether a file is a configuration or a vocabulary, not weights or their index."""
-    return path.suffix in (".json", ".txt") and ".index." not in path.name
+    told = path.suffix in (".json", ".txt") and path.name != DEFAULTS
+    return told and ".index." not in path.name

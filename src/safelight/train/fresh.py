@@ -19,6 +19,10 @@ class Fresh:
         """A view of what is new."""
         return self.parameter.detach()[:, self.first :] if self.first else self.parameter.detach()
 
+    def others(self) -> Tensor:
+        """A view of what is not new."""
+        return self.parameter.detach()[:, : self.first]
+
 
 def fresh_in(module: nn.Module, former: nn.Module | None) -> list[Fresh]:
     """What of a network's weights a former one, from which it was made, had not: parameters by
@@ -32,6 +36,20 @@ def fresh_in(module: nn.Module, former: nn.Module | None) -> list[Fresh]:
         elif parameter.shape != had[name].shape:
             fresh.append(Fresh(parameter, had[name].shape[1]))
     return fresh
+
+
+@contextmanager
+def alone(parts: Sequence[Fresh]) -> Generator[None]:
+    """Of these parameters only what is new learns within: the rest has no gradient, and is
+    afterwards what it was, though weights decay.
+    """
+    for part in parts:
+        if part.parameter.grad is not None:
+            part.parameter.grad[:, : part.first] = 0
+    former = [part.others().clone() for part in parts]
+    yield
+    for part, before in zip(parts, former, strict=True):
+        part.others().copy_(before)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from safelight.errors import SafelightError
 from safelight.train.checkpoint import FOLDER, Basis, to_go_on_from
 from safelight.train.ema import Averages
-from safelight.train.fresh import at_rate
+from safelight.train.fresh import alone, at_rate
 from safelight.train.optim import OPTIMISERS, OptimConfig, lr_at, prepare
 from safelight.train.progress import Report, reporting
 from safelight.train.signals import listening
@@ -152,8 +152,8 @@ def _start(
 ) -> TrainState:
     if optim.fresh_lr != 1 and not any(phase.fresh for phase in task.phases.values()):
         raise SafelightError(
-            f"optim.fresh_lr = {optim.fresh_lr} would change nothing, as this training adds no "
-            "weights to a network that has learned; leave it out."
+            f"optim.fresh_lr = {optim.fresh_lr} would change nothing, as no weights of this "
+            "training are new beside others that have learned and go on; leave it out."
         )
     for phase in task.phases.values():
         for module in phase.modules.values():
@@ -209,14 +209,15 @@ def _step(
                 state.averages.updates = 0
     for name in sorted(trained):
         phase, optimiser = state.phases[name], state.optimisers[name]
-        gradients = [p.grad for p in _parameters(phase) if p.grad is not None]
-        norm = get_total_norm(gradients)
-        if optim.clip:
-            clip_grads_with_norm_(_parameters(phase), optim.clip, norm)
         for group in optimiser.param_groups:
             group["lr"] = lr * phase.lr_scale
-        with at_rate(phase.fresh, optim.fresh_lr):
-            optimiser.step()
+        with alone(phase.alone):
+            gradients = [p.grad for p in _parameters(phase) if p.grad is not None]
+            norm = get_total_norm(gradients)
+            if optim.clip:
+                clip_grads_with_norm_(_parameters(phase), optim.clip, norm)
+            with at_rate(phase.fresh, optim.fresh_lr):
+                optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         window.add_norm(name, norm)
     state.averages.update()

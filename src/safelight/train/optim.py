@@ -138,7 +138,11 @@ def autocast_dtype(precision: PrecisionName, device: torch.device) -> torch.dtyp
 
 def prepare(module: nn.Module, config: OptimConfig, device: torch.device) -> None:
     """Moves a network to its device, channels last, and sets up recomputation and compilation."""
-    module.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module.to(device=device)
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.ndim == 4:  # `Module.to` would refuse a network that has kernels of 5 axes
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     if config.recompute and hasattr(module, "gradient_checkpointing"):
         setattr(module, "gradient_checkpointing", True)  # noqa: B010
     if config.compile:

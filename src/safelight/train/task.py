@@ -25,6 +25,7 @@ class Phase:
     averaged: bool = True
     lr_scale: float = 1.0  # times the learning rate of the recipe
     fresh: Sequence[Fresh] = ()  # what of the weights is new beside others that have learned
+    alone: Sequence[Fresh] = ()  # parameters of which what is new learns, and the rest stays
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def batch_part(batch: Batch, first: int, count: int, device: torch.device) -> Ba
         captions=batch.captions[rows],
         pixels=None if batch.pixels is None else part(batch.pixels),
         latents=None if batch.latents is None else part(batch.latents),
+        clips=None if batch.clips is None else part(batch.clips),
         extras={name: part(tensor) for name, tensor in batch.extras.items()},
         beside={name: tuple(map(part, inputs)) for name, inputs in batch.beside.items()},
     )

@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from safelight.pipelines.clip_manifest import ClipManifest
 
 DIFFERENT = 1
 
@@ -18,13 +21,14 @@ def rerun(
     vae: str | None = None,
     other_weights: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
-    """Make a picture again.
+    """Make a picture or a clip again.
 
     Parameters
     ----------
     file
-        A picture that safelight made; or AUTOMATIC1111's web UI
-        or one of its kin, whose parameters are then taken.
+        A picture or a clip that safelight made; or a picture of
+        AUTOMATIC1111's web UI or one of its kin, whose
+        parameters are then taken.
     output
         Where the new picture goes. [default: beside the file,
         apple.png becomes apple-rerun.png]
@@ -39,11 +43,15 @@ def rerun(
         picture.
     """
     from safelight.app.outputs import check_file
+    from safelight.pipelines.clip_files import read_clip_manifest
     from safelight.pipelines.grid_manifest import GridManifest
     from safelight.pipelines.picture_files import picture_suffix, read_manifest, read_texts
 
-    texts = read_texts(file)
     target = output or file.with_name(f"{file.stem}-rerun{file.suffix}")
+    clip = read_clip_manifest(file)
+    if clip is not None:
+        return _rerun_clip(clip, target, model, any_weights=other_weights)
+    texts = read_texts(file)
     picture_suffix(target)
     check_file(target)
     if texts.manifest is None and texts.infotext is not None:
@@ -65,6 +73,20 @@ def rerun(
     print(target)
     print(f"safelight: {verdict}", file=sys.stderr)
     return 0 if same else DIFFERENT
+
+
+def _rerun_clip(
+    manifest: "ClipManifest", target: Path, model: str | None, *, any_weights: bool
+) -> int:
+    """Makes a clip again, and tells whether it is the same."""
+    from safelight.app.animating import clip_target, remake_clip
+
+    target = clip_target(target, None, "")
+    remade = remake_clip(manifest, model=model, any_weights=any_weights)
+    remade.clip.save(target)
+    print(target)
+    print(f"safelight: {remade.verdict}", file=sys.stderr)
+    return 0 if remade.same else DIFFERENT
 
 
 def _rerun_told(text: str, file: Path, target: Path, model: str | None, vae: str | None) -> int:

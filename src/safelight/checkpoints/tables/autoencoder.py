@@ -13,6 +13,7 @@ from safelight.checkpoints.tables.configs import (
     write_config,
 )
 from safelight.config import Value
+from safelight.errors import SafelightError
 from safelight.models.autoencoder import AutoencoderConfig
 from safelight.models.vq import VQConfig
 
@@ -35,6 +36,7 @@ _CODERS = (
 )
 _SAME = Rule("{key}", "{key}")
 AUTOENCODER = Table((*_CODERS, _SAME))
+TEMPORAL = "AutoencoderKLTemporalDecoder"
 VQ = Table((*_CODERS, Rule("codebook.{rest}", "quantize.embedding.{rest}"), _SAME))
 
 _DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
@@ -44,6 +46,7 @@ _NEUTRAL: Neutral = {
     "act_fn": ("silu", "swish"),
 }
 _NEUTRAL_KL: Neutral = {**_NEUTRAL, "latents_mean": (None,), "latents_std": (None,)}
+_TEMPORAL_LAYERS = 2  # of the middle, which diffusers ties to layers_per_block
 _NEUTRAL_VQ: Neutral = {
     **_NEUTRAL,
     "force_upcast": (False, True),  # a hint for half precision, not part of the network
@@ -70,6 +73,21 @@ class _DiffusersKL:
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
+    force_upcast: bool = True
+
+
+@dataclass(frozen=True)
+class _DiffusersTemporal:
+    """The keys of `AutoencoderKLTemporalDecoder`, with diffusers' own defaults."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = (_DOWN[False],)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = 1
+    latent_channels: int = 4
+    sample_size: int | tuple[int, ...] = 32
+    scaling_factor: float = 0.18215
     force_upcast: bool = True
 
 
@@ -136,6 +154,50 @@ def autoencoder_config_to_diffusers(config: AutoencoderConfig) -> dict[str, Valu
         force_upcast=config.force_upcast,
     )
     return write_config("AutoencoderKL", theirs, _NEUTRAL_KL)
+
+
+def temporal_config_from_diffusers(
+    values: Mapping[str, Value], source: str = "vae/config.json"
+) -> AutoencoderConfig:
+    """Translates an `AutoencoderKLTemporalDecoder` configuration; errors as for `AutoencoderKL`."""
+    theirs = read_config(_DiffusersTemporal, values, {}, source)
+    levels = len(theirs.block_out_channels)
+    if theirs.down_block_types != (_DOWN[False],) * levels:
+        raise SafelightError(f"{source} should have {levels} {_DOWN[False]}s on the way down.")
+    if theirs.layers_per_block != _TEMPORAL_LAYERS:
+        raise SafelightError(
+            f"{source} has layers_per_block = {theirs.layers_per_block}, expected "
+            f"{_TEMPORAL_LAYERS}."
+        )
+    with fitting(source):
+        return AutoencoderConfig(
+            in_channels=theirs.in_channels,
+            out_channels=theirs.out_channels,
+            latent_channels=theirs.latent_channels,
+            block_out_channels=theirs.block_out_channels,
+            layers_per_block=theirs.layers_per_block,
+            attention=(False,) * levels,
+            post_quant_conv=False,
+            sample_size=square(theirs.sample_size),
+            scaling_factor=theirs.scaling_factor,
+            force_upcast=theirs.force_upcast,
+        )
+
+
+def temporal_config_to_diffusers(config: AutoencoderConfig) -> dict[str, Value]:
+    """The whole `config.json` of a temporal autoencoder of ours, which diffusers opens."""
+    theirs = _DiffusersTemporal(
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        down_block_types=_down_types(config.attention),
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        sample_size=config.sample_size or _DiffusersTemporal.sample_size,
+        scaling_factor=config.scaling_factor,
+        force_upcast=config.force_upcast,
+    )
+    return write_config(TEMPORAL, theirs, {})
 
 
 def vq_config_from_diffusers(

@@ -57,15 +57,19 @@ _ZERO_SNR = "rescale_betas_zero_snr"
 _FINAL = "final_sigmas_type"
 _ALPHA = "set_alpha_to_one"
 _CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+_TYPE = "timestep_type"
 _ALGORITHM = "algorithm_type"
 _ORDER = "solver_order"
 _ORDERS = (2, (1, 2, 3))
 _SOLVER_FLOW = ("use_flow_sigmas", "flow_shift")
-_EDM = ("sigma_min", "sigma_max", "sigma_data", "sigma_schedule", "rho", _FINAL)
+RANGE = ("sigma_min", "sigma_max")
+"""Keys of `SchedulerConfig` that bound levels which come from a range of sigma."""
+_EDM = (*RANGE, "sigma_data", "sigma_schedule", "rho", _FINAL)
 
 OWN = (
     *_SOLVER_FLOW,
     *(key for key in _EDM if key != _FINAL),
+    _TYPE,
     "shift",
     "original_inference_steps",
     _ALGORITHM,
@@ -124,11 +128,8 @@ CLASSES: Mapping[str, SchedulerClass] = {
     "EulerDiscreteScheduler": SchedulerClass(
         "euler",
         whole_times=False,
-        takes=(_ZERO_SNR, _FINAL, *_CURVES),
-        options={
-            "interpolation_type": ("linear", ("linear",)),
-            "timestep_type": ("discrete", ("discrete",)),
-        },
+        takes=(_ZERO_SNR, _FINAL, *_CURVES, _TYPE, *RANGE),
+        options={"interpolation_type": ("linear", ("linear",))},
     ),
     "EulerAncestralDiscreteScheduler": SchedulerClass(
         "euler_a", whole_times=False, takes=(_ZERO_SNR,)

@@ -1,0 +1,110 @@
+"""Clips by a tiny model: known frames, loops, windows, chunks and numbers."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from safelight.checkpoints.components import write_unet
+from safelight.checkpoints.folder import DEFAULTS, Defaults, write_folder
+from safelight.checkpoints.video_layers import write_video_layers
+from safelight.config import to_dict
+from safelight.errors import SafelightError
+from safelight.models.video import TemporalConfig, inflate, new_parameters
+from safelight.pipelines.load_video import load_video
+from safelight.pipelines.video import VideoPipeline
+from tiny_model import tiny_folder
+from tiny_video import FRAMES, video_folder, write_video_model
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> VideoPipeline:
+    return VideoPipeline(video_folder(), "tiny", dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    levels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(levels).resize((16, 16))
+
+
+def pixels(clip) -> np.ndarray:
+    return np.stack([np.array(frame, dtype=float) for frame in clip.frames])
+
+
+def test_the_model_hears_of_each_thing_that_it_is_told(pipeline, picture):
+    plain = pixels(pipeline.animate(prompt="a red cube"))
+    assert plain.shape == (FRAMES, 16, 16, 3)
+    for options in (
+        {"image": picture},
+        {"last": picture},
+        {"motion": 200.0},
+        {"fps": 30.0},
+        {"negative": "a blue ball"},
+        {"seed": 1},
+        {"scale": 4.0},
+        {"first_scale": 1.0},
+    ):
+        assert np.abs(pixels(pipeline.animate(prompt="a red cube", **options)) - plain).max() > 0
+    assert np.array_equal(pixels(pipeline.animate(prompt="a red cube")), plain)
+
+
+def test_a_known_last_frame_is_told_at_the_end(pipeline, picture):
+    first = pixels(pipeline.animate(picture))
+    last = pixels(pipeline.animate(last=picture))
+    assert np.abs(first - last).max() > 0
+
+
+def test_a_loop_is_closed_by_its_first_frame(pipeline, picture):
+    loop = pipeline.animate(picture, loop=True)
+    assert len(loop.frames) == FRAMES - 1
+    ends = pipeline.animate(picture, last=picture)
+    assert np.array_equal(pixels(loop), pixels(ends)[:-1])
+    assert pipeline.animate(picture, loop=True, frames=6).manifest.settings.frames == 6
+
+
+def test_progress_ends_at_the_total_and_counts_each_decoded_frame(pipeline):
+    seen: list[tuple[int, int]] = []
+    pipeline.animate(prompt="a red cube", decode=1, on_frames=lambda *told: seen.append(told))
+    steps = 2
+    total = FRAMES * (steps + 1)
+    assert seen == [(FRAMES * (i + 1), total) for i in range(steps)] + [
+        (FRAMES * steps + i + 1, total) for i in range(FRAMES)
+    ]
+
+
+def test_decoding_in_chunks_and_low_memory_change_nothing_but_rounding(pipeline, picture):
+    whole = pixels(pipeline.animate(picture, decode=FRAMES))
+    for options in ({"decode": 1}, {"low_memory": True}):
+        assert np.abs(pixels(pipeline.animate(picture, **options)) - whole).max() <= 1
+
+
+def test_a_folder_of_pictures_may_bring_its_video_unet(tmp_path, picture):
+    folder = video_folder()
+    write_folder(tmp_path, replace(tiny_folder(), defaults=folder.defaults))
+    write_unet(tmp_path / "video", folder.unet)
+    ours = load_video(tmp_path, device="cpu").animate(picture)
+    whole = VideoPipeline(folder, "tiny", dtype=torch.float32, device="cpu").animate(picture)
+    assert ours.manifest.pixels == whole.manifest.pixels
+
+
+def test_a_folder_of_pictures_may_bring_the_layers_alone(tmp_path, picture):
+    pictures = tiny_folder()
+    video = inflate(pictures.unet, TemporalConfig(FRAMES, "placed", ("fps",)), number_dim=8)
+    with torch.no_grad():
+        for name in new_parameters(video):
+            video.get_parameter(name).add_(torch.randn(video.get_parameter(name).shape) * 0.05)
+    defaults = Defaults("euler", 2, 2.0, 16, 16, fps=5.0)
+    write_folder(tmp_path, pictures)
+    write_video_layers(tmp_path / "video", video, pictures.unet)
+    (tmp_path / "video" / DEFAULTS).write_text(json.dumps(to_dict(defaults)))
+    brought = load_video(tmp_path, device="cpu")
+    assert brought.weights.keys() == {"unet", "vae", "text_encoder", "video"}
+    whole = replace(pictures, unet=video.eval(), defaults=defaults)
+    wanted = VideoPipeline(whole, "tiny", dtype=torch.float32, device="cpu").animate(picture)
+    assert brought.animate(picture).manifest.pixels == wanted.manifest.pixels
+    with pytest.raises(SafelightError, match="makes clips by itself"):
+        load_video(write_video_model(tmp_path / "own"), motion_module="mm.ckpt", device="cpu")
