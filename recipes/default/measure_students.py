@@ -40,6 +40,8 @@ SCALE = 3.0
 TEACHER_STEPS = (50, 8, 4, 2, 1)
 STUDENTS = {"lcm": (8, 4, 2, 1), "turbo": (4, 2, 1)}
 REFERENCE = 160
+SHOWN = (50, 4, 1)
+"""The numbers of steps that the sheets show."""
 
 Figures = dict[str, float]
 
@@ -189,7 +191,8 @@ def main() -> None:
         for arm in arms:
             figures, pixels = measured(arm, subject, real)
             report[subject.name][arm.title] = figures
-            rows.append(pixels)
+            if arm.steps in SHOWN:
+                rows.append(pixels)
             print(subject.name, arm.title, json.dumps(figures), flush=True)
         arguments.samples.mkdir(parents=True, exist_ok=True)
         path = arguments.samples / f"students_{subject.name}.png"
