@@ -71,7 +71,6 @@ def decode_bytes(content: bytes, name: str, formats: tuple[str, ...]) -> Image.I
     """As `decode`, of a file's bytes in one of Pillow's `formats`; `name` stands for its path in
     errors.
     """
-    Image.init()  # or a format that no file had yet is an error
     with _readable(Path(name)), Image.open(io.BytesIO(content), formats=formats) as image:
         return upright(image)
 

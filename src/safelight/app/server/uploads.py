@@ -11,8 +11,8 @@ from safelight.app.server.config import Limits
 from safelight.errors import SafelightError
 from safelight.pictures import UnreadablePictureError, decode_bytes
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP")
-_ONE_FRAME = ("PNG", "WEBP")  # an MPO's other frames are a camera's previews
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_ONE_FRAME = ("PNG", "WEBP")  # a JPEG's other frames are a camera's previews
 _MOST_SIDE = 32768
 
 
@@ -55,7 +55,6 @@ def check_header(content: bytes, what: str, limits: Limits) -> None:
     canvas = _webp_canvas(content)
     if canvas is not None:  # Pillow makes room for a WebP's canvas as it opens it
         _check_size(canvas, what, limits)
-    Image.init()  # or a format that no file had yet is an error
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_size(image.size, what, limits)
