@@ -134,7 +134,7 @@ def _known(name: str, folder: Path) -> KnownModel:
     except SafelightError:
         base = folder
     controls = tuple(own_controls(base)) if base.is_dir() else ()
-    family = _family(base) if base == folder else f"a LoRA on {base}"
+    family = _family(base) if base == folder else f"a LoRA on {base.name}"
     return KnownModel(name, folder, family, _weight_bytes(folder), controls)
 
 
