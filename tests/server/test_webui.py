@@ -250,8 +250,9 @@ def test_everything_else_of_the_web_ui_is_501(api, client, image):
         api.interrogate(image)
     with pytest.raises(RuntimeError, match="One picture"):
         api.img2img(images=[image, image], prompt="x")
+    size = {"width": 32, "height": 32}
     with pytest.raises(RuntimeError, match="of latents"):
-        api.img2img(images=[image], mask_image=half_mask(), inpainting_fill=2, prompt="x")
+        api.img2img(images=[image], mask_image=half_mask(), inpainting_fill=2, prompt="x", **size)
 
 
 def test_sizes_are_bounded_before_anything_is_resized():

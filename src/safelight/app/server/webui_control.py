@@ -107,13 +107,13 @@ def controls_of(
         text, mask = _texts(unit)
         name = f"control-{i}"
         if text:
-            pictures[name] = opened(from_base64(text, name), name, limits).convert("RGB")
+            pictures[name] = _read(text, f"control {i}", limits).convert("RGB")
         elif begun_from is not None:
             pictures[name] = begun_from
         else:
             raise SafelightError(f"The unit {i} of ControlNet has no image.")
         if mask:
-            pictures[f"control-mask-{i}"] = opened(from_base64(mask, "mask"), "mask", limits)
+            pictures[f"control-mask-{i}"] = _read(mask, f"mask of control {i}", limits)
         kind, ready = _kind(unit, model), unit.module in _NONE
         options = _options(unit.module, unit.threshold_a, unit.threshold_b)
         if not ready and options:
@@ -217,6 +217,10 @@ def _texts(unit: Unit) -> tuple[str | None, str | None]:
     if isinstance(given, dict):
         return given.get("image"), given.get("mask") or unit.mask
     return given, unit.mask
+
+
+def _read(text: str, what: str, limits: Limits) -> Image.Image:
+    return opened(from_base64(text, what), what, limits)
 
 
 def _kind(unit: Unit, model: Entry) -> str:
