@@ -10,6 +10,7 @@ from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.motion import read_motion, write_motion
 from safelight.errors import SafelightError
 from safelight.models.motion import with_motion
+from safelight.models.unet import UNet
 from safelight.types import Conditioning
 
 from .conftest import relative_error, saved

@@ -78,7 +78,10 @@ def read_clip_manifest(path: Path) -> ClipManifest | None:
     if path.is_dir():
         file = path / FOLDER_MANIFEST
         if not file.is_file():
-            raise SafelightError(f"{path} is a folder without {FOLDER_MANIFEST}.")
+            raise SafelightError(
+                f"{path} is a folder; give the picture file itself, or a clip's folder of frames, "
+                f"in which there is a {FOLDER_MANIFEST}."
+            )
         text: str | None = file.read_text(encoding="utf-8")
     elif path.suffix.lower() in _VIDEO and path.is_file():
         text = _video_comment(path)
