@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias, TypeVar, cast
 
 from safelight.app.recipe_conditions import ConditionConfig
 from safelight.app.recipe_distillation import check_keys
-from safelight.app.recipe_parts import HintConfig, PreviewConfig, StillsConfig, TextConfig
+from safelight.app.recipe_parts import (
+    HintConfig,
+    PreviewConfig,
+    StillsConfig,
+    TextConfig,
+    TinyShape,
+    check_encoded_once,
+)
 from safelight.checkpoints.features import EFFICIENTNET
 from safelight.checkpoints.folder import Defaults
 from safelight.checkpoints.lora_file import LoraConfig
@@ -72,18 +79,6 @@ class VQRecipe:
 
 
 @dataclass(frozen=True)
-class TinyShape:
-    """The shape of a tiny autoencoder, its levels as in `models.tiny.TinyConfig`; what it leaves
-    open is as the one that it stands in for.
-    """
-
-    encoder_width: int = 64
-    decoder_width: int = 64
-    encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
-    decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
-
-
-@dataclass(frozen=True)
 class TinyRecipe:
     """Trains a tiny autoencoder that stands in for that of the model, or in the folder, `base`:
     its decoder draws the pictures out of that one's latents, its encoder gives those latents.
@@ -136,7 +131,7 @@ class LatentRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        _check_encoded_once(self.data, self.kind)
+        check_encoded_once(self.data, self.kind)
         if self.conditions and self.preview.prompts:
             raise SafelightError(
                 "preview.prompts do not go with [[conditions]]: previews are of pictures of the "
@@ -175,7 +170,7 @@ class ControlRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        _check_encoded_once(self.data, self.kind)
+        check_encoded_once(self.data, self.kind)
         if self.preview.prompts:
             raise SafelightError(
                 "preview.prompts do not go with kind = 'control', whose previews are of pictures "
@@ -214,7 +209,7 @@ class DistillationRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        _check_encoded_once(self.data, self.kind)
+        check_encoded_once(self.data, self.kind)
         check_keys(
             self.distillation,
             self.adversarial,
@@ -251,7 +246,7 @@ class VideoRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        _check_encoded_once(self.data, self.kind)
+        check_encoded_once(self.data, self.kind)
         if self.stills is not None and self.video.layers == "temporal":
             raise SafelightError(
                 "[stills] would change nothing, as layers along the frames see clips alone; train "
@@ -292,14 +287,6 @@ KINDS: Mapping[str, type[Recipe]] = {
     "distill": DistillationRecipe,
     "video": VideoRecipe,
 }
-
-
-def _check_encoded_once(data: DataConfig, kind: str) -> None:
-    if data.crop != "center" or data.zoom != 1:
-        raise SafelightError(
-            f"data.crop and data.zoom do not go with kind = {kind!r}, whose pictures are encoded "
-            "once, cut at the centre; leave them out."
-        )
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safelight.data.config import FolderConfig
+from safelight.data.config import DataConfig, FolderConfig
 from safelight.errors import SafelightError
 from safelight.models.clip import ClipTextConfig
 
@@ -83,3 +83,24 @@ class StillsConfig:
             raise SafelightError(f"stills.share should be between 0 and 1, got {self.share}.")
         if self.batch_size is not None and self.batch_size < 1:
             raise SafelightError(f"stills.batch_size should be at least 1, got {self.batch_size}.")
+
+
+@dataclass(frozen=True)
+class TinyShape:
+    """The shape of a tiny autoencoder, its levels as in `models.tiny.TinyConfig`; what it leaves
+    open is as the one that it stands in for.
+    """
+
+    encoder_width: int = 64
+    decoder_width: int = 64
+    encoder_blocks: tuple[int, ...] = (1, 3, 3, 3)
+    decoder_blocks: tuple[int, ...] = (3, 3, 3, 1)
+
+
+def check_encoded_once(data: DataConfig, kind: str) -> None:
+    """Raises `SafelightError` for ways to cut pictures that would have them encoded anew."""
+    if data.crop != "center" or data.zoom != 1:
+        raise SafelightError(
+            f"data.crop and data.zoom do not go with kind = {kind!r}, whose pictures are encoded "
+            "once, cut at the centre; leave them out."
+        )

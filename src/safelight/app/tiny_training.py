@@ -24,7 +24,7 @@ from safelight.app.running import (
     train_by,
 )
 from safelight.app.training_basis import check_basis, tiny_basis
-from safelight.app.training_previews import psnr, some_pixels
+from safelight.app.training_previews import psnr, reconstruct, some_pixels
 from safelight.checkpoints.atomic import replacing_folder
 from safelight.checkpoints.components import write_autoencoder
 from safelight.data.batches import PictureBatches
@@ -56,12 +56,12 @@ def train_tiny(recipe: TinyRecipe, *, resume: bool) -> Outcome:
     prepare(teacher, recipe.optim, device)
     teacher.requires_grad_(False).eval()
     say(f"Tiny autoencoder: {describe(tiny)}, for one of {describe(teacher)}.")
-    reconstruct = reconstruct_tiny(
+    through = reconstruct_tiny(
         tiny, teacher, recipe.loss, autocast_dtype(recipe.optim.precision, device)
     )
     features = perceptual_features(recipe.features, recipe.loss, device)
     with seeded(recipe.loop.seed):
-        task = AutoencoderTask(tiny, reconstruct, recipe.loss, features)
+        task = AutoencoderTask(tiny, through, recipe.loss, features)
     shown = pictures_shown(folder, recipe.data, recipe.held_out)
     pictures = PictureBatches(folder, recipe.data, recipe.loop.batch_size)
 
@@ -133,19 +133,19 @@ def _preview(
     """
     pixels = some_pixels(folder, config, _MEASURED)
 
+    whole = reconstruct(teacher, pixels, device)
+
     @torch.no_grad()
-    def decoded(by_tiny: bool) -> Tensor:
+    def decoded() -> Tensor:
         outputs: list[Tensor] = []
         for first in range(0, len(pixels), _AT_ONCE):
             z = likeliest(teacher, pixels[first : first + _AT_ONCE].to(device))
-            made = tiny.decode(tiny.unscale(teacher.scale(z))) if by_tiny else teacher.decode(z)
+            made = tiny.decode(tiny.unscale(teacher.scale(z)))
             outputs.append(made.float().clamp(-1, 1).cpu())
         return torch.cat(outputs)
 
-    whole = decoded(by_tiny=False)
-
     def preview(step: int) -> Preview:
-        rows = (pixels, whole, decoded(by_tiny=True))
+        rows = (pixels, whole, decoded())
         shown = torch.stack([row[:_SHOWN] for row in rows])  # (3, 8, 3, h, w)
         return Preview(
             rearrange(shown, "row column c h w -> c (row h) (column w)"),
