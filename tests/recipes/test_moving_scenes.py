@@ -8,7 +8,6 @@ import measure_video
 import numpy as np
 import pytest
 import torch
-from moving_emoji import draw_held_out, held_out_ideas
 from moving_people import ACTS, draw_acting
 from moving_solids import Body, Play, draw_play
 from people import PARTS
@@ -70,6 +69,9 @@ def test_people_are_captioned_by_what_they_do():
 
 
 def test_held_out_animations_are_listed_and_drawn_once():
+    pytest.importorskip("resvg_py", exc_type=ImportError)
+    from moving_emoji import draw_held_out, held_out_ideas
+
     listed = held_out_ideas()
     assert held_out.read().emoji["3d"] <= listed
     codes = [f"{number:x}" for number in range(0x1F400, 0x1F440)]
