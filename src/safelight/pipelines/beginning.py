@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after, spherical, torch_draws
 from safelight.types import Noise
 
+if TYPE_CHECKING:
+    from safelight.pipelines.watching import Watch
+
 Latents = Float[Tensor, "b c h w"]
 
 
@@ -44,6 +48,7 @@ class Model:
     dtype: torch.dtype
     device: str
     guide: "Model | None" = None  # a weaker model that guidance leads away from
+    watch: "Watch | None" = None  # what records the attention to the prompt
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler, or as is asked for."""

@@ -44,6 +44,7 @@ from safelight.pipelines.sampling import (
     upcast,
 )
 from safelight.pipelines.settling import clip_skip_for, settle
+from safelight.pipelines.watching import Watch
 from safelight.types import OnStep
 
 
@@ -58,6 +59,7 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
         guide: what `guide_by` has set.
+        watch: what records the attention of the picture that is being made; see `attention`.
         dtype, device: of its weights, and where they are.
     """
 
@@ -70,6 +72,7 @@ class ImagePipeline:
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
         self.guide: Guide | None = None
+        self.watch: Watch | None = None
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._reading = Reading(dtype, device)
@@ -389,4 +392,4 @@ class ImagePipeline:
     def model(self) -> Model:
         """What sampling needs of it."""
         guide = None if self.guide is None else self.guide.pipeline.model
-        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)
+        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide, self.watch)
