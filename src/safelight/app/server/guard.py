@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from safelight.app.server.config import Serving
 from safelight.app.server.replies import reply
 
-_OPEN = ("/healthz",)  # which say nothing
+_OPEN = ("/healthz", "/", "/docs")  # which say nothing of what is here
+_PAGE = "/page/"  # files that every copy of the package has
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -55,7 +56,7 @@ class Guard:
                 f"{headers.get('origin') or 'ITS-ADDRESS'}.",
             )
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
-        if preflight or scope["path"] in _OPEN or self._knows(headers.get("authorization", "")):
+        if preflight or _is_open(scope["path"]) or self._knows(headers.get("authorization", "")):
             return None
         return reply(
             401,
@@ -162,6 +163,11 @@ def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
         await send(message)
 
     return sending
+
+
+def _is_open(path: str) -> bool:
+    """Whether an address needs no token: the page must be there to ask for it."""
+    return path in _OPEN or path.startswith(_PAGE)
 
 
 def _is_loopback(host: str) -> bool:
