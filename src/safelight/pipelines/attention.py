@@ -23,11 +23,10 @@ def attention(
     The picture is the same bits as without. Errors as `ImagePipeline.generate`, and for what cannot
     be watched: several pictures, image prompts, windows, and what `Watch.begin` refuses.
     """
-    settings = pipeline.settle(request)
     for here, what in (
         (request.count != 1, "several pictures"),
         (bool(request.image_prompts), "image prompts"),
-        (settings.windows is not None, "tiled diffusion"),
+        (request.tiled_diffusion, "tiled diffusion"),
     ):
         if here:
             raise SafelightError(f"Attention cannot be recorded with {what}; leave them out.")

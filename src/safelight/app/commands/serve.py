@@ -30,6 +30,7 @@ def serve(
     job_seconds: float = 600.0,
     most_pixels: int = 2**22,
     most_count: int = 16,
+    most_cells: int = 64,
     most_steps: int = 200,
     most_upload: int = 64,
     keep_hours: float = 168.0,
@@ -84,6 +85,8 @@ def serve(
         Of a picture that is made.
     most_count
         Pictures of a job.
+    most_cells
+        Of a job that is a grid.
     most_steps
         Of a picture.
     most_upload
@@ -130,6 +133,7 @@ def serve(
                 body=most_upload * _MEGABYTE,
                 pixels=most_pixels,
                 count=most_count,
+                cells=most_cells,
                 steps=most_steps,
                 queue=queue,
                 seconds=job_seconds,

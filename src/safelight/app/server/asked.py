@@ -138,6 +138,19 @@ class Asked(Strict):
     conditions: tuple[AskedCondition, ...] = Field(default=(), max_length=8)
     image_prompts: tuple[AskedImagePrompt, ...] = Field(default=(), max_length=8)
     image_prompt_scale: float | None = None
+    x: str | None = Field(
+        default=None,
+        max_length=20_000,
+        description="columns of a grid, as of safelight grid: scale=1,2,4,7 or steps=5-20(+5)",
+    )
+    y: str | None = Field(default=None, max_length=20_000, description="its rows, likewise")
+    inside: int = Field(
+        default=0,
+        ge=0,
+        le=50,
+        description="steps of each picture that are kept to be looked into: the latents, what the"
+        " network expects, and where each word looks",
+    )
     format: Format = "png"
     infotext: bool = Field(default=False, description="parameters for AUTOMATIC1111's web UI too")
     previews: int = Field(

@@ -16,6 +16,7 @@ class Limits:
     given_pixels: int = 2**24  # of a picture that is sent, before it is decoded
     pixels: int = 2**22  # of a picture that is made, after its second pass
     count: int = 16  # pictures of a job
+    cells: int = 64  # of a job that is a grid
     steps: int = 200  # of a picture's sampler
     prompt: int = 10_000  # characters
     queue: int = 256  # jobs that wait
@@ -23,7 +24,16 @@ class Limits:
 
     def check(self) -> None:
         """Raises `SafelightError` for limits that let nothing in."""
-        for name in ("body", "given_pixels", "pixels", "count", "steps", "prompt", "queue"):
+        for name in (
+            "body",
+            "given_pixels",
+            "pixels",
+            "count",
+            "cells",
+            "steps",
+            "prompt",
+            "queue",
+        ):
             if getattr(self, name) < 1:
                 raise SafelightError(f"The limit {name} should be 1 or more.")
         if not self.seconds > 0:
