@@ -5,7 +5,7 @@ Prompt-to-Prompt), section 3; as maps over the picture: Tang et al. 2022 (arXiv 
 section 2.2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,14 +71,24 @@ class AttentionMaps:
         Raises:
             SafelightError: there is no such word, step or layer.
         """
-        word = self._word(word)
+        return self._maps((self._word(word),), step, layer)[0]
+
+    def each(
+        self, *, step: int | None = None, layer: Size | None = None
+    ) -> Float[Tensor, "words height width"]:
+        """The same of every word, in their order; errors as `of`."""
+        return self._maps(self.words, step, layer)
+
+    def _maps(
+        self, words: Sequence[Word], step: int | None, layer: Size | None
+    ) -> Float[Tensor, "words height width"]:
         steps = self.steps if step is None else (self._step(step),)
-        total, count = torch.zeros(self.size), 0
+        total, count = torch.zeros(len(words), *self.size), 0
         for recorded in steps:
             for size, maps in recorded.layers.items():
                 if layer in (None, size):
-                    one = maps[list(word.places)].sum(dim=0)
-                    total += recorded.counts[size] * enlarged(one, self.size)
+                    summed = torch.stack([maps[list(word.places)].sum(dim=0) for word in words])
+                    total += recorded.counts[size] * enlarged(summed, self.size)
                     count += recorded.counts[size]
         if not count:
             raise SafelightError(f"No layer of {layer} was recorded; there are {self.layers}.")
@@ -111,6 +121,6 @@ class AttentionMaps:
         return self.steps[step]
 
 
-def enlarged(one: Float[Tensor, "h w"], size: Size) -> Float[Tensor, "height width"]:
-    """A map at another size, bilinear."""
-    return F.interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+def enlarged(maps: Float[Tensor, "n h w"], size: Size) -> Float[Tensor, "n height width"]:
+    """Maps at another size, bilinear."""
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]

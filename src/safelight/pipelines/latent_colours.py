@@ -1,4 +1,4 @@
-"""Latents as colours, by the linear map that comes nearest to what the autoencoder makes of them."""
+"""Latents as colours, by the linear map that comes nearest to what they are decoded to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class LatentColours:
     weights: Float[Tensor, "k 3"]
 
     def __call__(self, z: Float[Tensor, "c h w"]) -> Image.Image:
-        """A latent as a picture of its own size; one that is noisier than a picture's latents are is
-        first brought to their size, so that its noise is seen and not its edges.
+        """A latent as a picture, a pixel a place. One that is larger than a picture's are, for it
+        is noise yet, is brought to their size before.
         """
         z = z.float().cpu()
         colours = _rows(z / z.std().clamp(min=1.0)) @ self.weights

@@ -78,24 +78,25 @@ def view_of_inside(seen: Inside) -> InsideView:
             )
             for one in seen.steps
         ],
-        words=[_word(maps, place, [one.step for one in seen.steps]) for place in _places(maps)],
+        words=_words(maps, [one.step for one in seen.steps]),
         layers=[LayerView(height=size[0], width=size[1]) for size in maps.layers],
     )
 
 
-def _places(maps: AttentionMaps) -> range:
-    return range(len(maps.words))
-
-
-def _word(maps: AttentionMaps, place: int, steps: list[int]) -> WordView:
-    word = maps.words[place]
-    return WordView(
-        text=word.text,
-        tokens=len(word.places),
-        whole=_heat(maps.of(place)),
-        steps=[_heat(maps.of(place, step=step)) for step in steps],
-        layers=[_heat(maps.of(place, layer=layer)) for layer in maps.layers],
-    )
+def _words(maps: AttentionMaps, steps: list[int]) -> list[WordView]:
+    whole = maps.each()
+    by_step = [maps.each(step=step) for step in steps]
+    by_layer = [maps.each(layer=layer) for layer in maps.layers]
+    return [
+        WordView(
+            text=word.text,
+            tokens=len(word.places),
+            whole=_heat(whole[i]),
+            steps=[_heat(each[i]) for each in by_step],
+            layers=[_heat(each[i]) for each in by_layer],
+        )
+        for i, word in enumerate(maps.words)
+    ]
 
 
 def _heat(one: Float[Tensor, "h w"]) -> HeatView:
