@@ -18,12 +18,22 @@ class Limits:
     count: int = 16  # pictures of a job
     steps: int = 200  # of a picture's sampler
     prompt: int = 10_000  # characters
+    frames: int = 256  # of a clip
     queue: int = 256  # jobs that wait
     seconds: float = 600.0  # that a job may run
 
     def check(self) -> None:
         """Raises `SafelightError` for limits that let nothing in."""
-        for name in ("body", "given_pixels", "pixels", "count", "steps", "prompt", "queue"):
+        for name in (
+            "body",
+            "given_pixels",
+            "pixels",
+            "count",
+            "steps",
+            "prompt",
+            "frames",
+            "queue",
+        ):
             if getattr(self, name) < 1:
                 raise SafelightError(f"The limit {name} should be 1 or more.")
         if not self.seconds > 0:

@@ -141,7 +141,10 @@ async def events(request: Request, identity: Identity) -> StreamingResponse:
     "/{identity}/pictures/{place}",
     summary="A picture",
     response_class=Response,
-    responses={**_NOT_FOUND, 200: {"content": {"image/png": {}, "image/webp": {}}}},
+    responses={
+        **_NOT_FOUND,
+        200: {"content": {"image/png": {}, "image/webp": {}, "video/mp4": {}}},
+    },
 )
 async def picture(
     request: Request, identity: Identity, place: Annotated[int, Field(ge=0, le=2**31)]
