@@ -1,8 +1,8 @@
 """What a picture's file tells of its making, as settings that a request may have."""
 
 import io
+import json
 from collections.abc import Collection
-from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 from PIL import Image
@@ -102,7 +102,7 @@ def _of_manifest(manifest: Manifest, models: Collection[str]) -> Told:
             height=manifest.height,
             seed=str(manifest.seed),
         ),
-        manifest=asdict(manifest),
+        manifest=json.loads(manifest.to_json()),
         notes=notes,
     )
 

@@ -13,6 +13,7 @@ from safelight.app.server.stream_opening import Opening
 from safelight.config import Value, to_dict
 from safelight.errors import SafelightError
 
+_LEAVING = 3.0  # seconds that a page waits for another to be gone
 _PATIENCE = 5.0  # seconds that a process has to end by itself
 
 
@@ -56,24 +57,26 @@ class Streams:
 
     def __init__(self):
         self._process: Process | None = None
-        self._taken = False
+        self._room = asyncio.Lock()
 
     @property
     def taken(self) -> bool:
         """Whether a page has it."""
-        return self._taken
+        return self._room.locked()
 
     @contextlib.asynccontextmanager
     async def opened(self, opening: Opening) -> AsyncGenerator["Session"]:
         """A stream's process, which has ended afterwards.
 
-        Raises `StreamTakenError` while another page has it.
+        Raises `StreamTakenError` if another page has it and does not leave it in a few seconds, as
+        one does that opens it anew.
         """
-        if self._taken:
+        try:
+            await asyncio.wait_for(self._room.acquire(), _LEAVING)
+        except TimeoutError:
             raise StreamTakenError(
                 "Another page draws live on this server, which has room for one; close that first."
-            )
-        self._taken = True
+            ) from None
         process: Process | None = None
         try:
             process = await asyncio.create_subprocess_exec(
@@ -86,9 +89,12 @@ class Streams:
             await session.send(Message("opening", {"opening": to_dict(opening)}))
             yield session
         finally:
-            if process is not None:
-                await asyncio.shield(_ended(process))
-            self._process, self._taken = None, False
+            try:
+                if process is not None:
+                    await asyncio.shield(_ended(process))
+            finally:
+                self._process = None
+                self._room.release()
 
     def close(self) -> None:
         """Ends the stream that there is."""

@@ -18,7 +18,7 @@ from safelight.app.server.asked import Number, Seed, Strict
 from safelight.app.server.config import Limits
 from safelight.app.server.service import Service
 from safelight.app.server.stream_opening import Opening
-from safelight.app.server.stream_session import Message, Newest, Session
+from safelight.app.server.stream_session import Message, Newest, Session, StreamTakenError
 from safelight.config import near
 from safelight.errors import SafelightError
 
@@ -67,7 +67,9 @@ async def live(socket: WebSocket) -> None:
         async with service.streams.opened(opening) as session:
             await _joined(socket, session, service.serving.limits)
     except SafelightError as error:
-        await _refuse(socket, str(error), _TRY_LATER if service.streams.taken else _NOT_SO)
+        await _refuse(
+            socket, str(error), _TRY_LATER if isinstance(error, StreamTakenError) else _NOT_SO
+        )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         await _refuse(socket, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", _NOT_SO)
