@@ -19,6 +19,7 @@ class Limits:
     cells: int = 64  # of a job that is a grid
     steps: int = 200  # of a picture's sampler
     prompt: int = 10_000  # characters
+    frames: int = 256  # of a clip
     queue: int = 256  # jobs that wait
     seconds: float = 600.0  # that a job may run
 
@@ -32,6 +33,7 @@ class Limits:
             "cells",
             "steps",
             "prompt",
+            "frames",
             "queue",
         ):
             if getattr(self, name) < 1:

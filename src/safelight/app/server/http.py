@@ -9,9 +9,14 @@ from pydantic import BaseModel
 
 from safelight import __version__
 from safelight.app.server import (
+    annotating,
     native,
+    native_clips,
+    offering,
     openai_images,
     page,
+    reading,
+    streaming,
     webui,
     webui_control,
     webui_options,
@@ -49,7 +54,8 @@ def app_of(service: Service) -> FastAPI:
     )
     app.state.service = service
     for router in (
-        *(health, page.router, native.router, openai_images.router),
+        *(health, page.router, native.router, native_clips.router, openai_images.router),
+        *(offering.router, reading.router, annotating.router, streaming.router),
         *(webui.router, webui_pictures.router, webui_control.router, webui_options.router),
         webui_options.rest,  # last, for it answers whatever is left
     ):

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.admission import digest_of, with_uploads
 from safelight.app.server.asked import Asked
+from safelight.app.server.clips import is_clip
 from safelight.app.server.grids import axes_of, grid_of
 from safelight.app.server.inside_view import InsideView
 from safelight.app.server.live import Event
@@ -155,7 +156,10 @@ async def events(request: Request, identity: Identity) -> StreamingResponse:
     "/{identity}/pictures/{place}",
     summary="A picture",
     response_class=Response,
-    responses={**_NOT_FOUND, 200: {"content": {"image/png": {}, "image/webp": {}}}},
+    responses={
+        **_NOT_FOUND,
+        200: {"content": {"image/png": {}, "image/webp": {}, "video/mp4": {}}},
+    },
 )
 async def picture(
     request: Request, identity: Identity, place: Annotated[int, Field(ge=0, le=2**31)]
@@ -204,8 +208,8 @@ async def grid(request: Request, identity: Identity) -> Response:
     """The pictures of a grid under their labels, which `safelight rerun` makes again."""
     service = service_of(request)
     job = await _found(service, identity)
-    asked = Asked.model_validate_json(job.spec)
-    if asked.x is None:
+    asked = None if is_clip(job.spec) else Asked.model_validate_json(job.spec)
+    if asked is None or asked.x is None:
         raise HTTPException(404, f"The job {identity} is no grid.")
     if job.made < job.count:
         raise HTTPException(404, f"{job.made} of the grid's {job.count} pictures are there.")
@@ -251,7 +255,7 @@ async def view_of(service: Service, job: Job) -> JobView:
 
 
 def _grid_view(job: Job) -> GridView | None:
-    axes = axes_of(Asked.model_validate_json(job.spec))
+    axes = () if is_clip(job.spec) else axes_of(Asked.model_validate_json(job.spec))
     if not axes:
         return None
     columns, *rows = axes

@@ -47,7 +47,7 @@ def file(request: Request, name: str) -> Response:
 
 
 def _sent(name: str, request: Request) -> Response:
-    found = _files().get(name)
+    found = page_files().get(name)
     if found is None:
         raise HTTPException(404, f"The page has no file {name!r}.")
     content = found.read_bytes()
@@ -59,8 +59,8 @@ def _sent(name: str, request: Request) -> Response:
 
 
 @cache
-def _files() -> dict[str, Path]:
-    """The page's files by their names, beside which nothing is sent."""
+def page_files() -> dict[str, Path]:
+    """The page's files by their names; nothing else is sent."""
     return {
         path.relative_to(_FILES).as_posix(): path
         for path in _FILES.rglob("*")

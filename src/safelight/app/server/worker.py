@@ -19,6 +19,7 @@ from typing import cast
 from PIL import Image
 
 from safelight.app.server.admission import apart
+from safelight.app.server.clips import is_clip
 from safelight.app.server.config import Working
 from safelight.app.server.making import (
     CancelledError,
@@ -33,6 +34,7 @@ from safelight.app.server.making import (
     pixels_of,
     read_work,
 )
+from safelight.app.server.making_clips import make_clip
 from safelight.app.server.models import Loaded, Models, memory_used
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.store import Store
@@ -73,6 +75,9 @@ class Worker:
         self._deadline = time.monotonic() + self.working.seconds * len(claimed)
         for job, _ in claimed:
             self.events.send("begun", job=job.id, seconds=self.working.seconds * len(claimed))
+        if is_clip(claimed[0][0].spec):  # which shares with none
+            self._do_clip(*claimed[0])
+            return
         works: list[Work] = []
         loaded: Loaded | None = None
         for job, inputs in claimed:
@@ -94,6 +99,19 @@ class Worker:
             self._make(batch, loaded)
         for work in works:
             self._end(work.job)
+
+    def _do_clip(self, job: Job, inputs: dict[str, bytes]) -> None:
+        """Does a job of a clip; it has ended, or waits again."""
+        hooks = Hooks(self._stop, self._tell_step, self._put)
+        try:
+            if not self.store.places(job.id):  # by an attempt that died
+                pipeline = self.models.of_clips_at(job.place)
+                make_clip(job, inputs, pipeline, self.working.pixels, hooks)
+        except (CancelledError, SkippedError, TimeUpError):
+            pass  # the job's end says which
+        except Exception as error:
+            self._fail(job, error)
+        self._end(job)
 
     def _batches(self, rows: list[Row]) -> list[list[Row]]:
         """Rows that share calls of the network: as many as may, and as have room."""

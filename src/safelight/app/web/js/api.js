@@ -44,9 +44,15 @@ export class Api {
    * @param {string} path @param {unknown} body @param {Options} [options] @returns {Promise<any>}
    */
   async post(path, body, options = {}) {
-    const headers = { "Content-Type": "application/json" };
-    const answer = await this.#fetch(path, { method: "POST", headers, body: JSON.stringify(body) }, options);
-    return answer.json();
+    return (await this.#post(path, body, options)).json();
+  }
+
+  /**
+   * Sends JSON and gives the file that answers.
+   * @param {string} path @param {unknown} body @param {Options} [options] @returns {Promise<Blob>}
+   */
+  async send(path, body, options = {}) {
+    return (await this.#post(path, body, options)).blob();
   }
 
   /** Deletes. @param {string} path @param {Options} [options] @returns {Promise<any>} */
@@ -94,6 +100,12 @@ export class Api {
     const socket = new WebSocket(address, ["safelight", ...secret]);
     socket.binaryType = "arraybuffer";
     return socket;
+  }
+
+  /** @param {string} path @param {unknown} body @param {Options} options @returns {Promise<Response>} */
+  #post(path, body, options) {
+    const headers = { "Content-Type": "application/json" };
+    return this.#fetch(path, { method: "POST", headers, body: JSON.stringify(body) }, options);
   }
 
   /** @param {string} path @param {RequestInit} init @param {Options} options @returns {Promise<Response>} */

@@ -16,7 +16,7 @@
  * sockets by it. Whatever is to outlive a visit is kept in the module or on the server.
  *
  * Build elements by `h` of dom.js, from parts/; styles that a view alone needs go into a file of its
- * own in css/views/, which index.html names. Foreign text never becomes markup.
+ * own in css/, which index.html names. Foreign text never becomes markup.
  *
  * @typedef {object} Context
  * @property {import("./api.js").Api} api       speaks to the server, with the token
