@@ -57,9 +57,8 @@ def test_colours_are_the_linear_map_that_made_them():
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(4, 8, 6, generator=generator)
     weights = torch.randn(4, 3, generator=generator) / 10
-    colours = (
-        torch.einsum("chw,ck->khw", z, weights) + torch.tensor([0.1, 0.0, -0.2])[:, None, None]
-    )
+    offset = torch.tensor([0.1, 0.0, -0.2])[:, None, None]
+    colours = torch.einsum("chw,ck->khw", z, weights) + offset
     pixels = colours.repeat_interleave(4, 1).repeat_interleave(4, 2)
     found = latent_colours([z], [pixels])
     torch.testing.assert_close(found.weights[:4], weights)

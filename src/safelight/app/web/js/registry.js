@@ -37,6 +37,7 @@ import { view as create } from "./views/create.js";
 import { view as edit } from "./views/edit.js";
 import { view as live } from "./views/live.js";
 import { view as animate } from "./views/animate.js";
+import { view as inside } from "./views/inside.js";
 
 /** @type {View[]} */
-export const VIEWS = [create, edit, live, animate];
+export const VIEWS = [create, edit, live, animate, inside];
