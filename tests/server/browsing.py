@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-PATIENCE = 120_000.0  # milliseconds for whatever is waited for
+PATIENCE = 300_000.0  # milliseconds for whatever is waited for
 WIDE, PHONE = (1280, 900), (390, 844)
 
 

@@ -1,9 +1,9 @@
 """Hints made before a run: of a picture, or of joints that a user puts where they should be."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, JsonValue
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.asked import Strict, Upload
@@ -11,7 +11,6 @@ from safelight.app.server.replies import service_of
 from safelight.app.server.uploads import from_base64, opened, png
 from safelight.app.server.webui_control import hint_of
 from safelight.conditioners.annotators.pose import Keypoint, Person, draw_pose
-from safelight.config import Value
 from safelight.errors import SafelightError
 
 router = APIRouter(prefix="/v1", tags=["the page's"])
@@ -21,6 +20,7 @@ _OF_A_WIDTH = 128  # sticks are as wide as a picture's sides have so many pixels
 Side = Annotated[int, Field(ge=8, le=4096)]
 Place = Annotated[float, Field(ge=-1, le=2)]
 Joint = tuple[Place, Place]
+Level = Annotated[float, Field(ge=0, le=4096)]
 
 
 class AskedHint(Strict):
@@ -28,9 +28,8 @@ class AskedHint(Strict):
 
     kind: str = Field(description="of /v1/offer's annotators, such as canny")
     picture: Upload
-    options: dict[str, JsonValue] = Field(
-        default_factory=dict, description="of the kind, such as low and high of canny"
-    )
+    low: Level | None = Field(default=None, description="of canny: where an edge goes on")
+    high: Level | None = Field(default=None, description="of canny: where an edge begins")
 
 
 class AskedPose(Strict):
@@ -55,7 +54,9 @@ async def annotate(request: Request, asked: AskedHint) -> Response:
 
     def make() -> bytes:
         picture = opened(from_base64(asked.picture, "picture"), "picture", limits)
-        return png(hint_of(asked.kind, picture, cast(dict[str, Value], asked.options)))
+        levels = {"low": asked.low, "high": asked.high}
+        options = {name: level for name, level in levels.items() if level is not None}
+        return png(hint_of(asked.kind, picture, options))
 
     return Response(await run_in_threadpool(make), media_type="image/png")
 

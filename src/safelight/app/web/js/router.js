@@ -16,7 +16,9 @@ let bringing;
  */
 export function follow(main, nav, api) {
   fill(nav, VIEWS.map(link));
-  addEventListener("hashchange", () => open(main, nav, api));
+  addEventListener("hashchange", () => {
+    if (location.hash.startsWith("#/") || !location.hash) open(main, nav, api); // else a place within the view
+  });
   open(main, nav, api);
 }
 
@@ -35,7 +37,6 @@ function link(view) {
 
 /** @param {HTMLElement} main @param {HTMLElement} nav @param {import("./api.js").Api} api */
 async function open(main, nav, api) {
-  if (!location.hash.startsWith("#/") && location.hash) return; // a place within the view
   const [id, ...rest] = location.hash.slice(2).split("/").map(decodeURIComponent);
   const view = VIEWS.find((one) => one.id === id) ?? VIEWS[0];
   leaving.abort();

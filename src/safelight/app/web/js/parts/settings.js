@@ -98,7 +98,7 @@ export function settingsForm(offer, { key, sized = true, onModel, example = "" }
   function showModel() {
     const model = modelOf(offer, fields.model.get());
     for (const name of /** @type {const} */ (["steps", "scale", "width", "height"])) {
-      /** @type {HTMLInputElement} */ (fields[name].input).placeholder = String(model[name] ?? "own");
+      /** @type {HTMLInputElement} */ (fields[name].input).placeholder = String(model[name] ?? "the model's");
     }
     onModel?.();
   }

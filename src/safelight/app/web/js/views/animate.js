@@ -28,14 +28,14 @@ export const view = {
     const model = choiceField("Model", models.map((one) => one.name));
     const prompt = promptField("Prompt", { rows: 2, value: brought?.prompt ?? "" });
     const numbers = {
-      frames: numberField("Frames", { min: 1, max: offer.limits.frames, placeholder: "own" }),
-      fps: numberField("A second", { min: 1, max: 60, placeholder: "own" }),
-      steps: numberField("Steps", { min: 1, max: offer.limits.steps, placeholder: "own" }),
-      motion: numberField("Motion", { min: 0, max: 255, placeholder: "own" }),
+      frames: numberField("Frames", { min: 1, max: offer.limits.frames, placeholder: "the model's" }),
+      fps: numberField("Frames a second", { min: 1, max: 60, placeholder: "the model's" }),
+      steps: numberField("Steps", { min: 1, max: offer.limits.steps, placeholder: "the model's" }),
+      motion: numberField("Motion", { min: 0, max: 255, placeholder: "the model's" }),
     };
     const seed = textField("Seed", { placeholder: "by chance", inputMode: "numeric" });
     const loop = checkField("The first frame follows the last");
-    const format = choiceField("File", offer.clip_formats.map((one) => [one, one === "mp4" ? "MP4, plays anywhere" : "WebP, keeps every pixel"]));
+    const format = choiceField("File", offer.clip_formats.map((one) => [one, one === "mp4" ? "MP4" : "WebP, exact"]));
     const source = sourceOf(context);
     const send = h("button", { type: "submit", class: "button main" }, "Animate");
     const cards = jobCards(api, signal, { onEnd: (job) => add(job, true) });

@@ -102,8 +102,8 @@ export function controlWay(context, offer, form) {
     if (kind === "scribble" && !source) return board.strokes.length ? pngOf(board.drawn(across, down)) : null;
     if (!source) return null;
     if (!offer.annotators.includes(kind)) return source;
-    const options = kind === "canny" ? { low: Math.min(low.get(), high.get()), high: high.get() } : {};
-    return api.send("v1/annotate", { kind, picture: await base64Of(source), options }, { signal });
+    const levels = kind === "canny" ? { low: Math.min(low.get(), high.get()), high: high.get() } : {};
+    return api.send("v1/annotate", { kind, picture: await base64Of(source), ...levels }, { signal });
   }
 
   /** @returns {Promise<Record<string, any>>} */

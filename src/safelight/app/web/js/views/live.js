@@ -90,7 +90,7 @@ export const view = {
     function opening() {
       const way = tabs.get();
       return {
-        model: model.get(), prompt: prompt.get(), negative: negative.get(), seed: Number(seed.get()) || 0, steps: steps.get() ?? 4,
+        model: model.get(), prompt: prompt.get(), negative: negative.get(), seed: seed.get().trim() || "0", steps: steps.get() ?? 4,
         ...(way === "drawing" ? { strength: strength.get() } : {}),
         ...(way === "lines" ? { control: control() } : {}),
       };
