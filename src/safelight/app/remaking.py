@@ -167,6 +167,7 @@ def request_of(manifest: Manifest) -> Request:
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
         mask_blur=manifest.mask_blur,
+        mask_fill=manifest.mask_fill,
         outpaint=manifest.outpaint,
         hires=manifest.hires,
         tiled_decode=manifest.tiled_decode,

@@ -20,7 +20,7 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
-from safelight.pipelines.choices import PromptSyntax, RngName
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
@@ -179,6 +179,7 @@ class ImagePipeline:
         image_scale: float | None = None,
         noise_level: int | None = None,
         mask_blur: int | None = None,
+        mask_fill: MaskFill = "original",
         outpaint: Margins | None = None,
         hires: Hires | None = None,
         tiled_decode: bool | None = None,
@@ -230,6 +231,7 @@ class ImagePipeline:
             noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
                 time of that noise schedule.
             mask_blur: pixels over which what is made anew fades in from the mask's edge.
+            mask_fill: what is begun from under the mask: "noise" and "nothing" in the image's place.
             outpaint: margins to be made around the image.
             hires: a second, larger pass.
             tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
@@ -271,6 +273,7 @@ class ImagePipeline:
             image_scale,
             noise_level,
             mask_blur=mask_blur,
+            mask_fill=mask_fill,
             outpaint=outpaint,
             hires=hires,
             tiled_decode=tiled_decode,

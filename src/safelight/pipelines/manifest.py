@@ -9,7 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import PromptSyntax, RngName
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -161,6 +161,7 @@ class Manifest:
     image_scale: float | None = None
     noise_level: int | None = None
     mask_blur: int | None = None
+    mask_fill: MaskFill = "original"
     outpaint: Margins | None = None
     hires: Hires | None = None
     schedule: str | None = None  # None for the model's own

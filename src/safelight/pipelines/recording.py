@@ -50,6 +50,7 @@ def record(
         image_scale=settings.image_scale,
         noise_level=settings.noise_level,
         mask_blur=settings.mask_blur,
+        mask_fill=settings.mask_fill,
         outpaint=request.outpaint,
         hires=settings.hires,
         tiled_decode=settings.tiled_decode,

@@ -74,6 +74,7 @@ def settle(
         image_scale=_image_scale(request, kind),
         noise_level=_noise_level(request, folder, kind),
         mask_blur=_mask_blur(request, width, height),
+        mask_fill=request.mask_fill,
         hires=request.hires,
         tiled_decode=_tiled_decode(request, folder, width, height),
         schedule=_schedule(request, sampler, kind),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from safelight.config import from_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import PromptSyntax, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control, ControlMode, ControlResize
 from safelight.pipelines.given import Given, give
@@ -118,6 +118,7 @@ class Asked(Strict):
     image_scale: float | None = None
     noise_level: int | None = None
     mask_blur: int | None = None
+    mask_fill: MaskFill = "original"
     outpaint: AskedMargins | None = None
     hires: AskedHires | None = None
     tiled_decode: bool | None = None
@@ -234,6 +235,7 @@ def request_of(asked: Asked, pictures: Mapping[str, Image.Image]) -> Request:
         image_scale=asked.image_scale,
         noise_level=asked.noise_level,
         mask_blur=asked.mask_blur,
+        mask_fill=asked.mask_fill,
         outpaint=None if asked.outpaint is None else Margins(**asked.outpaint.model_dump()),
         hires=None if asked.hires is None else Hires(**asked.hires.model_dump()),
         tiled_decode=asked.tiled_decode,
