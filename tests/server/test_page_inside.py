@@ -45,7 +45,7 @@ def look(page, prompt: str) -> None:
 
 def heat(page) -> np.ndarray:
     """The canvas' pixels."""
-    page.wait_for_function("document.querySelector('.inside-heat').width < 300")
+    page.wait_for_selector(".inside-heat[width='4']", state="attached")  # as fine as it looks
     told = page.evaluate(
         """() => { const c = document.querySelector('.inside-heat');
         return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""
@@ -93,13 +93,13 @@ def test_a_row_and_a_grid_are_made(tab):
     page.get_by_label("Steps", exact=True).fill("1")
     page.get_by_label("Scales").fill("1, 2")
     page.get_by_role("button", name="Make the row").click()
-    page.wait_for_function("document.querySelectorAll('.guidance-row img').length == 2")
+    page.locator(".guidance-row img").nth(1).wait_for()
     page.get_by_label("Columns", exact=True).select_option("words")
     page.get_by_label("Values of the columns").fill("red, green")
     page.get_by_label("Rows", exact=True).select_option("seed")
     page.get_by_label("Values of the rows").fill("1-2")
     page.get_by_role("button", name="Make the grid").click()
-    page.wait_for_function("document.querySelectorAll('.cells img').length == 4")
+    page.locator(".cells img").nth(3).wait_for()
     heads = page.locator(".cells th").all_inner_texts()
     assert heads == ["words red", "words green", "seed 1", "seed 2"]
     with page.expect_download() as downloading:

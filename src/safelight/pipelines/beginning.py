@@ -139,9 +139,8 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
     first = first_noise(batch, drawn)
     places = None if mask is None else F.interpolate(mask, size=(height, width)).float()
     if places is not None and settings.mask_fill != "original":
-        x0 = torch.lerp(
-            x0, drawn if settings.mask_fill == "noise" else torch.zeros_like(x0), places
-        )
+        fill = drawn if settings.mask_fill == "noise" else torch.zeros_like(x0)
+        x0 = torch.lerp(x0, fill, places)
     x = x0 + scheduler.beginning(settings.steps, start) * first
     if mask is not None and kind.beside == "mask":
         concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)

@@ -231,7 +231,7 @@ class ImagePipeline:
             noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
                 time of that noise schedule.
             mask_blur: pixels over which what is made anew fades in from the mask's edge.
-            mask_fill: what is begun from under the mask: "noise" and "nothing" in the image's place.
+            mask_fill: what is begun from under the mask, in the place of the image's latents.
             outpaint: margins to be made around the image.
             hires: a second, larger pass.
             tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that

@@ -82,7 +82,7 @@ class Service:
         if not self.closing:
             self.closing = True
             self._ends_at = time.monotonic() + self.serving.grace
-            self.supervisor.send("quit")
+            self.supervisor.quit()
             self.streams.close()
             self.live.everything_changed()
 
