@@ -27,6 +27,7 @@ from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.conditions import read_condition, sized
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls
+from safelight.pipelines.finishing import AS_IT_IS
 from safelight.pipelines.generated import GeneratedImage
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -59,7 +60,8 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner: what `refine_by` has set.
         guide: what `guide_by` has set.
-        watch: what records the attention of the picture that is being made; see `attention`.
+        finish: a check of each picture, and its watermark.
+        watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
     """
 
@@ -73,6 +75,7 @@ class ImagePipeline:
         self.refiner: Refiner | None = None
         self.guide: Guide | None = None
         self.watch: Watch | None = None
+        self.finish = AS_IT_IS
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._reading = Reading(dtype, device)

@@ -121,8 +121,6 @@ class Served:
     """What a server did beside making a picture."""
 
     batch: int = 1  # pictures that shared each call of the network, which changes the last digits
-    watermark: str = ""  # what was put into the pixels and cannot be seen
-    safety: str = ""  # what looked at the picture, and what it found
 
 
 @dataclass(frozen=True)
@@ -181,6 +179,8 @@ class Manifest:
     controls: tuple[UsedControl, ...] = ()
     conditions: tuple[UsedCondition, ...] = ()
     image_prompts: UsedImagePrompts | None = None
+    watermark: str = ""  # the mark in the pixels that is not seen, by its name
+    safety: str = ""  # what looked at the picture, and whether it was withheld
     served: Served | None = None  # where a server made it
     format: int = _FORMAT
 

@@ -78,6 +78,8 @@ def planned(
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
     infotext: Annotated[bool, Parameter(negative=())] = False,
+    watermark: Annotated[bool, Parameter(negative=())] = False,
+    safety: Annotated[bool, Parameter(negative=())] = False,
 ) -> Planned:
     """Make pictures from a prompt.
 
@@ -227,6 +229,10 @@ def planned(
         Of the weights and the networks.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
+    watermark
+        Put a mark into the pixels that is not seen.
+    safety
+        Look at the picture for nudity; an unsafe one is black.
     infotext
         Write the parameters for AUTOMATIC1111's web UI too.
     """
@@ -297,6 +303,8 @@ def planned(
             device,
             precision,
             offline,
+            watermark,
+            safety,
         ),
         image=image,
         mask=mask,

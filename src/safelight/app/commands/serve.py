@@ -26,6 +26,8 @@ def serve(
     kept_models: int = 2,
     batch: int = 4,
     preview_vae: str | None = None,
+    watermark: Annotated[bool, Parameter(negative=())] = False,
+    safety: Annotated[bool, Parameter(negative=())] = False,
     queue: int = 256,
     job_seconds: float = 600.0,
     most_pixels: int = 2**22,
@@ -77,6 +79,11 @@ def serve(
     preview_vae
         The autoencoder of previews; a tiny one is fastest.
         [default: the model's]
+    watermark
+        Put a mark into pictures that is not seen.
+    safety
+        Check pictures for nudity; unsafe ones are black. There
+        are no previews, clips and streams then.
     queue
         Jobs that may wait.
     job_seconds
@@ -119,6 +126,11 @@ def serve(
     from safelight.app.server.config import Keeping, Limits, Serving, state_folder
     from safelight.app.server.running import serve as run
 
+    if safety:
+        from safelight.pipelines.safety import checked_by
+
+        checked_by()
+
     secret = token or os.environ.get(TOKEN) or None
     run(
         Serving(
@@ -144,6 +156,8 @@ def serve(
             kept=kept_models,
             batch=batch,
             preview_vae=preview_vae,
+            watermark=watermark,
+            safety=safety,
             grace=grace,
         ),
         log_level=log_level,

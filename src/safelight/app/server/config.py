@@ -62,6 +62,7 @@ class Working:
         pixels: of a picture, and of all in a batch.
         seconds: that a job may run.
         preview_vae: the autoencoder of previews; None for the model's own.
+        watermark, safety: as of `Finish`.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """
 
@@ -74,6 +75,8 @@ class Working:
     seconds: float = Limits.seconds
     preview_vae: str | None = None
     first: str = "default"
+    watermark: bool = False
+    safety: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Serving:
         token: what a client must bring; None lets everybody in who can reach the address.
         open_to_all: whether everybody who reaches an address that others reach may come in.
         origins: of other sites' pages that may use the server, such as "https://example.org".
+        watermark, safety: as of `Finish`; with `safety` there are no clips and no streams, which
+            are not looked at.
         grace: seconds that a running job has to end when the server is asked to.
     """
 
@@ -105,6 +110,8 @@ class Serving:
     kept: int = 2
     batch: int = 4
     preview_vae: str | None = None
+    watermark: bool = False
+    safety: bool = False
     grace: float = 20.0
 
     @property
@@ -129,6 +136,17 @@ class Serving:
             seconds=self.limits.seconds,
             preview_vae=self.preview_vae,
             first=first,
+            watermark=self.watermark,
+            safety=self.safety,
+        )
+
+
+def check_unwatched(serving: Serving) -> None:
+    """Raises `SafelightError` for what the check of pictures cannot look at, where there is one."""
+    if serving.safety:
+        raise SafelightError(
+            "This server checks its pictures, and makes no clips and streams, which it cannot "
+            "check; ask for pictures."
         )
 
 

@@ -134,6 +134,8 @@ def make_alone(row: Row, loaded: Loaded, hooks: Hooks) -> None:
     """
     watch = _Watch([row], loaded, hooks)
     most = row.work.asked.inside
+    if most and loaded.pipeline.finish.safety:
+        raise SafelightError("Where pictures are checked, none is looked into; leave inside out.")
     if most:
         seen = look_inside(loaded.pipeline, row.request, most, loaded.previewer, watch)
         _put(row, seen.picture, hooks, view_of_inside(seen).model_dump_json())
@@ -155,10 +157,10 @@ def make_batch(rows: Sequence[Row], loaded: Loaded, hooks: Hooks) -> None:
         on_step=_Watch(rows, loaded, hooks),
     )
     for row, one in zip(rows, pixels, strict=True):
-        image = to_image(one)
-        manifest = record(pipeline, row.request, NOT_LED, 0, row.settings, image)
+        finished = pipeline.finish(to_image(one))
+        manifest = record(pipeline, row.request, NOT_LED, 0, row.settings, finished)
         manifest = replace(manifest, served=Served(batch=len(rows)))
-        _put(row, GeneratedImage(image, manifest), hooks)
+        _put(row, GeneratedImage(finished.image, manifest), hooks)
 
 
 class _Watch:
@@ -166,6 +168,7 @@ class _Watch:
 
     def __init__(self, rows: Sequence[Row], loaded: Loaded, hooks: Hooks):
         self.rows, self.previewer, self.hooks = rows, loaded.previewer, hooks
+        self.shows = not loaded.pipeline.finish.safety  # which has looked at none of these yet
         self.steps = rows[0].settings.total_steps
         self.done = 0
 
@@ -188,7 +191,7 @@ class _Watch:
         """
         most = min(row.work.asked.previews, self.steps - 1)
         before, now = ((done * (most + 1)) // self.steps for done in (self.done - 1, self.done))
-        return self.done < self.steps and now > before
+        return self.shows and self.done < self.steps and now > before
 
 
 def _put(row: Row, picture: GeneratedImage, hooks: Hooks, inside: str = "") -> None:

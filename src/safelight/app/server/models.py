@@ -14,6 +14,7 @@ import torch
 
 from safelight.app.server.config import Working
 from safelight.pipelines.find import expanded
+from safelight.pipelines.finishing import Finish
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.load_video import load_video
@@ -84,6 +85,7 @@ class Models:
         working = self.working
         dtype = precision_named(working.precision)
         pipeline = load(place, dtype=dtype, device=working.device, offline=True)
+        pipeline.finish = Finish(working.watermark, working.safety)
         autoencoder = pipeline.folder.autoencoder
         if working.preview_vae is not None:
             autoencoder = pipeline.autoencoder_at(expanded(working.preview_vae))

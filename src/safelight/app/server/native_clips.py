@@ -7,6 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.admission import digest_of
 from safelight.app.server.clips import AskedClip, admitted_clip, with_frames
+from safelight.app.server.config import check_unwatched
 from safelight.app.server.native import JobView, view_of
 from safelight.app.server.records import NewJob
 from safelight.app.server.replies import service_of
@@ -25,6 +26,7 @@ async def submit(
     picture is the clip's file.
     """
     service = service_of(request)
+    check_unwatched(service.serving)
     digest = digest_of(await request.body())
     asked, pictures = await run_in_threadpool(with_frames, asked, service.serving.limits)
 

@@ -15,7 +15,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from safelight.app.server.asked import Number, Seed, Strict
-from safelight.app.server.config import Limits
+from safelight.app.server.config import Limits, check_unwatched
 from safelight.app.server.service import Service
 from safelight.app.server.stream_opening import Opening
 from safelight.app.server.stream_session import Message, Newest, Session, StreamTakenError
@@ -86,6 +86,7 @@ async def _first(socket: WebSocket) -> str:
 
 def _opening(text: str, service: Service) -> Opening:
     """What the process is told; `SafelightError` for what is not here or too much."""
+    check_unwatched(service.serving)
     asked = AskedStream.model_validate_json(text)
     limits = service.serving.limits
     if service.closing:
