@@ -1,6 +1,7 @@
 """A browser for tests of the page: Debian's chromium, by Playwright."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -71,3 +72,13 @@ class Tab:
         self.context.close()
         assert self.complaints == []
         assert self.hosts == {urlsplit(self.url).netloc}
+
+
+def until(page, script: str, argument: object = None) -> None:
+    """Waits until a script gives something true. (Playwright's own waiting evaluates text in the
+    page, which its policy forbids.)
+    """
+    end = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(script, argument):
+        assert time.monotonic() < end, f"never true: {script}"
+        page.wait_for_timeout(100)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import PHONE, WIDE, Tab, browsing
+from browsing import PHONE, WIDE, Tab, browsing, until
 from PIL import Image
 from serving import Running
 
@@ -61,7 +61,7 @@ def create(page, prompt: str, **fields: str) -> None:
     for label, text in fields.items():
         page.get_by_label(label, exact=True).fill(text)
     page.get_by_role("button", name="Create", exact=True).click()
-    page.wait_for_function(f"document.querySelectorAll('.tile img').length > {before}")
+    until(page, f"document.querySelectorAll('.tile img').length > {before}")
 
 
 def drag(page, target, *parts: tuple[float, float]) -> None:
@@ -102,7 +102,7 @@ def test_a_prompt_becomes_pictures_that_stay_and_give_their_settings_back(tab, t
         create(page, "a 3d emoji of a red apple", Seed="7", Steps="4")
     create(page, "a 3d emoji of a green apple", Seed="8")
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.tile img').length == 2")
+    until(page, "document.querySelectorAll('.tile img').length == 2")
 
     page.get_by_role("button", name="Open: a 3d emoji of a red apple").click()
     dialog = page.get_by_role("dialog")
@@ -114,14 +114,14 @@ def test_a_prompt_becomes_pictures_that_stay_and_give_their_settings_back(tab, t
     dialog.get_by_text("Manifest").click()
     assert '"seed": 7' in dialog.locator("pre").inner_text()
     dialog.get_by_role("button", name="Use these settings").click()
-    page.wait_for_function("document.querySelectorAll('dialog').length == 0")
+    until(page, "document.querySelectorAll('dialog').length == 0")
     assert prompt.input_value() == "a 3d emoji of a red apple"
     assert page.get_by_label("Seed").input_value() == "7"
 
     for label, text in (("Prompt", "else"), ("Seed", "1")):
         page.get_by_label(label, exact=True).fill(text)
     page.locator(".drop input").set_input_files(file)
-    page.wait_for_function("[...document.querySelectorAll('input')].some(i => i.value == '7')")
+    until(page, "[...document.querySelectorAll('input')].some(i => i.value == '7')")
     assert prompt.input_value() == "a 3d emoji of a red apple"
 
     for box in page.get_by_role("checkbox", name="Choose to compare").all():
@@ -131,7 +131,7 @@ def test_a_prompt_becomes_pictures_that_stay_and_give_their_settings_back(tab, t
     assert "seed" in told
     assert "sampler" not in told
     page.keyboard.press("Escape")
-    page.wait_for_function("document.querySelectorAll('dialog').length == 0")
+    until(page, "document.querySelectorAll('dialog').length == 0")
 
 
 def test_a_picture_is_seen_on_its_way_and_given_up(tab):
@@ -143,7 +143,7 @@ def test_a_picture_is_seen_on_its_way_and_given_up(tab):
     page.wait_for_selector(".job .preview:visible")
     assert re.search(r"Step \d+ of 200", page.locator(".job").inner_text())
     page.get_by_role("button", name="Cancel").click()
-    page.wait_for_function("document.querySelectorAll('.job').length == 0")
+    until(page, "document.querySelectorAll('.job').length == 0")
     [job] = page.evaluate("fetch('v1/jobs?limit=1').then(answer => answer.json())")["jobs"]
     assert job["state"] == "cancelled"
 
@@ -179,10 +179,11 @@ def test_a_picture_is_edited(tab, tmp_path, way):
         assert mask[56].max() == 0
     page.wait_for_selector(".tile img")
     size = (64 + 2 * 16, 64 + 2 * 16) if way == "Outpaint" else (64, 64)
-    page.wait_for_function(
+    until(
+        page,
         "([w, h]) => { const i = document.querySelector('.tile img');"
         " return i.naturalWidth === w && i.naturalHeight === h }",
-        arg=list(size),
+        list(size),
     )
 
 
@@ -254,7 +255,7 @@ def test_a_picture_becomes_a_clip(tab, tmp_path):
     page.get_by_label("Prompt", exact=True).fill("a red cube")
     page.get_by_label("Frames", exact=True).fill("4")
     page.get_by_role("button", name="Animate", exact=True).click()
-    page.wait_for_function("document.querySelector('video')?.readyState >= 2")
+    until(page, "document.querySelector('video')?.readyState >= 2")
     assert page.evaluate("document.querySelector('video').duration") > 0.5
     assert page.evaluate("document.querySelector('video').controls")
 
@@ -280,7 +281,7 @@ def test_every_view_fits_is_labelled_and_is_readable(browser, served, theme, siz
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     for view in VIEWS:
         page.goto(f"{served}/#/{view}")
-        page.wait_for_function(f"document.querySelector('.view-{view} .panel')")
+        until(page, f"document.querySelector('.view-{view} .panel')")
         assert page.evaluate("document.documentElement.scrollWidth") == size[0]
         assert page.evaluate(_UNLABELLED) == []
         assert page.evaluate(_FAINT) == []
