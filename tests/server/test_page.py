@@ -17,7 +17,7 @@ from safelight.app.server.config import Serving
 from safelight.app.server.service import Service
 from tiny_video import write_video_model
 
-VIEWS = ("create", "edit", "live", "animate", "inside")
+VIEWS = ("create", "edit", "live", "animate", "inside", "training")
 
 
 @pytest.fixture(scope="module")

@@ -58,8 +58,7 @@ class ImagePipeline:
         adapters: what `adapt` has put in.
         embeddings: the words that `embed` has taught.
         kind: what it takes beside the prompt.
-        refiner: what `refine_by` has set.
-        guide: what `guide_by` has set.
+        refiner, guide: what `refine_by` and `guide_by` have set.
         finish: a check of each picture, and its watermark.
         watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.

@@ -28,6 +28,7 @@ def serve(
     preview_vae: str | None = None,
     watermark: Annotated[bool, Parameter(negative=())] = False,
     safety: Annotated[bool, Parameter(negative=())] = False,
+    runs: Path | None = None,
     queue: int = 256,
     job_seconds: float = 600.0,
     most_pixels: int = 2**22,
@@ -84,6 +85,8 @@ def serve(
     safety
         Check pictures for nudity; unsafe ones are black. There
         are no previews, clips and streams then.
+    runs
+        A folder of trainings, which the page then shows.
     queue
         Jobs that may wait.
     job_seconds
@@ -126,6 +129,8 @@ def serve(
     from safelight.app.server.config import Keeping, Limits, Serving, state_folder
     from safelight.app.server.running import serve as run
 
+    if runs is not None and not runs.is_dir():
+        raise SafelightError(f"There is no folder {runs}; give --runs that of trainings.")
     if safety:
         from safelight.pipelines.safety import checked_by
 
@@ -158,6 +163,7 @@ def serve(
             preview_vae=preview_vae,
             watermark=watermark,
             safety=safety,
+            runs=runs,
             grace=grace,
         ),
         log_level=log_level,

@@ -93,6 +93,7 @@ class Serving:
         origins: of other sites' pages that may use the server, such as "https://example.org".
         watermark, safety: as of `Finish`; with `safety` there are no clips and no streams, which
             are not looked at.
+        runs: the folder whose trainings may be looked at.
         grace: seconds that a running job has to end when the server is asked to.
     """
 
@@ -112,6 +113,7 @@ class Serving:
     preview_vae: str | None = None
     watermark: bool = False
     safety: bool = False
+    runs: Path | None = None
     grace: float = 20.0
 
     @property

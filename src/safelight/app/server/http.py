@@ -17,6 +17,7 @@ from safelight.app.server import (
     page,
     reading,
     streaming,
+    trainings,
     webui,
     webui_control,
     webui_options,
@@ -55,7 +56,7 @@ def app_of(service: Service) -> FastAPI:
     app.state.service = service
     for router in (
         *(health, page.router, native.router, native_clips.router, openai_images.router),
-        *(offering.router, reading.router, annotating.router, streaming.router),
+        *(offering.router, reading.router, annotating.router, streaming.router, trainings.router),
         *(webui.router, webui_pictures.router, webui_control.router, webui_options.router),
         webui_options.rest,  # last, for it answers whatever is left
     ):

@@ -38,6 +38,7 @@ import { view as edit } from "./views/edit.js";
 import { view as live } from "./views/live.js";
 import { view as animate } from "./views/animate.js";
 import { view as inside } from "./views/inside.js";
+import { view as training } from "./views/training.js";
 
 /** @type {View[]} */
-export const VIEWS = [create, edit, live, animate, inside];
+export const VIEWS = [create, edit, live, animate, inside, training];

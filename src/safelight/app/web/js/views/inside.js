@@ -1,4 +1,7 @@
-/** Inside: how a picture comes to be, step by step, word by word, and beside its neighbours. */
+/**
+ * Inside: how a picture comes to be, step by step, word by word, and beside its neighbours.
+ * #/inside/ID opens what a job left.
+ */
 
 import { fill, h } from "../dom.js";
 import { gridSection } from "../parts/grid.js";
@@ -22,7 +25,7 @@ export const view = {
   title: "Inside",
   icon: "M10.5 17a6.5 6.5 0 1 0 0-13a6.5 6.5 0 0 0 0 13zM15.5 15.5L21 21M8 10.5h5M10.5 8v5",
   async mount(root, context) {
-    const { api, signal, say, brought } = context;
+    const { api, signal, say, brought, rest } = context;
     const offer = await offerOf(api);
     const form = settingsForm(offer, { key: "safelight.inside", example: "a 3d emoji of a red apple" });
     form.fields.count.element.hidden = true;
@@ -51,7 +54,8 @@ export const view = {
         h("p", {}, "A picture begins as noise, from which the network takes a part in each step.")),
       h("div", { class: "work" }, panel,
         h("div", { class: "stack" }, cards.element, shown, row, grid)));
-    if (last) await show(last);
+    const looked = rest[0] ?? last;
+    if (looked) await show(looked);
     else fill(shown, h("p", { class: "empty" }, "Ask for a picture to see its steps, and where each word of its prompt looks."));
 
     /** @returns {Record<string, any>} */
