@@ -171,8 +171,6 @@ class Request:
             raise SafelightError(
                 f"mask_fill should be {', '.join(get_args(MaskFill))}, got {self.mask_fill!r}."
             )
-        if self.mask_fill != "original" and self.given.mask is None:
-            raise SafelightError("mask_fill needs a mask; leave it out.")
         if self.toward is not None:
             self.toward.check()
         if self.outpaint is not None:

