@@ -56,6 +56,7 @@ export function fullView(context, all, at, use) {
         h("div", { class: "grid-2" },
           h("button", { type: "button", class: "button", onclick: () => lead("edit", made) }, "Edit it"),
           h("button", { type: "button", class: "button", onclick: () => lead("animate", made) }, "Animate it")),
+        h("button", { type: "button", class: "button", onclick: () => inside(made) }, "Look inside"),
         h("button", { type: "button", class: "button", onclick: () => download(context.api, made.picture.url, name) }, "Download")),
       h("details", { class: "more" }, h("summary", {}, "Manifest"),
         h("pre", { class: "manifest", tabindex: 0 }, JSON.stringify(manifest, null, 2))),
@@ -67,6 +68,13 @@ export function fullView(context, all, at, use) {
     const told = await settingsIn(context.api, await context.api.blob(made.picture.url));
     dialog.close();
     use(told.settings);
+  }
+
+  /** @param {Made} made */
+  async function inside(made) {
+    const told = await settingsIn(context.api, await context.api.blob(made.picture.url));
+    dialog.close();
+    context.go("inside", told.settings);
   }
 
   /** @param {string} view @param {Made} made */
