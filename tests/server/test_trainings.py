@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
@@ -11,7 +10,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from safelight.app.cli import main
+from safelight.app.server.config import Serving
 from safelight.app.server.replies import with_errors
+from safelight.app.server.service import Service
 from safelight.app.server.trainings import router
 
 
@@ -40,7 +41,8 @@ def runs(tmp_path):
 
 def client_of(runs) -> TestClient:
     app = FastAPI()
-    app.state.service = SimpleNamespace(serving=SimpleNamespace(runs=runs))
+    app.state.service = object.__new__(Service)  # without a store and a worker
+    app.state.service.serving = Serving(runs=runs)
     app.include_router(router)
     with_errors(app)
     return TestClient(app)
