@@ -11,7 +11,7 @@ from torch import Tensor
 
 from safelight.pipelines.generated import to_image
 
-Pixels = Float[Tensor, "3 H W"]
+Pixels = Float[Tensor, "3 _ _"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LatentColours:
 
 
 def latent_colours(
-    latents: Sequence[Float[Tensor, "c h w"]], pictures: Sequence[Pixels]
+    latents: Sequence[Float[Tensor, "c _ _"]], pictures: Sequence[Pixels]
 ) -> LatentColours:
     """The map by least squares, from latents and the pictures in [-1, 1] that they are decoded to,
     the mean of each place's pixels its colour.
