@@ -64,8 +64,8 @@ def look_inside(
     if most < 1:
         raise SafelightError(f"The number of steps to keep should be 1 or more, got {most}.")
     total = pipeline.settle(request).total_steps
-    chosen = {round(place) for place in torch.linspace(0, total - 1, min(most, total)).tolist()}
-    chosen.add(total - 1)
+    gaps = max(min(most, total) - 1, 1)
+    chosen = {round(i * (total - 1) / gaps) for i in range(gaps + 1)}
     kept: list[tuple[int, float, Tensor, Tensor]] = []
     done = 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,8 @@ def latent_colours(
             for z, pixels in zip(latents, pictures, strict=True)
         ]
     )
-    return LatentColours(torch.linalg.lstsq(places, colours, driver="gelsd").solution)
+    solution = cast(Tensor, torch.linalg.lstsq(places, colours, driver="gelsd").solution)
+    return LatentColours(solution)
 
 
 def _rows(z: Float[Tensor, "c h w"]) -> Float[Tensor, "n k"]:
