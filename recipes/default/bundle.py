@@ -21,7 +21,7 @@ from safelight.errors import SafelightError
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
 LARGEST = 40_000_000  # bytes of its weights
-CONTROLS = ("canny", "pose", "scribble")
+CONTROLS = ("canny", "depth", "pose", "scribble")
 LARGEST_CONTROLS = 15_000_000  # bytes of theirs together
 STUDENTS = ("lcm", "turbo")
 LARGEST_STUDENTS = 8_000_000

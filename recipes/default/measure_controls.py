@@ -1,19 +1,21 @@
 """What the bundled controls do, measured: `python measure_controls.py` after their trainings.
 
-For each kind up to 200 held-out hints: pictures made under control, and with the same prompts and
-seeds without, are held to the hint (edge F1, depth error, PCK), to real pictures (Fréchet
-distance), and to what the prompts ask. Writes `work/controls/report.json`, and sheets of hints with
-what was made of them to docs/samples/.
+For each kind up to 200 held-out hints: pictures made under control, in the model's own mode, and
+with the same prompts and seeds without, are held to the hint (edge F1, depth error, PCK), to real
+pictures (Fréchet distance), and to what the prompts ask. Writes `work/controls/report.json`, the
+table of the model card, and sheets of hints with what was made of them to docs/samples/.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
+from card import rewrite
 from held_out import HERE
 from judge_hints import depths, poses
 from PIL import Image
@@ -53,6 +55,22 @@ SETS = {
 }
 
 
+class Figures(TypedDict):
+    """What was measured of one set of pictures.
+
+    Attributes:
+        hint: how well they hold to their hints.
+        frechet: their distance to the real pictures that the hints are of.
+        following: the part that is as the prompt asks; None where no judge tells.
+        pictures: how many there are.
+    """
+
+    hint: float
+    frechet: float
+    following: float | None
+    pictures: int
+
+
 @dataclass(frozen=True)
 class Asked:
     """Real pictures with the hints made of them, (n, 3, h, w) in [-1, 1] both."""
@@ -76,8 +94,12 @@ def asked(pictures: Path, kind: str, folder: str, count: int, size: int) -> Aske
 
 
 @torch.inference_mode()
-def make(pipeline: ImagePipeline, control: ControlNet | None, wanted: Asked) -> Tensor:
-    """A picture for each hint's prompt, at the model's own settings, in [-1, 1]."""
+def make(
+    pipeline: ImagePipeline, control: ControlNet | None, wanted: Asked, *, one_sided: bool = False
+) -> Tensor:
+    """A picture for each hint's prompt, at the model's own settings, in [-1, 1]; `one_sided`
+    controls the prompt's half of guidance alone.
+    """
     folder, settings = pipeline.folder, pipeline.settle(Request(""))
     scheduler = folder.scheduler.with_sampler(settings.sampler)
     text, vae = text_conditioner(folder, pipeline.kind), folder.autoencoder
@@ -92,6 +114,10 @@ def make(pipeline: ImagePipeline, control: ControlNet | None, wanted: Asked) -> 
         if control is not None:
             hint = wanted.hints[first : first + BATCH]
             cond, uncond = as_hint(cond, (hint,)), as_hint(uncond, (hint,))
+            if one_sided:
+                everywhere = torch.ones_like(hint[:, :1])
+                cond = replace(cond, hint_masks=(everywhere,))
+                uncond = replace(uncond, hint_masks=(torch.zeros_like(everywhere),))
         noise = SeededNoise(list(range(first, first + len(prompts))))
         shape = (len(prompts), folder.unet.config.out_channels, *sides(wanted, vae.factor))
         x = noise(shape, 0) * scheduler.initial_scale(sigmas)
@@ -151,6 +177,22 @@ def sheet_of(wanted: Asked, with_control: Tensor, without: Tensor) -> Image.Imag
     return sheet([wanted.hints, with_control, over, without])
 
 
+def table(report: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -> str:
+    """The figures for the model card, a row for each kind of pictures of a control."""
+    lines = [
+        "| control | pictures | hint, on | off | real | FD, on | off | followed, on | off | real |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind in (kind for kind in SETS if kind in report):
+        for subject, rows in report[kind].items():
+            hints = [f"{rows[row]['hint']:.3f}" for row in ("on", "off", "real")]
+            distances = [f"{rows[row]['frechet']:.1f}" for row in ("on", "off")]
+            follows = [rows[row]["following"] for row in ("on", "off", "real")]
+            parts = ["" if part is None else f"{100 * part:.1f} %" for part in follows]
+            lines.append(f"| {' | '.join((kind, subject, *hints, *distances, *parts))} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures every control that has been trained."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,8 +202,10 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
     parser.add_argument("--count", type=int, default=COUNT, help="of hints for a kind, at most")
     parser.add_argument("--kinds", nargs="*", default=list(SETS))
+    parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md")
     arguments = parser.parse_args()
     pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
+    one_sided = pipeline.folder.defaults.control_mode == "guided"
     size = pipeline.settle(Request("")).width
     arguments.samples.mkdir(parents=True, exist_ok=True)
     pooled = load_features("efficientnet-lite0").pooled
@@ -173,9 +217,11 @@ def main() -> None:
         for subject, folder, count in SETS[kind]:
             most = min(count, arguments.count)
             wanted = asked(arguments.work / "pictures", kind, folder, most, size)
-            networks = {"on": control, "off": None}
-            made = {name: make(pipeline, network, wanted) for name, network in networks.items()}
-            made["real"] = wanted.real.pixels
+            made = {
+                "on": make(pipeline, control, wanted, one_sided=one_sided),
+                "off": make(pipeline, None, wanted),
+                "real": wanted.real.pixels,
+            }
             hold = held_to_hint(kind, wanted, judges)
             judge = verdicts(subject, arguments.work / "pictures" / folder, judges)
             real = pooled_features(pooled, wanted.real.pixels)
@@ -192,6 +238,7 @@ def main() -> None:
             name = f"control_{kind}_{subject}.png"
             sheet_of(wanted, made["on"], made["off"]).save(arguments.samples / name, optimize=True)
     write_text(path, json.dumps(report, indent=2) + "\n")
+    rewrite(arguments.card, table(report), "controls")
 
 
 if __name__ == "__main__":

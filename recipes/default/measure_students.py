@@ -3,8 +3,10 @@
 The same prompts of emoji and of scenes, in three seeds, by the teacher under DDIM at 50 and fewer
 steps, guided as its students learned it, and by each student. Of each: the Fréchet distance to real
 pictures, seed by seed; how often the prompt is followed; how far pictures of one prompt are from
-each other in different seeds. Pictures are kept in `work/students/made/`, so that a run that was
-stopped goes on. Writes `work/students/report.json`, the table in MODEL_CARD.md, and sheets.
+each other in different seeds. With `--sibling`, a model that the teacher was fine-tuned from or to,
+the same of that by itself and with LCM's LoRA, which was not trained for it. Pictures are kept in
+`work/students/made/`, so that a run that was stopped goes on. Writes `work/students/report.json`,
+the table in MODEL_CARD.md, and sheets.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from torch import Tensor
 import safelight
 from safelight.checkpoints.atomic import write_text
 from safelight.checkpoints.features import load_features
+from safelight.checkpoints.lora_file import LORA_FILE
 from safelight.data.folders import scan
 from safelight.eval.distances import frechet_distance, pooled_features
 from safelight.eval.judge_files import load_caption_ranker, load_scene_judge
@@ -40,6 +43,8 @@ SCALE = 3.0
 TEACHER_STEPS = (50, 8, 4, 2, 1)
 STUDENTS = {"lcm": (8, 4, 2, 1), "turbo": (4, 2, 1)}
 REFERENCE = 160
+SIBLING_STEPS, LENT_STEPS = (50, 4), (4, 1)
+"""Of a sibling by itself, and with the LoRA that is lent to it."""
 SHOWN = (50, 4, 1)
 """The numbers of steps that the sheets show."""
 
@@ -102,6 +107,18 @@ def arms_of(model: str, students: Path, made: Path) -> Iterator[Arm]:
         settings, kept = student.settle(Request("")), keeping(student, made)
         for steps in numbers:
             yield Arm(name, steps, kept, settings.sampler, settings.scale)
+
+
+def arms_of_sibling(sibling: Path, students: Path, made: Path) -> Iterator[Arm]:
+    """A model of the teacher's kind as it is, and with LCM's LoRA put in by name."""
+    kept = keeping(safelight.load(sibling), made)
+    for steps in SIBLING_STEPS:
+        yield Arm("sibling, DDIM", steps, kept, "ddim", SCALE)
+    folder = students / "lcm" / "model"
+    settings = safelight.load(folder).settle(Request(""))
+    lent = keeping(safelight.load(sibling, adapters={folder / LORA_FILE: 1.0}), made)
+    for steps in LENT_STEPS:
+        yield Arm("sibling with lcm's LoRA", steps, lent, settings.sampler, settings.scale)
 
 
 def keeping(pipeline: ImagePipeline, made: Path) -> KeptPictures:
@@ -180,8 +197,12 @@ def main() -> None:
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md")
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
     parser.add_argument("--count", type=int, default=COUNT, help="prompts of each subject")
+    parser.add_argument("--sibling", type=Path, help="to which LCM's LoRA is lent")
     arguments = parser.parse_args()
-    arms = list(arms_of(arguments.model, arguments.students, arguments.students / "made"))
+    made = arguments.students / "made"
+    arms = list(arms_of(arguments.model, arguments.students, made))
+    if arguments.sibling is not None:
+        arms += arms_of_sibling(arguments.sibling, arguments.students, made)
     size = safelight.load(arguments.model).settle(Request("")).width
     pooled = load_features("efficientnet-lite0").pooled
     report: dict[str, dict[str, Figures]] = {}
@@ -191,7 +212,7 @@ def main() -> None:
         for arm in arms:
             figures, pixels = measured(arm, subject, real)
             report[subject.name][arm.title] = figures
-            if arm.steps in SHOWN:
+            if arm.steps in SHOWN and not arm.name.startswith("sibling"):
                 rows.append(pixels)
             print(subject.name, arm.title, json.dumps(figures), flush=True)
         arguments.samples.mkdir(parents=True, exist_ok=True)

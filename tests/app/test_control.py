@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import safelight
 from safelight.app.cli import main
 from safelight.app.control_options import ControlOptions
-from safelight.checkpoints.controlnet import write_controlnet
-from safelight.checkpoints.folder import write_folder
+from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
+from safelight.checkpoints.folder import DEFAULTS, write_folder
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNetConfig, control_of
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.picture_files import read_manifest
 from tiny_model import tiny_folder
 
 
@@ -88,7 +92,7 @@ def test_a_controlled_picture_comes_again(model, photo, tmp_path, capsys):
         ["--sampler", "heun"],
     ],
 )
-@pytest.mark.parametrize("mode", ["balanced", "guess"])
+@pytest.mark.parametrize("mode", ["balanced", "guided", "guess"])
 def test_a_control_goes_with_all_else(model, photo, tmp_path, options, mode):
     places = {"PHOTO": str(photo), "MODEL": str(model)}
     options = [places.get(word, word) for word in options]
@@ -117,6 +121,40 @@ def test_a_mask_says_where(model, photo, tmp_path):
     assert (made["all"] == whole).all()
     assert (made["part"] != plain).any()
     assert (made["part"] != whole).any()
+
+
+def test_guided_is_one_sided_by_full_weights(model, photo):
+    """And the same as balanced where there is no other side."""
+    pipeline = safelight.load(str(model), device="cpu")
+    parts = read_controlnet(model / "controls" / "canny").parts
+
+    def made(mode, scale=4.0, **weights):
+        control = Control("canny", photo, mode=mode, **weights)
+        [kept] = pipeline.generate("a red cube", steps=3, scale=scale, controls=(control,))
+        return np.asarray(kept.image, dtype=int)
+
+    guided = made("guided")
+    assert (guided == made("control", weights=(1.0,) * parts)).all()
+    assert (guided != made("balanced")).any()
+    assert (guided != made("control")).any()
+    assert (made("guided", scale=1.0) == made("balanced", scale=1.0)).all()
+
+
+def test_a_model_says_how_its_controls_are_best_used(model, photo, tmp_path, capsys):
+    own = shutil.copytree(model, tmp_path / "own")
+    said = json.loads((own / DEFAULTS).read_text()) if (own / DEFAULTS).is_file() else {}
+    (own / DEFAULTS).write_text(json.dumps({**said, "control_mode": "guided"}))
+    options = ["--control", f"canny={photo}"]
+    made = _make(own, tmp_path / "own.png", *options)
+    guided = _make(model, tmp_path / "guided.png", *options, "--control-mode", "guided")
+    assert (made == guided).all()
+    assert (_make(own, tmp_path / "b.png", *options, "--control-mode", "balanced") != made).any()
+    assert read_manifest(tmp_path / "own.png").controls[0].mode == "guided"
+    assert (_again(tmp_path / "own.png") == made).all()
+    (own / DEFAULTS).write_text('{"control_mode": "loud"}')
+    capsys.readouterr()
+    assert main(["generate", "a cube", "--model", str(own), *options]) == 2
+    assert "asks for controls of mode 'loud'; expected one of balanced" in capsys.readouterr().err
 
 
 def test_a_grid_varies_a_weight(model, photo, tmp_path):

@@ -41,7 +41,7 @@ def test_all_bundled_weights_are_few_enough_for_a_package():
 
 
 def test_each_of_its_controls_is_held_to_a_hint_here():
-    assert list(own_controls(bundled())) == ["canny", "pose", "scribble"]
+    assert list(own_controls(bundled())) == ["canny", "depth", "pose", "scribble"]
 
 
 @pytest.mark.parametrize(("kind", "width"), [("canny", 1), ("scribble", 3)])
@@ -57,6 +57,21 @@ def test_its_controls_of_lines_make_what_their_hints_show(pipeline, kind, width)
         return edge_f1(cv2.Canny(np.asarray(made), 100, 200) > 0, np.asarray(hint)[..., 0] > 0)
 
     assert distance([control]) > distance([]) + 0.2
+
+
+def test_its_control_of_depth_puts_the_ball_where_it_stands_out_of_the_floor(pipeline):
+    floor = np.clip((np.arange(64.0) - 20) / 44, 0, 1)[:, None] * np.ones(64) * 235
+
+    def middle(x: int) -> np.ndarray:
+        hint = Image.fromarray(floor.astype(np.uint8)).convert("RGB")
+        ImageDraw.Draw(hint).ellipse((x - 11, 23, x + 11, 45), fill=(185, 185, 185))
+        control = Control("depth", hint, hint=True)
+        [made] = pipeline.generate("a green ball", seed=4, controls=[control])
+        red, green, blue = np.asarray(made.image, float).transpose(2, 0, 1)
+        return np.argwhere(green - np.maximum(red, blue) > 40).mean(axis=0)
+
+    for x in (18, 45):
+        np.testing.assert_allclose(middle(x), (34, x), atol=3)
 
 
 def test_its_control_of_poses_puts_the_arms_where_the_hint_has_them(pipeline):

@@ -46,9 +46,9 @@ class ControlOptions:
         The part of the steps with which it ends.
         [default: 1]
     control_mode
-        balanced, guess (also without a prompt),
-        prompt or control (which leads).
-        [default: balanced]
+        balanced, guided, guess (also without a
+        prompt), prompt or control (which leads).
+        [default: the model's own, else balanced]
     control_mask
         A picture that is white where it works.
     control_resize
@@ -95,7 +95,7 @@ class ControlOptions:
                 weight=weights.get(control.kind, control.weight),
                 start=starts.get(control.kind, 0.0),
                 end=ends.get(control.kind, 1.0),
-                mode=cast(ControlMode, modes.get(control.kind, "balanced")),
+                mode=cast("ControlMode | None", modes.get(control.kind)),
                 mask=masks.get(control.kind),
                 resize=cast(ControlResize, resizes.get(control.kind, "stretch")),
             )

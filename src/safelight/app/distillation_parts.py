@@ -155,6 +155,7 @@ def student_folder(
         scale=min(max(scale, config.scale[0]), config.scale[1]) if told else 1.0,
         width=former.width or size,
         height=former.height or size,
+        control_mode=former.control_mode,
     )
     return replace(model, unet=pupil.unet, scheduler=scheduler, defaults=defaults)
 

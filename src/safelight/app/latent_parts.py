@@ -126,6 +126,7 @@ def _defaults(recipe: LatentRecipe, former: Defaults) -> Defaults:
         scale=former.scale if said.scale is None else said.scale,
         width=said.width or size,
         height=said.height or size,
+        control_mode=said.control_mode or former.control_mode,
     )
 
 

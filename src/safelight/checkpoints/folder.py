@@ -109,6 +109,7 @@ class Defaults:
     height: int | None = None
     fps: float | None = None  # frames a second, and how much moves, of a clip
     motion: float | None = None
+    control_mode: str | None = None  # of its ControlNets
 
 
 BERT_DEFAULTS = Defaults(scale=5.0)  # as in CompVis' own txt2img.py

@@ -9,9 +9,10 @@ from PIL import Image
 
 from safelight.errors import SafelightError
 
-ControlMode = Literal["balanced", "guess", "prompt", "control"]
+ControlMode = Literal["balanced", "guided", "guess", "prompt", "control"]
 """How a control shares the lead with the prompt: both halves of guidance are controlled alike; the
-prompt's half alone, by weights that rise from the finest layer to the middle, as diffusers' guess
+prompt's half alone, so that guidance exaggerates the hint as it does the prompt; the prompt's half
+alone, by weights that rise from the finest layer to the middle, as diffusers' guess
 mode; both, by softer weights, as the web UI's "My prompt is more important"; the prompt's half
 alone by these, as its "ControlNet is more important".
 """
@@ -21,7 +22,7 @@ ControlResize = Literal["stretch", "crop", "fill", "nearest"]
 filled; or drawn out without colours between, for hints whose colours are names.
 """
 
-ONE_SIDED: tuple[ControlMode, ...] = ("guess", "control")
+ONE_SIDED: tuple[ControlMode, ...] = ("guided", "guess", "control")
 """The modes in which what guidance leads away from is not controlled."""
 
 _MOST_WEIGHT = 100.0
@@ -42,7 +43,8 @@ class Control:
         weight: how strongly it steers.
         start: the part of the steps after which it begins, 0 to 1.
         end: the part of the steps with which it ends, likewise.
-        mode: how it shares the lead with the prompt.
+        mode: how it shares the lead with the prompt; None is as the model says that its controls
+            are best used, else "balanced".
         weights: what it adds at each skip of the U-Net, and last in the middle, is multiplied by
             these beside `weight`; None leaves them to the mode.
         mask: a picture that is white where it works; None for everywhere.
@@ -57,7 +59,7 @@ class Control:
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
-    mode: ControlMode = "balanced"
+    mode: ControlMode | None = None
     weights: tuple[float, ...] | None = None
     mask: str | Path | Image.Image | None = None
     resize: ControlResize = "stretch"
@@ -82,7 +84,7 @@ class Control:
             ("mode", self.mode, get_args(ControlMode)),
             ("resize", self.resize, get_args(ControlResize)),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise SafelightError(
                     f"The {name} of control {self.kind} should be one of {', '.join(known)}; got "
                     f"{value!r}."

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import cast, get_args
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from safelight.errors import SafelightError
 from safelight.models.controlnet import SteeringNetwork
 from safelight.pipelines.annotate import Annotator, annotator
 from safelight.pipelines.control_fit import check_fit
-from safelight.pipelines.control_settings import Control
+from safelight.pipelines.control_settings import Control, ControlMode
 from safelight.pipelines.find import lasting_name, own_controls
 from safelight.pipelines.given import GivenPicture, give
 from safelight.pipelines.hint_pictures import Size, fitted
@@ -29,7 +30,7 @@ class ReadControl:
     """A control with its network and its pictures.
 
     Attributes:
-        control: as it was asked for.
+        control: as it was asked for, its mode that of the model where none was.
         network: what steers.
         place: where the network lies; empty for one that the model brings.
         sha256: of the network's files.
@@ -67,7 +68,7 @@ class ReadControl:
             weight=control.weight,
             start=control.start,
             end=control.end,
-            mode=control.mode,
+            mode=control.mode or "balanced",
             weights=control.weights,
             mask=None if mask is None else UsedPicture(mask.file, mask.sha256),
             resize=control.resize,
@@ -91,6 +92,7 @@ class Controls:
         Raises `SafelightError`: a value or a file of it cannot be, there is no such network or
         annotator, or the network is not for this model.
         """
+        control = replace(control, mode=control.mode or self._mode())
         control.check()
         path, place = self._find(control)
         if path not in self._networks:
@@ -104,6 +106,16 @@ class Controls:
         make = None if control.hint else self._annotator(control)
         hint_at = cache(_hints(control, picture.picture, make))
         return ReadControl(control, network, place, sha256, picture, mask, hint_at, make)
+
+    def _mode(self) -> ControlMode:
+        """How controls of the model are best used."""
+        said, known = self.folder.defaults.control_mode or "balanced", get_args(ControlMode)
+        if said not in known:
+            raise SafelightError(
+                f"{self.name} asks for controls of mode {said!r}; expected one of "
+                f"{', '.join(known)}."
+            )
+        return cast(ControlMode, said)
 
     def _annotator(self, control: Control) -> Annotator:
         """What makes the control's hint; read once."""

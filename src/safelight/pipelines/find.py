@@ -19,7 +19,7 @@ _SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may lea
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 _HUB_FILE = re.compile(
     r"(\w[\w.-]*/\w[\w.-]*)(?:@(refs/pr/\d+|\w[\w.-]*))?"
-    r"/([^/\\:@][^\\:@]*\.(?:safetensors|ckpt|pt|pth|bin))",
+    r"/([^/\\:@][^\\:@]*\.(?:safetensors|ckpt|pt|pth|bin|onnx))",
     re.ASCII,
 )
 

@@ -45,7 +45,7 @@ class AskedControl(Strict):
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
-    mode: ControlMode = "balanced"
+    mode: ControlMode | None = None
     mask: Upload | None = None
     resize: ControlResize = "stretch"
 
