@@ -147,3 +147,18 @@ def test_margins_that_are_none(model_folder, photo, tmp_path, text, message, cap
     assert main(["generate", "a", "--model", str(model_folder), *options]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "a.png").exists()
+
+
+def test_what_is_begun_from_under_a_mask_comes_again(model_folder, photo, tmp_path, capsys):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (26, 35), "white").save(mask)
+    begun = ["--image", str(photo), "--mask", str(mask), "--strength", "0.5"]
+    own = _make(model_folder, tmp_path / "a.png", *begun)
+    filled = _make(model_folder, tmp_path / "b.png", *begun, "--mask-fill", "noise")
+    assert (own != filled).any()
+    assert _shown(tmp_path / "b.png", capsys)["mask_fill"] == "noise"
+    assert main(["rerun", str(tmp_path / "b.png")]) == 0
+    assert (np.asarray(Image.open(tmp_path / "b-rerun.png")) == filled).all()
+    fixed = ["--model", str(model_folder), "--device", "cpu", "-o", str(tmp_path / "c.png")]
+    assert main(["generate", "x", *fixed, "--mask-fill", "noise"]) == 2
+    assert "needs a mask" in capsys.readouterr().err

@@ -11,16 +11,18 @@ from serving import Running, wait_for
 from safelight.app.server.config import Limits, Serving
 from safelight.app.server.service import Service
 from tiny_model import write_tiny_model
+from tiny_video import write_video_model
 
 LIMITS = Limits(pixels=2**14, given_pixels=2**16, body=2**21, count=8, steps=500, seconds=300.0)
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder of two models, `tiny` and `other`."""
+    """A folder of two models of pictures, `tiny` and `other`, and one of clips, `moving`."""
     folder = tmp_path_factory.mktemp("library")
     write_tiny_model(folder / "tiny")
     write_tiny_model(folder / "other", seed=1)
+    write_video_model(folder / "moving")
     return folder
 
 

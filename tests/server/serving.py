@@ -28,7 +28,7 @@ class Running:
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
-        _until(lambda: self.server.started, 60)
+        _until(lambda: self.server.started, 120)
         self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -37,7 +37,7 @@ class Running:
 
     def wait_until_ready(self) -> None:
         with self.client() as client:
-            _until(lambda: client.get("/readyz").status_code == 200, 180)
+            _until(lambda: client.get("/readyz").status_code == 200, 600)
 
     def stop(self) -> None:
         self.service.close_doors()

@@ -21,7 +21,7 @@ async def length(request: Request) -> JSONResponse:
 
 
 def client(**serving) -> TestClient:
-    paths = ("/", "/healthz")
+    paths = ("/", "/v1/jobs", "/healthz", "/page/js/main.js")
     app = Starlette(routes=[Route(path, length, methods=["GET", "POST"]) for path in paths])
     guarded = Guard(BoundedBody(app, 100), Serving(**serving))
     return TestClient(guarded, base_url="http://127.0.0.1:7860")
@@ -32,7 +32,7 @@ def test_nobody_comes_in_without_the_token():
     basic = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
     wrong = base64.b64encode(b"anybody:wrong").decode()
     statuses = {
-        told: guarded.get("/", headers={"Authorization": told} if told else {}).status_code
+        told: guarded.get("/v1/jobs", headers={"Authorization": told} if told else {}).status_code
         for told in (
             *("", f"Bearer {TOKEN}", "Bearer wrong", f"Basic {basic}", f"Basic {wrong}"),
             *("Basic %%%", f"Digest {TOKEN}", TOKEN),
@@ -43,7 +43,8 @@ def test_nobody_comes_in_without_the_token():
         f"Basic {basic}",
     ]
     assert {*statuses.values()} == {200, 401}
-    assert guarded.get("/healthz").status_code == 200
+    open_to_all = ("/healthz", "/", "/page/js/main.js")
+    assert [guarded.get(path).status_code for path in open_to_all] == [200] * 3
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,16 @@ def test_a_mask_keeps_the_rest_to_the_bit(api, image, invert, whole):
     assert made.image.crop(anew).tobytes() != image.crop(anew).tobytes()
 
 
+def test_latents_are_filled_under_the_mask(api, image):
+    fixed = {"images": [image], "mask_image": half_mask(), "prompt": "x", "seed": 1}
+    fixed |= {"width": 32, "height": 32, "mask_blur": 0, "denoising_strength": 0.5}
+    made = [api.img2img(**fixed, inpainting_fill=fill).image for fill in (1, 2, 3)]
+    assert len({picture.tobytes() for picture in made}) == 3
+    assert {picture.crop((12, 0, 32, 32)).tobytes() for picture in made} == {
+        image.crop((12, 0, 32, 32)).tobytes()
+    }
+
+
 def test_a_fill_takes_the_colours_around(image):
     from safelight.app.server.webui_masks import filled
 
@@ -250,9 +260,8 @@ def test_everything_else_of_the_web_ui_is_501(api, client, image):
         api.interrogate(image)
     with pytest.raises(RuntimeError, match="One picture"):
         api.img2img(images=[image, image], prompt="x")
-    size = {"width": 32, "height": 32}
     with pytest.raises(RuntimeError, match="of latents"):
-        api.img2img(images=[image], mask_image=half_mask(), inpainting_fill=2, prompt="x", **size)
+        api.img2img(images=[image], resize_mode=3, prompt="x", width=32, height=32)
 
 
 def test_sizes_are_bounded_before_anything_is_resized():

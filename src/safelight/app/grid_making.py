@@ -59,7 +59,7 @@ def make_grid(
                 [request] = jobs[place].given_requests()
                 [made[place]] = pipeline.each(request, on_step)
             pipeline = None
-    return _grid([made[place] for place in range(len(jobs))], x, y, axes)
+    return joined([made[place] for place in range(len(jobs))], x, y, axes)
 
 
 def remake_grid(
@@ -76,7 +76,7 @@ def remake_grid(
             pipeline = prepared(cell, model=model, vae=vae, any_weights=any_weights)
         made.append(again(pipeline, cell))
         former = cell
-    grid = _grid(made, then.x, then.y, then.axes)
+    grid = joined(made, then.x, then.y, then.axes)
     if grid.manifest.pixels == then.pixels:
         return grid, True, "the same pixels."
     pairs = zip(then.cells, made, strict=True)
@@ -89,12 +89,13 @@ def _places(jobs: Sequence[Job], loading: Loading) -> Iterator[int]:
     return (place for place, job in enumerate(jobs) if job.loading == loading)
 
 
-def _grid(
+def joined(
     made: Sequence[GeneratedImage],
     x: Sequence[str],
     y: Sequence[str],
     axes: dict[str, tuple[str, ...]],
 ) -> Grid:
+    """Pictures, row by row, under the labels `x` and beside `y`."""
     rows = [made[start : start + len(x)] for start in range(0, len(made), len(x))]
     image = grid_picture([[cell.image for cell in row] for row in rows], x, y)
     cells = tuple(cell.manifest for cell in made)

@@ -21,7 +21,7 @@ _NUMBERS = {"scale", "control_weight", "control_start", "control_end"}
 _GROUPS: dict[str, type] = {"guiding": GuidanceOptions, "controlling": ControlOptions}
 """The arguments that hold several options."""
 _NOT_HERE = {"output", "count", "prompts", "preview", "preview_vae", "infotext"}
-_NO_AXES = {*_NOT_HERE, "offline"}
+_NO_AXES = {*_NOT_HERE, "offline", "watermark", "safety"}
 
 
 def axis_named(text: str) -> Axis:

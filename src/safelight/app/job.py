@@ -31,6 +31,8 @@ class Loading:
     device: str
     precision: str
     offline: bool
+    watermark: bool = False
+    safety: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Job:
         }
         options = {_SINGULAR.get(name, name): v for name, v in options.items()}
         options |= {name: getattr(loading, name) for name in _PUT_IN}
+        options |= {name: getattr(loading, name) or None for name in ("watermark", "safety")}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
         check_options(
             options | {"preview_vae": self.preview_vae, "infotext": self.infotext or None}

@@ -6,13 +6,10 @@ import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import cast
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-import numpy as np
-from PIL import Image
-
 from safelight.app.live import Newest
+from safelight.app.live_messages import Begun, draw, say
 from safelight.app.live_sources import Feed
 from safelight.errors import SafelightError
 from safelight.pipelines.stream import Stream
@@ -107,14 +104,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _take(self, address: SplitResult, body: bytes) -> None:
         if address.path == "/say":
-            said = _texts(body)
-            self.server.stream.update(
-                prompt=said["prompt"], negative=said["negative"], seed=_seed(said["seed"])
-            )
+            say(self.server.stream, body)
         elif address.path == "/draw" and self.server.feed is not None:
-            width = int(parse_qs(address.query)["width"][0])
-            levels = np.frombuffer(body, np.uint8).reshape(-1, width, 4)
-            self.server.feed(Image.fromarray(np.ascontiguousarray(levels[:, :, :3])))
+            draw(self.server.feed, body, int(parse_qs(address.query)["width"][0]))
         else:
             raise SafelightError("There is nothing of that name here.")
 
@@ -134,17 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _page(self) -> bytes:
-        stream, inputs = self.server.stream, self.server.stream.newest
-        told = {
-            "token": self.server.token,
-            "width": stream.settings.width,
-            "height": stream.settings.height,
-            "draws": self.server.feed is not None,
-            "hint": stream.takes_hints,
-            "prompt": inputs.prompt,
-            "negative": inputs.negative,
-            "seed": str(inputs.seed),  # which a number of JavaScript may not hold
-        }
+        begun = Begun.of(self.server.stream, draws=self.server.feed is not None)
+        told = {"token": self.server.token, **begun.as_dict()}
         text = json.dumps(told).replace("<", "\\u003c")
         page = files("safelight.app").joinpath("live_page.html").read_text("utf-8")
         return page.replace('"TOLD"', text).encode()
@@ -185,26 +168,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: each picture is a request."""
-
-
-def _texts(body: bytes) -> dict[str, str]:
-    """An object of texts in JSON; `ValueError` for anything else."""
-    told: object = json.loads(body)
-    texts = cast(dict[str, object], told) if isinstance(told, dict) else {"": told}
-    found: dict[str, str] = {}
-    for name, text in texts.items():
-        if not isinstance(text, str):
-            raise ValueError(f"{name!r} is no text.")
-        text.encode()  # half a character is a ValueError
-        found[name] = text
-    return found
-
-
-def _seed(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise SafelightError("A seed is a whole number, such as 7.") from error
 
 
 _POLICY = (

@@ -13,6 +13,7 @@ from torch import Tensor
 from safelight.app.adapters import chosen_adapters, chosen_embeddings
 from safelight.app.job import Loading
 from safelight.pipelines.find import expanded
+from safelight.pipelines.finishing import Finish
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
@@ -37,6 +38,8 @@ def loaded(loading: Loading) -> ImagePipeline:
     )
     if loading.ip_adapter is not None:
         pipeline.see_by(loading.ip_adapter, loading.image_encoder, offline=loading.offline)
+    pipeline.finish = Finish(loading.watermark, loading.safety)
+    pipeline.finish.check()
     return pipeline
 
 

@@ -17,6 +17,7 @@ from safelight.app.remaking_controls import (
 )
 from safelight.checkpoints.upscaler import is_upscaler
 from safelight.errors import SafelightError
+from safelight.pipelines.finishing import finish_of
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part
 from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
@@ -89,6 +90,8 @@ def prepared(
             check_weights(manifest.refiner.weights, pipeline.refiner.pipeline)
         if manifest.guide is not None and pipeline.guide is not None:
             check_weights(manifest.guide.weights, pipeline.guide.pipeline)
+    pipeline.finish = finish_of(manifest.watermark, manifest.safety)
+    pipeline.finish.check()
     for adapter in manifest.adapters:
         pipeline.adapt(adapter.file, adapter.strength)
     for embedding in manifest.embeddings:
@@ -167,6 +170,7 @@ def request_of(manifest: Manifest) -> Request:
         image_scale=manifest.image_scale,
         noise_level=manifest.noise_level,
         mask_blur=manifest.mask_blur,
+        mask_fill=manifest.mask_fill,
         outpaint=manifest.outpaint,
         hires=manifest.hires,
         tiled_decode=manifest.tiled_decode,
@@ -236,8 +240,7 @@ def _server_differences(then: Manifest) -> list[str]:
     served = then.served
     if served is None:
         return []
-    told = [f"{served.batch} pictures shared a batch -> 1"] if served.batch > 1 else []
-    return told + ([f"the watermark {served.watermark!r} -> none"] if served.watermark else [])
+    return [f"{served.batch} pictures shared a batch -> 1"] if served.batch > 1 else []
 
 
 def _short(digest: str | None) -> str:

@@ -37,18 +37,34 @@ def ids_of_words(
     return found
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a text: a learned word with its ids, or what stands between such words."""
+
+    text: str
+    ids: tuple[int, ...] | None = None
+
+
+def pieces(text: str, words: Mapping[str, tuple[int, ...]]) -> list[Piece]:
+    """A text in its order; in lower case where there are learned words."""
+    if not words:
+        return [Piece(text)]
+    found: list[Piece] = []
+    text, place = text.lower(), 0
+    for match in _pattern(words).finditer(text):
+        found += [Piece(text[place : match.start()]), Piece(match.group(), words[match.group()])]
+        place = match.end()
+    return [*found, Piece(text[place:])]
+
+
 def units(
     tokenizer: ClipTokenizer | WordPieceTokenizer, text: str, words: Mapping[str, tuple[int, ...]]
 ) -> list[tuple[int, ...]]:
     """The ids of a text: one by one, and those of a learned word together."""
     found: list[tuple[int, ...]] = []
-    place = 0
-    for match in _pattern(words).finditer(text.lower()) if words else ():
-        found += _plain(tokenizer, text.lower()[place : match.start()])
-        found.append(words[match.group()])
-        place = match.end()
-    rest = text.lower()[place:] if words else text
-    return found + _plain(tokenizer, rest)
+    for piece in pieces(text, words):
+        found += _plain(tokenizer, piece.text) if piece.ids is None else [piece.ids]
+    return found
 
 
 def spell(

@@ -11,6 +11,7 @@ from torch import Tensor
 from safelight.conditioners.chunks import Unit, chunked, emphasised, token_rows
 from safelight.conditioners.inversion import Inversion, ids_of_words, spell, units
 from safelight.conditioners.prompt_reading import Reading, Span
+from safelight.conditioners.words import Word, places_of, words_of
 from safelight.models.any_text import AnyTextTower, AnyTokenizer
 from safelight.models.classes import ClassReader
 from safelight.models.clip import ClipText
@@ -87,6 +88,21 @@ class TextConditioner:
             return ""
         start, _ = encoding.offsets[tokenizer.length - 1]
         return prompt[start:].strip()
+
+    def words(self, reading: Reading, *, plain: bool = False) -> tuple[Word, ...]:
+        """The words of a prompt, and where the tokens of each stand in the context that `read`
+        makes of it, by the first tower's tokenizer; `plain` for what `__call__` makes of it, where
+        a word that is cut off is left out. None where no tower reads words.
+        """
+        if not self._readers:
+            return ()
+        place, tokenizer = self._readers[0]
+        chunks = self._chunked(tokenizer, place, reading)
+        places = places_of(chunks, tokenizer.length)
+        if plain:
+            places = places[: tokenizer.length - 2]  # the first chunk, between its marks
+        texts = [span.text for section in reading for span in section]
+        return words_of(tokenizer, texts, self._words(place), places)
 
     @property
     def _readers(self) -> list[tuple[int, ClipTokenizer | WordPieceTokenizer]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after, spherical, torch_draws
 from safelight.types import Noise
 
+if TYPE_CHECKING:
+    from safelight.pipelines.watching import Watch
+
 Latents = Float[Tensor, "b c h w"]
 
 
@@ -44,6 +48,7 @@ class Model:
     dtype: torch.dtype
     device: str
     guide: "Model | None" = None  # a weaker model that guidance leads away from
+    watch: "Watch | None" = None  # what records the attention to the prompt
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler, or as is asked for."""
@@ -130,13 +135,18 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
         return Start(pure(noise, 0), after(noise, 2), concat)
     x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
-    first = first_noise(batch, noise(shape, 1))
+    drawn = noise(shape, 1)
+    first = first_noise(batch, drawn)
+    places = None if mask is None else F.interpolate(mask, size=(height, width)).float()
+    if places is not None and settings.mask_fill != "original":
+        fill = drawn if settings.mask_fill == "noise" else torch.zeros_like(x0)
+        x0 = torch.lerp(x0, fill, places)
     x = x0 + scheduler.beginning(settings.steps, start) * first
     if mask is not None and kind.beside == "mask":
         concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)
         return Start(x, after(noise, 3), concat)
-    if mask is not None:  # diffusers draws once more, for channels that the model has not
-        kept = Kept(x0, F.interpolate(mask, size=(height, width)).float(), first)
+    if places is not None:  # diffusers draws once more, for channels that the model has not
+        kept = Kept(x0, places, first)
         return Start(x if start else pure(noise, 1), after(noise, 3), kept=kept)
     if given.depth is None:
         return Start(x, after(noise, 2))

@@ -10,5 +10,10 @@ PromptSyntax = Literal["a1111", "plain"]
 what is too long for the model is cut, as in diffusers.
 """
 
+MaskFill = Literal["original", "noise", "nothing"]
+"""What the latents of a given picture are under its mask before they are noised: its own, the
+seed's noise, or zeros; AUTOMATIC1111's `inpainting_fill` 1, 2 and 3.
+"""
+
 RngName = Literal["cpu", "a1111-gpu"]
 """Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""

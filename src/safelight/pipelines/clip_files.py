@@ -46,6 +46,16 @@ def write_clip(
         raise SafelightError(f"Cannot write {path}: {first_line(error)}.") from error
 
 
+def encode_clip(
+    name: str, frames: Sequence[Image.Image], fps: float, manifest: ClipManifest
+) -> bytes:
+    """The bytes of the file that `write_clip` would write under such a name; errors as there."""
+    kind = clip_suffix(Path(name))
+    if not kind:
+        raise SafelightError(f"{name!r} is the name of a folder; end it in {', '.join(_ENCODERS)}.")
+    return _ENCODERS[kind](frames, fps, manifest.to_json())
+
+
 def clip_suffix(path: Path) -> str:
     """The lower-case suffix, empty for a folder; `SafelightError` for one that is not written, or
     cannot be here.

@@ -20,13 +20,14 @@ from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
 from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
-from safelight.pipelines.choices import PromptSyntax, RngName
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
 from safelight.pipelines.coding import check_finite, finished, there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.conditions import read_condition, sized
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls
+from safelight.pipelines.finishing import AS_IT_IS
 from safelight.pipelines.generated import GeneratedImage
 from safelight.pipelines.given import NOTHING, Given, give
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -44,6 +45,7 @@ from safelight.pipelines.sampling import (
     upcast,
 )
 from safelight.pipelines.settling import clip_skip_for, settle
+from safelight.pipelines.watching import Watch
 from safelight.types import OnStep
 
 
@@ -56,8 +58,9 @@ class ImagePipeline:
         adapters: what `adapt` has put in.
         embeddings: the words that `embed` has taught.
         kind: what it takes beside the prompt.
-        refiner: what `refine_by` has set.
-        guide: what `guide_by` has set.
+        refiner, guide: what `refine_by` and `guide_by` have set.
+        finish: a check of each picture, and its watermark.
+        watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
     """
 
@@ -70,6 +73,8 @@ class ImagePipeline:
         self.embeddings: tuple[UsedEmbedding, ...] = ()
         self.refiner: Refiner | None = None
         self.guide: Guide | None = None
+        self.watch: Watch | None = None
+        self.finish = AS_IT_IS
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._reading = Reading(dtype, device)
@@ -176,6 +181,7 @@ class ImagePipeline:
         image_scale: float | None = None,
         noise_level: int | None = None,
         mask_blur: int | None = None,
+        mask_fill: MaskFill = "original",
         outpaint: Margins | None = None,
         hires: Hires | None = None,
         tiled_decode: bool | None = None,
@@ -227,6 +233,7 @@ class ImagePipeline:
             noise_level: of the image that an upscaler sees, or of the vector that unCLIP sees; a
                 time of that noise schedule.
             mask_blur: pixels over which what is made anew fades in from the mask's edge.
+            mask_fill: what is begun from under the mask, in the place of the image's latents.
             outpaint: margins to be made around the image.
             hires: a second, larger pass.
             tiled_decode: whether the autoencoder decodes, and encodes a given image, in tiles that
@@ -268,6 +275,7 @@ class ImagePipeline:
             image_scale,
             noise_level,
             mask_blur=mask_blur,
+            mask_fill=mask_fill,
             outpaint=outpaint,
             hires=hires,
             tiled_decode=tiled_decode,
@@ -389,4 +397,4 @@ class ImagePipeline:
     def model(self) -> Model:
         """What sampling needs of it."""
         guide = None if self.guide is None else self.guide.pipeline.model
-        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide)
+        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide, self.watch)

@@ -62,5 +62,6 @@ def _picture(
     image = to_image(pixels[0])
     if given.image is not None and given.mask is not None and settings.mask_blur is not None:
         image = pasted(image, given.image, given.mask, settings.mask_blur)
-    manifest = record(pipeline, request, led, place, settings, image)
-    return GeneratedImage(image, manifest)
+    finished = pipeline.finish(image)
+    manifest = record(pipeline, request, led, place, settings, finished)
+    return GeneratedImage(finished.image, manifest)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import PromptSyntax, RngName
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -121,8 +121,6 @@ class Served:
     """What a server did beside making a picture."""
 
     batch: int = 1  # pictures that shared each call of the network, which changes the last digits
-    watermark: str = ""  # what was put into the pixels and cannot be seen
-    safety: str = ""  # what looked at the picture, and what it found
 
 
 @dataclass(frozen=True)
@@ -161,6 +159,7 @@ class Manifest:
     image_scale: float | None = None
     noise_level: int | None = None
     mask_blur: int | None = None
+    mask_fill: MaskFill = "original"
     outpaint: Margins | None = None
     hires: Hires | None = None
     schedule: str | None = None  # None for the model's own
@@ -180,6 +179,8 @@ class Manifest:
     controls: tuple[UsedControl, ...] = ()
     conditions: tuple[UsedCondition, ...] = ()
     image_prompts: UsedImagePrompts | None = None
+    watermark: str = ""  # the mark in the pixels that is not seen, by its name
+    safety: str = ""  # what looked at the picture, and whether it was withheld
     served: Served | None = None  # where a server made it
     format: int = _FORMAT
 

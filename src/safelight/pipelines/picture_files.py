@@ -45,17 +45,18 @@ def write_picture(
 
 def write_with_texts(path: Path, image: Image.Image, texts: Texts) -> None:
     """As `write_picture`, of texts that need not be one manifest's."""
-    _write(path, _encoded(path, image, texts))
+    _write(path, encode_with_texts(path, image, texts))
 
 
 def encode_picture(
     name: str, image: Image.Image, manifest: Manifest, infotext: str | None = None
 ) -> bytes:
     """The bytes of the file that `write_picture` would write under such a name; errors as there."""
-    return _encoded(Path(name), image, Texts(manifest.to_json(), infotext))
+    return encode_with_texts(Path(name), image, Texts(manifest.to_json(), infotext))
 
 
-def _encoded(path: Path, image: Image.Image, texts: Texts) -> bytes:
+def encode_with_texts(path: Path, image: Image.Image, texts: Texts) -> bytes:
+    """As `encode_picture`, of texts that need not be one manifest's."""
     encode = _ENCODERS[picture_suffix(path)]
     try:
         return encode(image, texts)

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 
 from safelight.pipelines.beginning import Led
+from safelight.pipelines.finishing import Finished
 from safelight.pipelines.manifest import Manifest, pixel_digest, used_pictures
 from safelight.pipelines.provenance import library_versions, machine_of
 from safelight.pipelines.request import Request, Settings
@@ -20,7 +20,7 @@ def record(
     led: Led,
     place: int,
     settings: Settings,
-    image: Image.Image,
+    finished: Finished,
 ) -> Manifest:
     """The manifest of picture `place` of a request, which was just made."""
     return Manifest(
@@ -38,7 +38,7 @@ def record(
         device=pipeline.device,
         machine=machine_of(pipeline.device),
         threads=torch.get_num_threads(),
-        pixels=pixel_digest(image),
+        pixels=pixel_digest(finished.image),
         place=place,
         count=request.count,
         versions=library_versions(),
@@ -50,6 +50,7 @@ def record(
         image_scale=settings.image_scale,
         noise_level=settings.noise_level,
         mask_blur=settings.mask_blur,
+        mask_fill=settings.mask_fill,
         outpaint=request.outpaint,
         hires=settings.hires,
         tiled_decode=settings.tiled_decode,
@@ -68,5 +69,7 @@ def record(
         vae=str(pipeline.folder.swapped or ""),
         controls=tuple(control.used((settings.width, settings.height)) for control in led.controls),
         conditions=tuple(condition.used for condition in led.conditions),
+        watermark=finished.watermark,
+        safety=finished.safety,
         image_prompts=None if led.image_prompts is None else led.image_prompts.used,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import PromptSyntax, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
@@ -113,6 +113,7 @@ class Request:
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
     mask_blur: int | None = None  # pixels over which what is made anew fades in
+    mask_fill: MaskFill = "original"  # what is begun from under the mask
     outpaint: Margins | None = None  # to be made around the given picture
     hires: Hires | None = None  # a second, larger pass
     tiled_decode: bool | None = None  # whether the autoencoder works in tiles
@@ -165,6 +166,10 @@ class Request:
         if self.mask_blur is not None and not 0 <= self.mask_blur <= _MOST_BLUR:
             raise SafelightError(
                 f"mask_blur should lie between 0 and {_MOST_BLUR} pixels, got {self.mask_blur}."
+            )
+        if self.mask_fill not in get_args(MaskFill):
+            raise SafelightError(
+                f"mask_fill should be {', '.join(get_args(MaskFill))}, got {self.mask_fill!r}."
             )
         if self.toward is not None:
             self.toward.check()
@@ -239,6 +244,7 @@ class Settings:
     image_scale: float | None = None  # of the guidance by a given picture
     noise_level: int | None = None  # of the small picture that an upscaler sees
     mask_blur: int | None = None  # pixels over which what is made anew fades in, if some is kept
+    mask_fill: MaskFill = "original"  # what is begun from under the mask
     hires: Hires | None = None
     tiled_decode: bool = False  # whether the autoencoder works in tiles
     schedule: str | None = None  # None for the model's own

@@ -169,8 +169,15 @@ def _guided(
         seeing = unet if batch.led.image_prompts is None else batch.led.image_prompts.network(unet)
         return steered(seeing, batch.led.controls, scheduler, levels)
 
+    told = conditions_of(model, batch, different, concat)
+    unet, watch = model.folder.unet, model.watch
+    if watch is None:
+        denoiser = _denoiser(model, controlled(unet), settings)
+    else:
+        watch.begin(model.text, different, told, settings.prompt_syntax)
+        denoiser = watch.hearing(_denoiser(model, controlled(watch.over(unet)), settings))
     own = Denoisers(
-        _denoiser(model, controlled(model.folder.unet), settings),
+        denoiser,
         scheduler.parameterization(),
         _perturbed(model, settings, controlled),
     )
@@ -183,7 +190,6 @@ def _guided(
             for conditions in conditions_of(guide, replace(batch, led=led), different, concat)
         ]
     memory = Momentum()  # one for the run, whatever the prompts say in its steps
-    told = conditions_of(model, batch, different, concat)
     if batch.led.controls:
         hints = hints_of(model, batch)
         told = [hints.with_prompts(conditions) for conditions in told]

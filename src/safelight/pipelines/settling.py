@@ -13,7 +13,7 @@ from safelight.models.classes import ClassReader
 from safelight.models.clip import ClipText
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
-from safelight.pipelines.choices import PromptSyntax
+from safelight.pipelines.choices import MaskFill, PromptSyntax
 from safelight.pipelines.given import size_for
 from safelight.pipelines.guidance_settings import GUIDE_SCALE, Guidance
 from safelight.pipelines.kind import Kind
@@ -74,6 +74,7 @@ def settle(
         image_scale=_image_scale(request, kind),
         noise_level=_noise_level(request, folder, kind),
         mask_blur=_mask_blur(request, width, height),
+        mask_fill=_mask_fill(request),
         hires=request.hires,
         tiled_decode=_tiled_decode(request, folder, width, height),
         schedule=_schedule(request, sampler, kind),
@@ -173,6 +174,12 @@ def _mask_blur(request: Request, width: int, height: int) -> int | None:
     if request.mask_blur is not None:
         raise SafelightError("mask_blur needs a mask; leave it out.")
     return None
+
+
+def _mask_fill(request: Request) -> MaskFill:
+    if request.mask_fill != "original" and request.given.mask is None:
+        raise SafelightError("mask_fill needs a mask; leave it out.")
+    return request.mask_fill
 
 
 def _tiled_decode(request: Request, folder: Folder, width: int, height: int) -> bool:

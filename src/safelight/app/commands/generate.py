@@ -10,7 +10,7 @@ from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, RngName, Upscaler
 
 PLAIN = GuidanceOptions()
 FREE = ControlOptions()
@@ -47,6 +47,7 @@ def planned(
     image_scale: float | None = None,
     noise_level: int | None = None,
     mask_blur: int | None = None,
+    mask_fill: MaskFill = "original",
     outpaint: str | None = None,
     hires: float | None = None,
     hires_strength: float | None = None,
@@ -77,6 +78,8 @@ def planned(
     precision: Precision = "float32",
     offline: Annotated[bool, Parameter(negative=())] = False,
     infotext: Annotated[bool, Parameter(negative=())] = False,
+    watermark: Annotated[bool, Parameter(negative=())] = False,
+    safety: Annotated[bool, Parameter(negative=())] = False,
 ) -> Planned:
     """Make pictures from a prompt.
 
@@ -170,6 +173,9 @@ def planned(
     mask_blur
         Pixels over which what is made anew fades in from the
         mask's edge. [default: a 128th of the shorter side]
+    mask_fill
+        What is begun from under the mask: the image's own
+        latents, the seed's noise, or nothing.
     outpaint
         Pixels to be made around the image: 64 on every side, or
         left=64,right=32.
@@ -223,6 +229,10 @@ def planned(
         Of the weights and the networks.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
+    watermark
+        Put a mark into the pixels that is not seen.
+    safety
+        Look at the picture for nudity; an unsafe one is black.
     infotext
         Write the parameters for AUTOMATIC1111's web UI too.
     """
@@ -253,6 +263,7 @@ def planned(
             image_scale=image_scale,
             noise_level=noise_level,
             mask_blur=mask_blur,
+            mask_fill=mask_fill,
             outpaint=margins_of(outpaint),
             hires=chosen_hires(hires, hires_strength, hires_steps, hires_upscaler),
             tiled_decode=tiled_decode,
@@ -292,6 +303,8 @@ def planned(
             device,
             precision,
             offline,
+            watermark,
+            safety,
         ),
         image=image,
         mask=mask,

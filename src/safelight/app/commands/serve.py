@@ -26,10 +26,14 @@ def serve(
     kept_models: int = 2,
     batch: int = 4,
     preview_vae: str | None = None,
+    watermark: Annotated[bool, Parameter(negative=())] = False,
+    safety: Annotated[bool, Parameter(negative=())] = False,
+    runs: Path | None = None,
     queue: int = 256,
     job_seconds: float = 600.0,
     most_pixels: int = 2**22,
     most_count: int = 16,
+    most_cells: int = 64,
     most_steps: int = 200,
     most_upload: int = 64,
     keep_hours: float = 168.0,
@@ -76,6 +80,13 @@ def serve(
     preview_vae
         The autoencoder of previews; a tiny one is fastest.
         [default: the model's]
+    watermark
+        Put a mark into pictures that is not seen.
+    safety
+        Check pictures for nudity; unsafe ones are black. There
+        are no previews, clips and streams then.
+    runs
+        A folder of trainings, which the page then shows.
     queue
         Jobs that may wait.
     job_seconds
@@ -84,6 +95,8 @@ def serve(
         Of a picture that is made.
     most_count
         Pictures of a job.
+    most_cells
+        Of a job that is a grid.
     most_steps
         Of a picture.
     most_upload
@@ -116,6 +129,13 @@ def serve(
     from safelight.app.server.config import Keeping, Limits, Serving, state_folder
     from safelight.app.server.running import serve as run
 
+    if runs is not None and not runs.is_dir():
+        raise SafelightError(f"There is no folder {runs}; give --runs that of trainings.")
+    if safety:
+        from safelight.pipelines.safety import checked_by
+
+        checked_by()
+
     secret = token or os.environ.get(TOKEN) or None
     run(
         Serving(
@@ -130,6 +150,7 @@ def serve(
                 body=most_upload * _MEGABYTE,
                 pixels=most_pixels,
                 count=most_count,
+                cells=most_cells,
                 steps=most_steps,
                 queue=queue,
                 seconds=job_seconds,
@@ -140,6 +161,9 @@ def serve(
             kept=kept_models,
             batch=batch,
             preview_vae=preview_vae,
+            watermark=watermark,
+            safety=safety,
+            runs=runs,
             grace=grace,
         ),
         log_level=log_level,

@@ -10,6 +10,7 @@ from PIL import Image
 from safelight.app.server.asked import Asked, put_aside, request_of
 from safelight.app.server.catalogue import Catalogue, Entry
 from safelight.app.server.config import Limits
+from safelight.app.server.grids import cells_of, count_of
 from safelight.app.server.records import NewJob
 from safelight.app.server.uploads import from_base64, opened, opened_depth, png
 from safelight.config import near
@@ -57,23 +58,30 @@ def admitted(
     """
     model = catalogue.find(asked.model)
     _check_limits(asked, limits)
-    _check_names(asked, model)
     if asked.seed is None:
         asked = asked.model_copy(update={"seed": secrets.randbelow(2**32)})
-    request_of(asked, pictures)
-    with_files(asked.prompt)
+    for cell in cells_of(asked):
+        _check_limits(cell, limits)
+        _check_names(cell, model)
+        request_of(cell, pictures)
+        with_files(cell.prompt)
     asked = asked.model_copy(update={"model": model.name})
     return NewJob(
         spec=asked.model_dump_json(exclude_defaults=True),
         inputs={name: png(picture) for name, picture in pictures.items()},
         model=model.name,
         place=model.place,
-        count=asked.count,
+        count=count_of(asked),
         priority=asked.priority,
-        merge=None if pictures or asked.alone else _merge_of(asked, model),
+        merge=None if pictures or apart(asked) else _merge_of(asked, model),
         key=key,
         digest=digest,
     )
+
+
+def apart(asked: Asked) -> bool:
+    """Whether a job's pictures are made one by one, and never with those of another."""
+    return asked.alone or asked.inside > 0 or asked.x is not None
 
 
 def digest_of(body: bytes) -> str:
@@ -89,6 +97,7 @@ def _merge_of(asked: Asked, model: Entry) -> str:
 def _check_limits(asked: Asked, limits: Limits) -> None:
     for name, number, most in (
         ("count", asked.count, limits.count),
+        ("the number of the grid's cells", count_of(asked) if asked.x else 1, limits.cells),
         ("steps", asked.steps or 1, limits.steps),
         ("sigmas", len(asked.sigmas or ()) - 1, limits.steps),
         ("hires.steps", asked.hires.steps or 1 if asked.hires else 1, limits.steps),

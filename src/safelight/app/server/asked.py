@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from safelight.config import from_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import PromptSyntax, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control, ControlMode, ControlResize
 from safelight.pipelines.given import Given, give
@@ -118,6 +118,7 @@ class Asked(Strict):
     image_scale: float | None = None
     noise_level: int | None = None
     mask_blur: int | None = None
+    mask_fill: MaskFill = "original"
     outpaint: AskedMargins | None = None
     hires: AskedHires | None = None
     tiled_decode: bool | None = None
@@ -138,6 +139,19 @@ class Asked(Strict):
     conditions: tuple[AskedCondition, ...] = Field(default=(), max_length=8)
     image_prompts: tuple[AskedImagePrompt, ...] = Field(default=(), max_length=8)
     image_prompt_scale: float | None = None
+    x: str | None = Field(
+        default=None,
+        max_length=20_000,
+        description="columns of a grid, as of safelight grid: scale=1,2,4,7 or steps=5-20(+5)",
+    )
+    y: str | None = Field(default=None, max_length=20_000, description="its rows, likewise")
+    inside: int = Field(
+        default=0,
+        ge=0,
+        le=50,
+        description="steps of each picture that are kept to be looked into: the latents, what the"
+        " network expects, and where each word looks",
+    )
     format: Format = "png"
     infotext: bool = Field(default=False, description="parameters for AUTOMATIC1111's web UI too")
     previews: int = Field(
@@ -221,6 +235,7 @@ def request_of(asked: Asked, pictures: Mapping[str, Image.Image]) -> Request:
         image_scale=asked.image_scale,
         noise_level=asked.noise_level,
         mask_blur=asked.mask_blur,
+        mask_fill=asked.mask_fill,
         outpaint=None if asked.outpaint is None else Margins(**asked.outpaint.model_dump()),
         hires=None if asked.hires is None else Hires(**asked.hires.model_dump()),
         tiled_decode=asked.tiled_decode,

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from safelight.checkpoints.folder import INDEX
 from safelight.checkpoints.inspection import inspect
-from safelight.config import near
+from safelight.checkpoints.tables.video import OWN_PIPELINE, SVD_PIPELINE
+from safelight.config import near, read_json
 from safelight.errors import SafelightError
 from safelight.pipelines.find import KnownModel, bundled, known_models, own_controls
 from safelight.pipelines.hub import find_or_fetch
+from safelight.pipelines.load_video import VIDEO
 
 _FRESH = 10.0  # seconds that a listing of the folders is good for
 
@@ -41,6 +44,21 @@ class Entry:
         """Its folder or single file."""
         inside = bundled().parent / self.place
         return inside if inside.is_dir() else Path(self.place)
+
+    @property
+    def makes_clips(self) -> bool:
+        """Whether it is a video model, or a model of pictures that brings a video U-Net."""
+        return not self.makes_pictures or (self.file / VIDEO).is_dir()
+
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether it is no video model."""
+        index = self.file / INDEX
+        try:
+            named = read_json(index).get("_class_name") if index.is_file() else None
+        except SafelightError:
+            named = None
+        return named not in (OWN_PIPELINE, SVD_PIPELINE)
 
 
 class Catalogue:

@@ -16,14 +16,26 @@ class Limits:
     given_pixels: int = 2**24  # of a picture that is sent, before it is decoded
     pixels: int = 2**22  # of a picture that is made, after its second pass
     count: int = 16  # pictures of a job
+    cells: int = 64  # of a job that is a grid
     steps: int = 200  # of a picture's sampler
     prompt: int = 10_000  # characters
+    frames: int = 256  # of a clip
     queue: int = 256  # jobs that wait
     seconds: float = 600.0  # that a job may run
 
     def check(self) -> None:
         """Raises `SafelightError` for limits that let nothing in."""
-        for name in ("body", "given_pixels", "pixels", "count", "steps", "prompt", "queue"):
+        for name in (
+            "body",
+            "given_pixels",
+            "pixels",
+            "count",
+            "cells",
+            "steps",
+            "prompt",
+            "frames",
+            "queue",
+        ):
             if getattr(self, name) < 1:
                 raise SafelightError(f"The limit {name} should be 1 or more.")
         if not self.seconds > 0:
@@ -50,6 +62,7 @@ class Working:
         pixels: of a picture, and of all in a batch.
         seconds: that a job may run.
         preview_vae: the autoencoder of previews; None for the model's own.
+        watermark, safety: as of `Finish`.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """
 
@@ -62,6 +75,8 @@ class Working:
     seconds: float = Limits.seconds
     preview_vae: str | None = None
     first: str = "default"
+    watermark: bool = False
+    safety: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,9 @@ class Serving:
         token: what a client must bring; None lets everybody in who can reach the address.
         open_to_all: whether everybody who reaches an address that others reach may come in.
         origins: of other sites' pages that may use the server, such as "https://example.org".
+        watermark, safety: as of `Finish`; with `safety` there are no clips and no streams, which
+            are not looked at.
+        runs: the folder whose trainings may be looked at.
         grace: seconds that a running job has to end when the server is asked to.
     """
 
@@ -93,6 +111,9 @@ class Serving:
     kept: int = 2
     batch: int = 4
     preview_vae: str | None = None
+    watermark: bool = False
+    safety: bool = False
+    runs: Path | None = None
     grace: float = 20.0
 
     @property
@@ -117,6 +138,17 @@ class Serving:
             seconds=self.limits.seconds,
             preview_vae=self.preview_vae,
             first=first,
+            watermark=self.watermark,
+            safety=self.safety,
+        )
+
+
+def check_unwatched(serving: Serving) -> None:
+    """Raises `SafelightError` for what the check of pictures cannot look at, where there is one."""
+    if serving.safety:
+        raise SafelightError(
+            "This server checks its pictures, and makes no clips and streams, which it cannot "
+            "check; ask for pictures."
         )
 
 

@@ -2,18 +2,22 @@
 
 import base64
 import binascii
+import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from safelight.app.server.config import Serving
 from safelight.app.server.replies import reply
 
-_OPEN = ("/healthz",)  # which say nothing
+_OPEN = ("/healthz", "/", "/docs")  # which say nothing of what is here
+_NOT_LET_IN = 1008  # a WebSocket's code for what is against the rules
+_PAGE = "/page/"  # files that every copy of the package has
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -30,13 +34,18 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, or asks the app to."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
+            if scope["type"] == "websocket":  # which is answered by 403 before it is one
+                refusal = WebSocketClose(_NOT_LET_IN)
             await refusal(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
             return
         origin = headers.get("origin")
         if origin is not None and origin in self.serving.origins:
@@ -54,8 +63,10 @@ class Guard:
                 "A page of another site asks; the server lets it in by --origin "
                 f"{headers.get('origin') or 'ITS-ADDRESS'}.",
             )
-        preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
-        if preflight or scope["path"] in _OPEN or self._knows(headers.get("authorization", "")):
+        method = scope.get("method")  # which a WebSocket has none of
+        preflight = method == "OPTIONS" and "access-control-request-method" in headers
+        told = headers.get("authorization") or _in_protocols(scope.get("subprotocols", ()))
+        if preflight or _is_open(scope["path"]) or self._knows(told):
             return None
         return reply(
             401,
@@ -162,6 +173,24 @@ def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
         await send(message)
 
     return sending
+
+
+def _in_protocols(protocols: Iterable[str]) -> str:
+    """What Authorization would say of the token of a WebSocket, for which browsers send no such
+    header: it is the protocol `token.`, and the token in URL-safe base64 without its `=`.
+    """
+    for protocol in protocols:
+        kind, dot, told = protocol.partition(".")
+        if kind == "token" and dot:
+            with contextlib.suppress(binascii.Error, ValueError):
+                padded = told + "=" * (-len(told) % 4)
+                return f"Bearer {base64.urlsafe_b64decode(padded).decode()}"
+    return ""
+
+
+def _is_open(path: str) -> bool:
+    """Whether an address needs no token: the page must be there to ask for it."""
+    return path in _OPEN or path.startswith(_PAGE)
 
 
 def _is_loopback(host: str) -> bool:

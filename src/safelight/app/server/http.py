@@ -5,13 +5,19 @@ from collections.abc import AsyncGenerator
 from typing import Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from safelight import __version__
 from safelight.app.server import (
+    annotating,
     native,
+    native_clips,
+    offering,
     openai_images,
+    page,
+    reading,
+    streaming,
+    trainings,
     webui,
     webui_control,
     webui_options,
@@ -23,11 +29,6 @@ from safelight.app.server.replies import reply, service_of, with_errors
 from safelight.app.server.service import Service
 
 health = APIRouter(tags=["health"])
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>safelight</title>
-<h1>safelight</h1><p>This server makes pictures. How to ask it: <a href="docs">its API</a>.</p>
-</html>
-"""
 
 
 class Health(BaseModel):
@@ -49,10 +50,13 @@ def app_of(service: Service) -> FastAPI:
         version=__version__,
         summary="Pictures by latent diffusion.",
         lifespan=lifespan,
+        docs_url=None,  # whose scripts come from elsewhere; the page has its own
+        redoc_url=None,
     )
     app.state.service = service
     for router in (
-        *(health, native.router, openai_images.router),
+        *(health, page.router, native.router, native_clips.router, openai_images.router),
+        *(offering.router, reading.router, annotating.router, streaming.router, trainings.router),
         *(webui.router, webui_pictures.router, webui_control.router, webui_options.router),
         webui_options.rest,  # last, for it answers whatever is left
     ):
@@ -63,12 +67,6 @@ def app_of(service: Service) -> FastAPI:
     app.add_middleware(Guard, serving=service.serving)
     app.add_middleware(Logged, metrics=service.metrics)
     return app
-
-
-@health.get("/", response_class=HTMLResponse, include_in_schema=False)
-def page() -> HTMLResponse:
-    """A page that leads to the API's documentation."""
-    return HTMLResponse(_PAGE)
 
 
 @health.get("/healthz", summary="Whether the server is there")

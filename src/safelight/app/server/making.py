@@ -7,6 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from safelight.app.server.asked import Asked, request_of
+from safelight.app.server.grids import cells_of
+from safelight.app.server.inside_view import view_of_inside
 from safelight.app.server.models import Loaded
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.uploads import reopened, suffix_of
@@ -14,6 +16,7 @@ from safelight.errors import SafelightError
 from safelight.pipelines.beginning import NOT_LED
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.infotext_written import infotext_of
+from safelight.pipelines.inside import look_inside
 from safelight.pipelines.manifest import Served
 from safelight.pipelines.picture_files import encode_picture
 from safelight.pipelines.recording import record
@@ -47,13 +50,20 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One picture's own request, which makes it again alone, and what the model makes of it."""
+
+    request: Request
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class Work:
     """A claimed job, its request read."""
 
     job: Job
     asked: Asked
-    request: Request
-    settings: Settings
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,13 @@ class Row:
 
     @property
     def request(self) -> Request:
-        """This picture's own request, which makes it again alone."""
-        seed, subseed = self.work.request.seeds_at(self.place)
-        return replace(self.work.request, seed=seed, subseed=subseed, count=1)
+        """What is asked for."""
+        return self.work.cells[self.place].request
+
+    @property
+    def settings(self) -> Settings:
+        """The same with nothing left open."""
+        return self.work.cells[self.place].settings
 
 
 @dataclass(frozen=True)
@@ -85,15 +99,26 @@ def read_work(job: Job, inputs: dict[str, bytes], loaded: Loaded, most_pixels: i
     Raises `SafelightError` for what the model cannot do, and pictures that are larger than may be.
     """
     asked = Asked.model_validate_json(job.spec)
-    request = request_of(asked, {name: reopened(content) for name, content in inputs.items()})
-    settings = loaded.pipeline.settle(request)
-    scale = 1.0 if settings.hires is None else settings.hires.scale
-    if pixels_of(settings) > most_pixels:
+    pictures = {name: reopened(content) for name, content in inputs.items()}
+    cells: list[Cell] = []
+    for one in cells_of(asked):
+        request = request_of(one, pictures)
+        settings = loaded.pipeline.settle(request)
+        _check_size(settings, most_pixels)
+        for place in range(request.count):
+            seed, subseed = request.seeds_at(place)
+            alone = replace(request, seed=seed, subseed=subseed, count=1)
+            cells.append(Cell(alone, settings))
+    return Work(job, asked, tuple(cells))
+
+
+def _check_size(settings: Settings, most: int) -> None:
+    if pixels_of(settings) > most:
+        scale = 1.0 if settings.hires is None else settings.hires.scale
         raise SafelightError(
             f"A picture of {settings.width * scale:.0f} x {settings.height * scale:.0f} pixels is "
-            f"larger than this server makes ({most_pixels} pixels); ask for a smaller one."
+            f"larger than this server makes ({most} pixels); ask for a smaller one."
         )
-    return Work(job, asked, request, settings)
 
 
 def pixels_of(settings: Settings) -> float:
@@ -108,15 +133,22 @@ def make_alone(row: Row, loaded: Loaded, hooks: Hooks) -> None:
     Raises `SafelightError`, and what `hooks.stop` names.
     """
     watch = _Watch([row], loaded, hooks)
-    [picture] = loaded.pipeline.each(row.request, watch)
-    _put(row, picture, hooks)
+    most = row.work.asked.inside
+    if most and loaded.pipeline.finish.safety:
+        raise SafelightError("Where pictures are checked, none is looked into; leave inside out.")
+    if most:
+        seen = look_inside(loaded.pipeline, row.request, most, loaded.previewer, watch)
+        _put(row, seen.picture, hooks, view_of_inside(seen).model_dump_json())
+    else:
+        [picture] = loaded.pipeline.each(row.request, watch)
+        _put(row, picture, hooks)
 
 
 def make_batch(rows: Sequence[Row], loaded: Loaded, hooks: Hooks) -> None:
     """Makes and puts pictures of equal settings and negative prompt in one batch; errors as
     `make_alone`. Of jobs that are cancelled meanwhile nothing is put.
     """
-    pipeline, first = loaded.pipeline, rows[0].work
+    pipeline, first = loaded.pipeline, rows[0]
     pixels = pipeline.sample(
         [row.request.prompt for row in rows],
         [row.request.seed for row in rows],
@@ -125,10 +157,10 @@ def make_batch(rows: Sequence[Row], loaded: Loaded, hooks: Hooks) -> None:
         on_step=_Watch(rows, loaded, hooks),
     )
     for row, one in zip(rows, pixels, strict=True):
-        image = to_image(one)
-        manifest = record(pipeline, row.request, NOT_LED, 0, row.work.settings, image)
+        finished = pipeline.finish(to_image(one))
+        manifest = record(pipeline, row.request, NOT_LED, 0, row.settings, finished)
         manifest = replace(manifest, served=Served(batch=len(rows)))
-        _put(row, GeneratedImage(image, manifest), hooks)
+        _put(row, GeneratedImage(finished.image, manifest), hooks)
 
 
 class _Watch:
@@ -136,7 +168,8 @@ class _Watch:
 
     def __init__(self, rows: Sequence[Row], loaded: Loaded, hooks: Hooks):
         self.rows, self.previewer, self.hooks = rows, loaded.previewer, hooks
-        self.steps = rows[0].work.settings.total_steps
+        self.shows = not loaded.pipeline.finish.safety  # which has looked at none of these yet
+        self.steps = rows[0].settings.total_steps
         self.done = 0
 
     def __call__(self, step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
@@ -158,17 +191,16 @@ class _Watch:
         """
         most = min(row.work.asked.previews, self.steps - 1)
         before, now = ((done * (most + 1)) // self.steps for done in (self.done - 1, self.done))
-        return self.done < self.steps and now > before
+        return self.shows and self.done < self.steps and now > before
 
 
-def _put(row: Row, picture: GeneratedImage, hooks: Hooks) -> None:
+def _put(row: Row, picture: GeneratedImage, hooks: Hooks, inside: str = "") -> None:
     asked, manifest = row.work.asked, picture.manifest
     suffix = suffix_of(asked.format)
     text = str(infotext_of(manifest)) if asked.infotext else None
     content = encode_picture(f"picture{suffix}", picture.image, manifest, text)
     media = f"image/{asked.format}"
-    wanted = hooks.put(
-        row.work.job.id, row.place, Picture(content, media, manifest.seed, manifest.to_json())
-    )
+    made = Picture(content, media, manifest.seed, manifest.to_json(), inside)
+    wanted = hooks.put(row.work.job.id, row.place, made)
     if not wanted:
         raise CancelledError

@@ -8,14 +8,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from safelight.app.server.config import Working
 from safelight.pipelines.find import expanded
+from safelight.pipelines.finishing import Finish
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
+from safelight.pipelines.load_video import load_video
 from safelight.pipelines.previews import Previewer
+from safelight.pipelines.video import VideoPipeline
+
+What = Literal["pictures", "clips"]
 
 
 @dataclass(frozen=True)
@@ -35,37 +41,58 @@ class Models:
     def __init__(self, working: Working, tell: Callable[[str, str], None]):
         self.working = working
         self.tell = tell
-        self._kept: OrderedDict[str, Loaded] = OrderedDict()
+        self._kept: OrderedDict[tuple[What, str], Loaded | VideoPipeline] = OrderedDict()
 
     @property
     def places(self) -> list[str]:
         """The models in memory, the one used last at the end."""
-        return list(self._kept)
+        return [place for _, place in self._kept]
 
     def at(self, place: str) -> Loaded:
         """The model at a place; errors as `safelight.load`.
 
         Room is made before it is read, so that no more than `kept` are ever there.
         """
-        if place not in self._kept:
-            while len(self._kept) >= max(1, self.working.kept):
-                self._evict()
-            self._kept[place] = self._read(place)
+        found = self._kept.get(("pictures", place))
+        if not isinstance(found, Loaded):
+            self._make_room()
+            found = self._read(place)
+        self._keep("pictures", place, found)
+        return found
+
+    def of_clips_at(self, place: str) -> VideoPipeline:
+        """The video model at a place, likewise; errors as `safelight.load_video`."""
+        found = self._kept.get(("clips", place))
+        if not isinstance(found, VideoPipeline):
+            self._make_room()
+            dtype = precision_named(self.working.precision)
+            found = load_video(place, dtype=dtype, device=self.working.device, offline=True)
+        self._keep("clips", place, found)
+        return found
+
+    def _make_room(self) -> None:
+        while len(self._kept) >= max(1, self.working.kept):
+            self._evict()
+
+    def _keep(self, what: What, place: str, model: Loaded | VideoPipeline) -> None:
+        new = (what, place) not in self._kept
+        self._kept[what, place] = model
+        self._kept.move_to_end((what, place))
+        if new:
             self.tell("loaded", place)
-        self._kept.move_to_end(place)
-        return self._kept[place]
 
     def _read(self, place: str) -> Loaded:
         working = self.working
         dtype = precision_named(working.precision)
         pipeline = load(place, dtype=dtype, device=working.device, offline=True)
+        pipeline.finish = Finish(working.watermark, working.safety)
         autoencoder = pipeline.folder.autoencoder
         if working.preview_vae is not None:
             autoencoder = pipeline.autoencoder_at(expanded(working.preview_vae))
         return Loaded(pipeline, Previewer(autoencoder))
 
     def _evict(self) -> None:
-        place, _ = self._kept.popitem(last=False)
+        (_, place), _ = self._kept.popitem(last=False)
         give_back_memory()
         self.tell("evicted", place)
 

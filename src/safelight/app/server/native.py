@@ -11,6 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.admission import digest_of, with_uploads
 from safelight.app.server.asked import Asked
+from safelight.app.server.clips import is_clip
+from safelight.app.server.grids import axes_of, grid_of
+from safelight.app.server.inside_view import InsideView
 from safelight.app.server.live import Event
 from safelight.app.server.records import Fault, Job, Picture, State
 from safelight.app.server.replies import service_of
@@ -41,6 +44,17 @@ class ProgressView(BaseModel):
     steps: int
 
 
+class GridView(BaseModel):
+    """The cells of a grid, whose places go row by row; `url` has them in one picture, once all are
+    there.
+    """
+
+    axes: list[str] = Field(description="what differs between columns, and between rows")
+    columns: list[str] = Field(description="values")
+    rows: list[str] = Field(description="values; none where there is one row")
+    url: str
+
+
 class ErrorView(BaseModel):
     """Why a job failed."""
 
@@ -62,6 +76,7 @@ class JobView(BaseModel):
     ahead: int | None = Field(description="waiting jobs that come before, while it waits")
     progress: ProgressView | None
     pictures: list[PictureView]
+    grid: GridView | None = Field(description="of a job that is one")
     error: ErrorView | None
     asked: dict[str, JsonValue] = Field(description="the request; its pictures by names alone")
 
@@ -141,7 +156,10 @@ async def events(request: Request, identity: Identity) -> StreamingResponse:
     "/{identity}/pictures/{place}",
     summary="A picture",
     response_class=Response,
-    responses={**_NOT_FOUND, 200: {"content": {"image/png": {}, "image/webp": {}}}},
+    responses={
+        **_NOT_FOUND,
+        200: {"content": {"image/png": {}, "image/webp": {}, "video/mp4": {}}},
+    },
 )
 async def picture(
     request: Request, identity: Identity, place: Annotated[int, Field(ge=0, le=2**31)]
@@ -160,6 +178,43 @@ async def manifest(
     """The manifest that the picture's file holds."""
     found = await _picture(service_of(request), identity, place)
     return json.loads(found.manifest)
+
+
+@router.get(
+    "/{identity}/pictures/{place}/inside",
+    summary="What happened while a picture was made",
+    responses=_NOT_FOUND,
+    response_model=InsideView,
+)
+async def inside(
+    request: Request, identity: Identity, place: Annotated[int, Field(ge=0, le=2**31)]
+) -> Response:
+    """Latents, what the network expected and where words looked, of a job with `inside`."""
+    service = service_of(request)
+    await _picture(service, identity, place)
+    found = await run_in_threadpool(service.store.inside, identity, place)
+    if found is None:
+        raise HTTPException(404, f"The job {identity} did not ask for its inside.")
+    return Response(found, media_type="application/json")
+
+
+@router.get(
+    "/{identity}/grid",
+    summary="A grid in one picture",
+    response_class=Response,
+    responses={**_NOT_FOUND, 200: {"content": {"image/png": {}}}},
+)
+async def grid(request: Request, identity: Identity) -> Response:
+    """The pictures of a grid under their labels, which `safelight rerun` makes again."""
+    service = service_of(request)
+    job = await _found(service, identity)
+    asked = None if is_clip(job.spec) else Asked.model_validate_json(job.spec)
+    if asked is None or asked.x is None:
+        raise HTTPException(404, f"The job {identity} is no grid.")
+    if job.made < job.count:
+        raise HTTPException(404, f"{job.made} of the grid's {job.count} pictures are there.")
+    pictures = await service.pictures(identity)
+    return Response(await run_in_threadpool(grid_of, asked, pictures), media_type="image/png")
 
 
 FRESH = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -193,8 +248,22 @@ async def view_of(service: Service, job: Job) -> JobView:
         ahead=ahead,
         progress=None if newest is None else _progress(newest),
         pictures=pictures,
+        grid=_grid_view(job),
         error=error,
         asked=json.loads(job.spec),
+    )
+
+
+def _grid_view(job: Job) -> GridView | None:
+    axes = () if is_clip(job.spec) else axes_of(Asked.model_validate_json(job.spec))
+    if not axes:
+        return None
+    columns, *rows = axes
+    return GridView(
+        axes=[axis.name for axis in axes],
+        columns=list(columns.values),
+        rows=list(rows[0].values) if rows else [],
+        url=f"/v1/jobs/{job.id}/grid",
     )
 
 

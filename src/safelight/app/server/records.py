@@ -68,3 +68,4 @@ class Picture:
     media: str  # such as "image/png"
     seed: int
     manifest: str
+    inside: str = ""  # what happened while it was made, as JSON; see `inside_view`

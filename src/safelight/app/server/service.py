@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
@@ -17,8 +17,9 @@ from safelight.app.server.catalogue import Catalogue
 from safelight.app.server.config import Serving
 from safelight.app.server.live import Event, Live
 from safelight.app.server.metrics import Metrics
-from safelight.app.server.records import Job, Picture
+from safelight.app.server.records import Job, NewJob, Picture
 from safelight.app.server.store import Store
+from safelight.app.server.stream_session import Streams
 from safelight.app.server.supervisor import Supervisor
 from safelight.config import Value
 from safelight.errors import SafelightError
@@ -47,6 +48,7 @@ class Service:
         self.catalogue = Catalogue(serving.models, offline=offline)
         self.store = Store(serving.database)
         self.live = Live()
+        self.streams = Streams()
         self.metrics = Metrics(self.store.counts)
         first = self.catalogue.find(None).place
         self.supervisor = Supervisor(
@@ -80,7 +82,8 @@ class Service:
         if not self.closing:
             self.closing = True
             self._ends_at = time.monotonic() + self.serving.grace
-            self.supervisor.send("quit")
+            self.supervisor.quit()
+            self.streams.close()
             self.live.everything_changed()
 
     async def submit(
@@ -96,16 +99,19 @@ class Service:
         Raises `SafelightError` for what cannot be made, `QueueFullError`, `KeyReusedError` and
         `ClosingError`.
         """
+        limits = self.serving.limits
+        return await self.hand_in(
+            lambda: admitted(asked, pictures, self.catalogue, limits, key=key, digest=digest)
+        )
+
+    async def hand_in(self, admit: Callable[[], NewJob]) -> tuple[Job, bool]:
+        """The same with the job that `admit` gives, which is called in a thread of its own."""
         if self.closing:
             raise ClosingError("The server is about to end; come again later.")
-
-        def hand_in() -> tuple[Job, bool]:
-            limits = self.serving.limits
-            job = admitted(asked, pictures, self.catalogue, limits, key=key, digest=digest)
-            return self.store.submit(job, limits.queue)
-
         async with self._reading:
-            job, new = await run_in_threadpool(hand_in)
+            job, new = await run_in_threadpool(
+                lambda: self.store.submit(admit(), self.serving.limits.queue)
+            )
         if new:
             self.metrics.submitted.labels(model=job.model).inc()
             log.info("job submitted", extra={"told": {"job": job.id, "model": job.model}})

@@ -59,6 +59,12 @@ CREATE TABLE IF NOT EXISTS pictures (
     manifest TEXT NOT NULL,
     PRIMARY KEY (job, place)
 );
+CREATE TABLE IF NOT EXISTS insides (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    place INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (job, place)
+);
 """
 _COLUMNS = (
     "id, number, state, spec, model, place, count, priority, attempts, created, started, ended,"
@@ -179,6 +185,12 @@ class Store:
         )
         return Picture(rows[0][0], rows[0][1], int(rows[0][2]), rows[0][3]) if rows else None
 
+    def inside(self, identity: str, place: int) -> str | None:
+        """What happened while a picture of a job was made, where that was kept."""
+        query = "SELECT content FROM insides WHERE job = ? AND place = ?"
+        rows = self._rows(query, identity, place)
+        return str(rows[0][0]) if rows else None
+
     def places(self, identity: str) -> list[int]:
         """Which pictures of a job are there."""
         query = "SELECT place FROM pictures WHERE job = ? ORDER BY place"
@@ -204,6 +216,7 @@ class Store:
             gone = [row[0] for row in old]
             sizes = self._rows(
                 "SELECT jobs.id, (SELECT COALESCE(SUM(LENGTH(content)), 0) FROM pictures"
+                " WHERE job = jobs.id) + (SELECT COALESCE(SUM(LENGTH(content)), 0) FROM insides"
                 " WHERE job = jobs.id) FROM jobs WHERE ended IS NOT NULL ORDER BY ended"
             )
             kept = [(identity, taken) for identity, taken in sizes if identity not in set(gone)]
@@ -285,6 +298,11 @@ class Store:
                     *(str(picture.seed), picture.manifest),
                 ),
             )
+            if picture.inside:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO insides VALUES (?, ?, ?)",
+                    (identity, place, picture.inside),
+                )
             return True
 
     def finish(

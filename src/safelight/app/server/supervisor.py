@@ -66,6 +66,11 @@ class Supervisor:
                 line = json.dumps({"command": command, "job": job})
                 self._process.stdin.write(line.encode() + b"\n")
 
+    def quit(self) -> None:
+        """Lets the worker end once it has done what it is at, and begins none after it."""
+        self._stopping = True
+        self.send("quit")
+
     async def stop(self, grace: float) -> None:
         """Lets the worker end the job that it is at, for `grace` seconds; then that is to wait
         again.

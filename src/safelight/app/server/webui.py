@@ -25,7 +25,7 @@ from safelight.app.server.webui_bodies import (
     blur_of,
 )
 from safelight.app.server.webui_control import controls_of, units_in
-from safelight.app.server.webui_masks import Prepared, prepared
+from safelight.app.server.webui_masks import FILLS, Prepared, prepared
 from safelight.app.server.webui_options import options_of
 from safelight.errors import SafelightError
 from safelight.pipelines.infotext_written import infotext_of
@@ -103,6 +103,7 @@ async def img2img(request: Request, body: Img2Img) -> Made:
         if ready.mask is not None:
             pictures["mask"] = ready.mask
             update |= {"mask": "mask", "mask_blur": blur_of(body)}
+            update |= {"mask_fill": FILLS[body.inpainting_fill]}
         return ready, changed.model_copy(update=update), pictures
 
     ready, asked, pictures = await run_in_threadpool(read)

@@ -135,7 +135,7 @@ def controls_of(
     return tuple(controls), pictures
 
 
-def hint_of(module: str, picture: Image.Image, options: dict[str, Value]) -> Image.Image:
+def hint_of(module: str, picture: Image.Image, options: Mapping[str, Value]) -> Image.Image:
     """The hint that a preprocessor makes.
 
     Raises `NotHereError` for one that estimates by a network, which no request brings.

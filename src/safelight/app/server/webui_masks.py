@@ -7,11 +7,15 @@ from PIL import Image, ImageFilter, ImageOps
 from safelight.app.server.replies import NotHereError
 from safelight.app.server.webui_bodies import Img2Img
 from safelight.errors import SafelightError
+from safelight.pipelines.choices import MaskFill
 from safelight.pipelines.control_settings import ControlResize
 from safelight.pipelines.hint_pictures import fitted
 
 _FILLS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2), (0, 1))  # radius and repeats, as there
 _WHITE_FROM = 128
+FILLS: tuple[MaskFill, ...] = ("original", "original", "noise", "nothing")
+"""What `inpainting_fill` means for the latents; 0 fills the pixels before."""
+
 _RESIZES: tuple[ControlResize, ...] = ("stretch", "crop", "fill")
 
 Box = tuple[int, int, int, int]
@@ -43,7 +47,7 @@ def prepared(
 ) -> Prepared:
     """An image and its mask as a body wants them, at its width and height.
 
-    Raises `NotHereError` for fills and resizes that are of latents, `SafelightError` for a mask
+    Raises `NotHereError` for resizes that are of latents, `SafelightError` for a mask
     that is black, and more than `most_pixels`.
     """
     size = (body.width or image.width, body.height or image.height)
@@ -57,10 +61,6 @@ def prepared(
     resize = _RESIZES[body.resize_mode]
     if mask is None:
         return Prepared(fitted(image, size, resize), None)
-    if body.inpainting_fill > 1:
-        raise NotHereError(
-            "inpainting_fill 2 and 3 are of latents and not here; take 0 (fill) or 1 (original)."
-        )
     mask = mask.convert("L").resize(image.size, Image.Resampling.LANCZOS)
     mask = mask.point([255 if level >= _WHITE_FROM else 0 for level in range(256)])
     if body.inpainting_mask_invert:

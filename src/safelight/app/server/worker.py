@@ -18,6 +18,8 @@ from typing import cast
 
 from PIL import Image
 
+from safelight.app.server.admission import apart
+from safelight.app.server.clips import is_clip
 from safelight.app.server.config import Working
 from safelight.app.server.making import (
     CancelledError,
@@ -32,6 +34,7 @@ from safelight.app.server.making import (
     pixels_of,
     read_work,
 )
+from safelight.app.server.making_clips import make_clip
 from safelight.app.server.models import Loaded, Models, memory_used
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.store import Store
@@ -72,6 +75,9 @@ class Worker:
         self._deadline = time.monotonic() + self.working.seconds * len(claimed)
         for job, _ in claimed:
             self.events.send("begun", job=job.id, seconds=self.working.seconds * len(claimed))
+        if is_clip(claimed[0][0].spec):  # which shares with none
+            self._do_clip(*claimed[0])
+            return
         works: list[Work] = []
         loaded: Loaded | None = None
         for job, inputs in claimed:
@@ -86,7 +92,7 @@ class Worker:
         rows = [
             Row(work, place)
             for work in works
-            for place in range(work.request.count)
+            for place in range(len(work.cells))
             if place not in there[work.job.id]  # by an attempt that died
         ]
         for batch in self._batches(rows):
@@ -94,21 +100,34 @@ class Worker:
         for work in works:
             self._end(work.job)
 
+    def _do_clip(self, job: Job, inputs: dict[str, bytes]) -> None:
+        """Does a job of a clip; it has ended, or waits again."""
+        hooks = Hooks(self._stop, self._tell_step, self._put)
+        try:
+            if not self.store.places(job.id):  # by an attempt that died
+                pipeline = self.models.of_clips_at(job.place)
+                make_clip(job, inputs, pipeline, self.working.pixels, hooks)
+        except (CancelledError, SkippedError, TimeUpError):
+            pass  # the job's end says which
+        except Exception as error:
+            self._fail(job, error)
+        self._end(job)
+
     def _batches(self, rows: list[Row]) -> list[list[Row]]:
         """Rows that share calls of the network: as many as may, and as have room."""
-        if not rows or rows[0].work.asked.alone or not self._merges(rows):
+        if not rows or apart(rows[0].work.asked) or not self._merges(rows):
             return [[row] for row in rows]
-        room = int(self.working.pixels // max(1.0, pixels_of(rows[0].work.settings)))
+        room = int(self.working.pixels // max(1.0, pixels_of(rows[0].settings)))
         most = max(1, min(self.working.batch, room))
         return [rows[i : i + most] for i in range(0, len(rows), most)]
 
     def _merges(self, rows: list[Row]) -> bool:
         """Whether what the model makes of the requests agrees as far as a batch needs it to."""
-        first = rows[0].work
+        first = rows[0]
         return all(
-            row.work.settings == first.settings
-            and row.work.request.negative == first.request.negative
-            and mergeable(row.work)
+            row.settings == first.settings
+            and row.request.negative == first.request.negative
+            and mergeable(row)
             for row in rows
         )
 
@@ -187,15 +206,15 @@ class Worker:
         self.events.send(what, place=place, models=self.models.places, rss=memory_used())
 
 
-def mergeable(work: Work) -> bool:
+def mergeable(row: Row) -> bool:
     """Whether a picture may share a batch: it is made of a prompt alone, which names no adapters
     and says the same in all steps, and its noise is its seed's.
     """
-    request = work.request
+    request = row.request
     led = request.controls or request.conditions or request.image_prompts or request.given.parts
     texts = (request.prompt, request.negative)
     plain = not any(mark in text for text in texts for mark in ("<", "[", "AND", "BREAK"))
-    return not led and plain and request.subseed_strength == 0 and not work.asked.alone
+    return not led and plain and request.subseed_strength == 0 and not apart(row.work.asked)
 
 
 class Commands:
