@@ -20,10 +20,9 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
     if engine == "torch":
         return "torch"
     fits = torch.device(device).type == "cpu" and dtype == torch.float32
-    installed = find_spec("openvino") is not None
     if engine == "auto":
-        return "openvino" if fits and installed else "torch"
-    if not installed:
+        return "openvino" if fits and has_openvino() else "torch"
+    if not has_openvino():
         raise SafelightError(
             'OpenVINO is not installed; pip install "safelight[openvino]", or take engine "torch".'
         )
@@ -33,3 +32,8 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
             f'in {dtype}; take engine "torch", or load it so.'
         )
     return "openvino"
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return find_spec("openvino") is not None

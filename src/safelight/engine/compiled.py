@@ -2,22 +2,21 @@
 
 import logging
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
+from typing import TypeAlias, cast
 
+import openvino
 import torch
 from numpy import float32
 from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor, nn
 
 from safelight.engine.store import Store, identity
 from safelight.errors import SafelightError
-
-if TYPE_CHECKING:
-    import openvino
 
 _FILE = "model.xml"
 
@@ -25,12 +24,7 @@ _Array: TypeAlias = NDArray[float32]
 _Sizes: TypeAlias = tuple[tuple[int, ...], ...]
 
 
-class _Request(Protocol):
-    def infer(self, inputs: list[_Array], *, share_inputs: bool) -> "_Outputs": ...
-
-
-class _Outputs(Protocol):
-    def __getitem__(self, place: int) -> _Array: ...
+_Run: TypeAlias = Callable[[list[_Array]], _Array]
 
 
 class Compiled(nn.Module):
@@ -51,37 +45,35 @@ class Compiled(nn.Module):
         self.base = base
         self._store = store
         self._identity: str | None = None  # "" if it cannot be told
-        self._requests: dict[tuple[int, _Sizes], dict[int, _Request]] = {}
+        self._runs: dict[tuple[int, _Sizes], dict[int, _Run]] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """What the module gives, in float32."""
         rows, sizes = len(inputs[0]), tuple(tuple(x.shape[1:]) for x in inputs)
-        requests = self._requests.setdefault((torch.get_num_threads(), sizes), {})
-        batch = rows if rows in requests else max(rows, *requests, 0)
-        if batch not in requests:
-            requests[batch] = self._prepared(torch.get_num_threads(), batch, sizes)
+        runs = self._runs.setdefault((torch.get_num_threads(), sizes), {})
+        batch = rows if rows in runs else max(rows, *runs, 0)
+        if batch not in runs:
+            runs[batch] = self._prepared(torch.get_num_threads(), batch, sizes)
         arrays = [_array(_filled(x, batch)) for x in inputs]
-        return torch.from_numpy(requests[batch].infer(arrays, share_inputs=True)[0])[:rows]
+        return torch.from_numpy(runs[batch](arrays))[:rows]
 
-    def _prepared(self, threads: int, batch: int, sizes: _Sizes) -> _Request:
-        import openvino
-
+    def _prepared(self, threads: int, batch: int, sizes: _Sizes) -> _Run:
         core = openvino.Core()
         shapes = tuple((batch, *size) for size in sizes)
         try:
             place = self._place(shapes)
             kept = None if place is None else _read(core, place)
             if kept is not None:
-                return _request(core, kept, threads)
+                return _runner(core, kept, threads)
             with _exported(self.base, shapes) as model:
                 if self._store is not None and place is not None:
-                    with self._store.writing(place) as folder:
+                    with suppress(OSError), self._store.writing(place) as folder:
                         openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
-                return _request(core, model, threads)
+                return _runner(core, model, threads)
         except Exception as error:  # of many kinds, by torch.export and by OpenVINO
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise SafelightError(
-                f"OpenVINO {version('openvino')} does not compute this network ({reason[0]}); "
+                f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
                 'take the engine "torch".'
             ) from error
 
@@ -104,9 +96,9 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 
 
-def _request(core: "openvino.Core", model: "openvino.Model", threads: int) -> _Request:
-    compiled = core.compile_model(model, "CPU", _settings(threads))
-    return cast(_Request, compiled.create_infer_request())
+def _runner(core: openvino.Core, model: openvino.Model, threads: int) -> _Run:
+    request = core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
+    return lambda arrays: cast(_Array, request.infer(arrays, share_inputs=True)[0])
 
 
 def _settings(threads: int) -> dict[str, object]:
@@ -119,15 +111,12 @@ def _settings(threads: int) -> dict[str, object]:
 
 
 @contextmanager
-def _exported(module: nn.Module, shapes: _Sizes) -> "Generator[openvino.Model]":
+def _exported(module: nn.Module, shapes: _Sizes) -> Generator[openvino.Model]:
     """The module as OpenVINO has it, for inputs of these shapes; its numbers are there within
     alone.
 
     Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
     """
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-
     with torch.inference_mode(False), torch.no_grad(), _in_silence():
         program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
         decoder = TorchFXPythonDecoder.from_exported_program(program)
@@ -158,7 +147,7 @@ def _is_not_about_operations(record: logging.LogRecord) -> bool:
     return "not found in decomp table" not in record.getMessage()
 
 
-def _read(core: "openvino.Core", place: Path) -> "openvino.Model | None":
+def _read(core: openvino.Core, place: Path) -> openvino.Model | None:
     """What was kept there; None if that is nothing, or damaged."""
     if not (place / _FILE).is_file():
         return None

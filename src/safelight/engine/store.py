@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -70,14 +71,14 @@ def identity(module: nn.Module) -> str | None:
     networks, the libraries; None if some of that cannot be told.
     """
     digest = hashlib.sha256(_versions().encode())
-    for path, part in module.named_modules():
+    for path, part in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
         told = _told(part)
         if told is None:
             return None
         digest.update(f"{path} {told}\n".encode())
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -90,8 +91,9 @@ def _told(part: nn.Module) -> str | None:
         if not _is_plain(value):
             return None
         settings.append(f"{name}={value!r}")
-    hooked = part._forward_hooks or part._forward_pre_hooks  # pyright: ignore[reportPrivateUsage]
-    return None if hooked else f"{type(part).__module__}.{type(part).__qualname__} {settings}"
+    if part._forward_hooks or part._forward_pre_hooks:  # pyright: ignore[reportPrivateUsage]
+        return None
+    return f"{type(part).__module__}.{type(part).__qualname__} {settings}"
 
 
 def _is_plain(value: object) -> bool:

@@ -1,10 +1,12 @@
 """What a stream computes by, warmed before the stream is open."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from safelight.engine.choosing import Chosen, choose_engine
 from safelight.engine.networks import accelerated_autoencoder
@@ -44,9 +46,10 @@ class Engines:
         try:
             parts = self._by(engine)
             self._warm(parts)
-        except SafelightError:
+        except SafelightError as error:
             if self.wanted.engine != "auto":
                 raise
+            warnings.warn(f"torch computes this stream: {error}", stacklevel=2)
             return self._by("torch")
         return parts
 
@@ -71,7 +74,7 @@ class Engines:
         settings, channels = self.settings, self.model.folder.unet.config.out_channels
         sides = (settings.height, settings.width)
         zeros = torch.zeros(1, channels, *(side // autoencoder.factor for side in sides))
-        noise = steps.draw(lambda shape, _: torch.zeros(tuple(shape)), zeros.shape)
+        noise = steps.draw(_no_noise, zeros.shape)
         entry = Frame(zeros, self._no_hints() if self.controls else NO_HINTS, zeros, 0, noise)
         if settings.strength is not None:
             encoded(autoencoder, torch.zeros(1, 3, *sides), zeros, tiled=settings.tiled_decode)
@@ -87,3 +90,7 @@ class Engines:
         controls = [control.of(black, hint=True) for control in self.controls]
         batch = Batch([""], [0], "", self.settings, NOTHING)
         return hints_of(self.model, replace(batch, led=replace(batch.led, controls=controls)))
+
+
+def _no_noise(shape: Sequence[int], index: int) -> Tensor:
+    return torch.zeros(tuple(shape))
