@@ -120,8 +120,9 @@ def _exported(module: nn.Module, shapes: _Sizes) -> Generator[openvino.Model]:
     with torch.inference_mode(False), torch.no_grad(), _in_silence():
         program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
         decoder = TorchFXPythonDecoder.from_exported_program(program)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        model = frontend.convert(frontend.load(decoder))
+        frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]
+        converted = frontend.convert(frontend.load(decoder))  # pyright: ignore[reportUnknownVariableType]
+        model = cast(openvino.Model, converted)
     yield model
     del decoder  # of which the model had borrowed
 

@@ -15,7 +15,6 @@ from typing import cast
 import torch
 from torch import nn
 
-import safelight
 from safelight.checkpoints.atomic import replacing_folder
 
 _PLAIN = (int, float, str, bool, type(None), torch.Size, torch.dtype, torch.device)
@@ -115,6 +114,6 @@ def _versions() -> str:
 
 
 def _source_files() -> Iterator[Path]:
-    package = Path(safelight.__file__).parent
+    package = Path(__file__).parent.parent
     for layer in _SOURCES:
         yield from sorted((package / layer).glob("*.py"))
