@@ -1,11 +1,12 @@
 """Pictures a second, and the time from an input to its picture, of a stream and of diffusers.
 
 `python benchmarks/stream.py [--rounds 3] [--pictures 20] [--threads 2] [--model default]
-[--output stream.json]`. Both run the same weights, steps and sampler (Euler) without guidance, in
-one process, in turn, a few pictures each time: from noise of another seed each time, and from
-another picture each time (img2img). The small ControlNet of edges has no peer: diffusers does not
-open it, so that it is timed alone. A stream that batches its frames is timed from the input to the
-picture that it is in, its delay. Prints a table in Markdown; `--output` keeps all times as JSON.
+[--engines torch openvino] [--output stream.json]`. Both run the same weights, steps and sampler
+(Euler) without guidance, in one process, in turn, a few pictures each time: from noise of another
+seed each time, and from another picture each time (img2img). The small ControlNet of edges has no
+peer: diffusers does not open it, so that it is timed alone. A stream that batches its frames is
+timed from the input to the picture that it is in, its delay. Prints a table in Markdown;
+`--output` keeps all times as JSON.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch
 from PIL import Image
 
 import safelight
+from safelight.engine.choosing import Engine
 from safelight.pipelines.find import find_model
 from safelight.pipelines.load import load
 
@@ -57,8 +59,8 @@ def frames(count: int = 256) -> list[np.ndarray]:
     return made
 
 
-def ours(model: str, steps: int, what: str, *, batched: bool) -> Way:
-    """A stream."""
+def ours(model: str, steps: int, what: str, engine: Engine, *, batched: bool) -> Way:
+    """A stream, whose networks that engine computes."""
     given, pictured = frames(), what != NOISE
     opened = safelight.stream(
         load(model, device="cpu"),
@@ -68,6 +70,7 @@ def ours(model: str, steps: int, what: str, *, batched: bool) -> Way:
         strength=STRENGTH if pictured else None,
         controls=["canny"] if what == EDGES else [],
         batched=batched,
+        engine=engine,
     )
 
     def make(i: int) -> tuple[np.ndarray, int]:
@@ -78,7 +81,8 @@ def ours(model: str, steps: int, what: str, *, batched: bool) -> Way:
         picture = opened.next()
         return picture.levels, number - picture.number
 
-    return Way("safelight, batched" if batched else "safelight", make)
+    assert opened.engine == engine
+    return Way(f"safelight, {engine}{', batched' if batched else ''}", make)
 
 
 def theirs(model: str, steps: int, *, pictured: bool) -> Way:
@@ -88,7 +92,15 @@ def theirs(model: str, steps: int, *, pictured: bool) -> Way:
     diffusers.utils.logging.disable_progress_bar()
     path, given = find_model(model), frames()
     name = "StableDiffusionImg2ImgPipeline" if pictured else "StableDiffusionPipeline"
-    pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=torch.float32)
+    upon = path / "base.json"  # a student that is a LoRA for another model
+    folder = path / json.loads(upon.read_text("utf-8"))["base"] if upon.is_file() else path
+    pipeline = getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32)
+    if upon.is_file():
+        pipeline.load_lora_weights(path)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+        scheduler = path / "scheduler"
+        pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_pretrained(scheduler)
     config = pipeline.scheduler.config
     pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config)
     pipeline.set_progress_bar_config(disable=True)
@@ -134,15 +146,18 @@ def timed(way: Way, numbers: range) -> Timing:
     return Timing(between, delays)
 
 
-def compared(model: str, steps: int, what: str, rounds: int, pictures: int) -> dict[str, Timing]:
+def compared(
+    model: str, steps: int, what: str, engines: list[Engine], rounds: int, pictures: int
+) -> dict[str, Timing]:
     """All ways in turn, a few pictures each time."""
-    ways = [ours(model, steps, what, batched=False)]
+    ways = [ours(model, steps, what, engine, batched=False) for engine in engines]
     if what != EDGES:
         peer = theirs(model, steps, pictured=what == PICTURES)
-        check_alike(ways[0], peer)
+        for way in ways:
+            check_alike(way, peer)
         ways.append(peer)
     if steps > 1:
-        ways.append(ours(model, steps, what, batched=True))
+        ways += [ours(model, steps, what, engine, batched=True) for engine in engines]
     whole: dict[str, Timing] = {way.name: Timing([], []) for way in ways}
     for way in ways:
         timed(way, WARM_UP)
@@ -178,15 +193,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
+    parser.add_argument("--engines", nargs="+", default=["torch", "openvino"])
+    parser.add_argument("--what", nargs="+", default=[NOISE, PICTURES, EDGES])
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print("| pictures | steps | by | a second | delay, p50 | delay, p95 | times diffusers |")
     print("|---|---:|---|---:|---:|---:|---:|")
     kept: list[dict[str, object]] = []
-    for what in (NOISE, PICTURES, EDGES):
+    for what in given.what:
         for steps in given.steps:
-            whole = compared(given.model, steps, what, given.rounds, given.pictures)
+            whole = compared(given.model, steps, what, given.engines, given.rounds, given.pictures)
             for name, timing in whole.items():
                 middle = statistics.median(timing.between)
                 ratio = "-"

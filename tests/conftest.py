@@ -1,10 +1,12 @@
 """Checks every jaxtyping annotation of safelight at run time, in all tests.
 
-Tests run in as many processes as there are cores, each of one thread.
+Tests run in as many processes as there are cores, each of one thread. Networks are computed by
+torch unless a test asks for another engine.
 """
 
 import os
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -15,3 +17,11 @@ _hook = install_import_hook("safelight", "beartype.beartype")
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def computed_by_torch(monkeypatch, tmp_path):
+    from safelight.engine import choosing
+
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    monkeypatch.setenv("SAFELIGHT_CACHE", str(tmp_path / "cache"))

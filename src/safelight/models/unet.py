@@ -68,7 +68,12 @@ class UNet(UNetEncoder):
         Raises:
             ValueError: a part of the conditioning is missing or has the wrong width.
         """
-        emb = self.embed(t, cond)
+        return self.from_embedding(x, self.embed(t, cond), cond)
+
+    def from_embedding(
+        self, x: Float[Tensor, "b c h w"], emb: Emb, cond: Conditioning
+    ) -> Float[Tensor, "b c_out h w"]:
+        """`forward` once `emb = embed(t, cond)` is known."""
         x, skips = self._to_the_middle(x, emb, cond)
         for block, taken, size in self._ways_up(skips):
             x = recomputed(block, self.gradient_checkpointing)(x, emb, cond, taken, size)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from safelight.config import near
 from safelight.errors import SafelightError
-from safelight.models.prepared import prepared
 from safelight.nn.substitute import substituted
 from safelight.pipelines.beginning import Batch, Model, first_noise, seeded
 from safelight.pipelines.beside import image_tensor
@@ -25,6 +24,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request, Settings
 from safelight.pipelines.sampling import one_line_when_out_of_memory
 from safelight.pipelines.similarity import Similarity
+from safelight.pipelines.stream_engines import Engines
 from safelight.pipelines.stream_pictures import Picture, StreamPicture, rgb
 from safelight.pipelines.stream_settings import (
     Inputs,
@@ -32,7 +32,7 @@ from safelight.pipelines.stream_settings import (
     check_one_prompt,
     settle_stream,
 )
-from safelight.pipelines.stream_steps import NO_HINTS, Frame, StreamSteps
+from safelight.pipelines.stream_steps import NO_HINTS, Frame
 from safelight.rng import after
 
 
@@ -47,6 +47,7 @@ class Stream:
 
     Attributes:
         settings: of every picture.
+        engine: what computes the networks.
         number: of the newest update.
         passed_over: how many updates no picture was begun with.
     """
@@ -56,19 +57,11 @@ class Stream:
         self._pipeline, self._wanted = pipeline, wanted
         self.settings: Settings = settle_stream(pipeline, wanted, inputs)
         check_one_prompt(inputs, self.settings)
-        self._autoencoder = prepared(pipeline.folder.autoencoder)
         self._controls = pipeline.read(Request("", controls=wanted.controls)).controls
         with pipeline.with_adapters(), torch.inference_mode():
             self._model = _as_it_is(pipeline.model)
-            self._steps = StreamSteps(
-                self._model,
-                pipeline.folder.unet,
-                self.settings,
-                self._controls,
-                wanted.guidance,
-                wanted.delta,
-            )
-            self._steps.tell(self._steps.read(inputs))
+            engines = Engines(self._model, self.settings, wanted, self._controls, inputs)
+            self.engine, self._autoencoder, self._steps = engines.chosen()
         self._told = (inputs.prompt, inputs.negative)
         self._similar = None if wanted.similarity is None else Similarity(wanted.similarity)
         self._changed = threading.Condition()  # of the next four

@@ -8,6 +8,7 @@ from PIL import Image
 
 from safelight.conditioners.prompt_grammar import parse
 from safelight.diffusion.affine import MEMORYLESS
+from safelight.engine.choosing import Engine
 from safelight.errors import SafelightError
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import Given, GivenPicture
@@ -47,6 +48,7 @@ class StreamSettings:
         similarity: of a new picture to the one before, from which up it may be passed over, as
             `Similarity`; None to pass over none.
         plain_prompt: whether brackets mean nothing in prompts.
+        engine: what computes the networks, see `engine.choosing.choose_engine`.
     """
 
     steps: int = 4
@@ -61,6 +63,7 @@ class StreamSettings:
     batched: bool = False
     similarity: float | None = None
     plain_prompt: bool = False
+    engine: Engine = "auto"
 
     def __post_init__(self):
         """Raises `SafelightError` for what no stream could do."""

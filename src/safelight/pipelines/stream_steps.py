@@ -10,6 +10,8 @@ from torch import Tensor
 from safelight.diffusion.affine import affine_step
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.residual import residual_guided
+from safelight.engine.choosing import Chosen
+from safelight.engine.networks import accelerated
 from safelight.models.controlnet import ControlNet
 from safelight.models.prepared import prepared
 from safelight.models.unet import UNet
@@ -73,6 +75,7 @@ class StreamSteps:
         controls: Sequence[ReadControl],
         guidance: StreamGuidance,
         delta: float,
+        engine: Chosen = "torch",
     ):
         scheduler = model.scheduler(settings)
         self._model, self._settings, self._controls = model, settings, controls
@@ -91,7 +94,7 @@ class StreamSteps:
             if isinstance(module, Kept)
         ]
         self._denoiser = Denoiser(
-            steered(ready, steering, scheduler, self.levels),
+            steered(accelerated(unet, ready, engine), steering, scheduler, self.levels),
             scheduler.parameterization(),
             scheduler.schedule(),
             None if model.dtype == torch.float32 else model.dtype,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from safelight.engine.choosing import Engine
 from safelight.errors import SafelightError
 from safelight.nn.precision import multiplies_bfloat16
 from safelight.pipelines.control_settings import Control
@@ -40,13 +41,15 @@ def stream(
     batched: bool = False,
     similarity: float | None = None,
     plain_prompt: bool = False,
+    engine: Engine = "auto",
     dtype: torch.dtype | None = None,
     device: str = "auto",
 ) -> Stream:
     """Opens a model for pictures one after the other, of what changes meanwhile.
 
     Everything is kept warm: the prompt is read once, the constants of the steps are computed, the
-    networks made ready (`models.prepared`). Where a value is None it is the model's own choice.
+    networks made ready (`models.prepared`) or compiled (`engine`). Where a value is None it is the
+    model's own choice.
 
     Args:
         model: as `load` takes it; or what that has given, with its adapters and its precision.
@@ -69,6 +72,9 @@ def stream(
         similarity: from which up a picture may be passed over for being like the last; see
             `Similarity`.
         plain_prompt: whether brackets mean nothing in prompts.
+        engine: "torch"; "openvino", on the CPU in float32 alone, which compiles the networks
+            before the stream is open; or "auto": openvino where it is installed and computes
+            them, else torch. `Stream.engine` says which it is.
         dtype: of the weights; by default bfloat16 where the hardware multiplies it, else float32.
         device: as `load`. What is loaded already has both, and others are refused.
 
@@ -93,6 +99,7 @@ def stream(
         batched=batched,
         similarity=similarity,
         plain_prompt=plain_prompt,
+        engine=engine,
     )
     opened = Stream(model, wanted, Inputs(prompt, negative, seed))
     if picture is not None:

@@ -1,5 +1,6 @@
 """`safelight live`: pictures of what changes meanwhile."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from cyclopts import Parameter
 
 Guidance = Literal["none", "full", "self", "onetime"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Engine = Literal["auto", "torch", "openvino"]
 
 
 def live(
@@ -36,6 +38,7 @@ def live(
     vae: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
     offline: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make pictures of a drawing, a file or a camera while these change.
@@ -107,6 +110,10 @@ def live(
     precision
         Of the weights and the networks. [default: bfloat16
         where the hardware multiplies it, else float32]
+    engine
+        What computes the networks: torch; openvino, on the CPU
+        in float32 alone; or auto: openvino where it is installed
+        and computes them.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
@@ -154,7 +161,9 @@ def live(
         controls=controls,
         batched=batched,
         similarity=similarity,
+        engine=engine,
     )
+    print(f"The networks are computed by {opened.engine}.", file=sys.stderr)
     source = None if watch is None else watcher(watch)
     if filmed is not None:
         source = filmed.source(opened.settings.width, opened.settings.height)

@@ -1,0 +1,39 @@
+"""Which engine computes: torch, or another that is asked for or installed."""
+
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+
+from safelight.errors import SafelightError
+
+Engine = Literal["auto", "torch", "openvino"]
+Chosen = Literal["torch", "openvino"]
+
+
+def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
+    """The engine of that name; for "auto" OpenVINO where it is installed and computes for the
+    device in the precision, else torch.
+
+    Raises `SafelightError` for an engine that is not there, or does not.
+    """
+    if engine == "torch":
+        return "torch"
+    fits = torch.device(device).type == "cpu" and dtype == torch.float32
+    if engine == "auto":
+        return "openvino" if fits and has_openvino() else "torch"
+    if not has_openvino():
+        raise SafelightError(
+            'OpenVINO is not installed; pip install "safelight[openvino]", or take engine "torch".'
+        )
+    if not fits:
+        raise SafelightError(
+            f'The engine "openvino" computes on the CPU in float32, and the model is on {device} '
+            f'in {dtype}; take engine "torch", or load it so.'
+        )
+    return "openvino"
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return find_spec("openvino") is not None

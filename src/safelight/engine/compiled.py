@@ -1,0 +1,158 @@
+"""Modules computed by OpenVINO, on the CPU."""
+
+import logging
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import openvino
+import torch
+from numpy import float32
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from torch import Tensor, nn
+
+from safelight.engine.store import Store, identity
+from safelight.errors import SafelightError
+
+_FILE = "model.xml"
+
+_Array: TypeAlias = NDArray[float32]
+_Sizes: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+_Run: TypeAlias = Callable[[list[_Array]], _Array]
+
+
+class Compiled(nn.Module):
+    """A module in whose place OpenVINO computes, in float32, without gradients, equal up to
+    rounding.
+
+    The module takes tensors whose first axis is the batch, and gives one. It is exported and
+    compiled at the first call with inputs of other sizes or in a larger batch, which takes some
+    seconds; `store` keeps what was exported. A batch smaller than one that it was compiled for
+    is filled up, unless it was compiled for that, too. Its weights must not change any more. One
+    thread at a time may call it.
+
+    Raises `SafelightError` from a call if OpenVINO does not compute the module.
+    """
+
+    def __init__(self, base: nn.Module, store: Store | None):
+        super().__init__()
+        self.base = base
+        self._store = store
+        self._identity: str | None = None  # "" if it cannot be told
+        self._runs: dict[tuple[int, _Sizes], dict[int, _Run]] = {}
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the module gives, in float32."""
+        rows, sizes = len(inputs[0]), tuple(tuple(x.shape[1:]) for x in inputs)
+        runs = self._runs.setdefault((torch.get_num_threads(), sizes), {})
+        batch = rows if rows in runs else max(rows, *runs, 0)
+        if batch not in runs:
+            runs[batch] = self._prepared(torch.get_num_threads(), batch, sizes)
+        arrays = [_array(_filled(x, batch)) for x in inputs]
+        return torch.from_numpy(runs[batch](arrays))[:rows]
+
+    def _prepared(self, threads: int, batch: int, sizes: _Sizes) -> _Run:
+        core = openvino.Core()
+        shapes = tuple((batch, *size) for size in sizes)
+        try:
+            place = self._place(shapes)
+            kept = None if place is None else _read(core, place)
+            if kept is not None:
+                return _runner(core, kept, threads)
+            with _exported(self.base, shapes) as model:
+                if self._store is not None and place is not None:
+                    with suppress(OSError), self._store.writing(place) as folder:
+                        openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
+                return _runner(core, model, threads)
+        except Exception as error:  # of many kinds, by torch.export and by OpenVINO
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise SafelightError(
+                f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
+                'take the engine "torch".'
+            ) from error
+
+    def _place(self, shapes: _Sizes) -> Path | None:
+        """Where it is kept; None if it is not to be."""
+        if self._store is None:
+            return None
+        if self._identity is None:
+            self._identity = identity(self.base) or ""
+        return self._store.place(self._identity, shapes) if self._identity else None
+
+
+def _array(x: Tensor) -> _Array:
+    return cast(_Array, x.detach().float().contiguous().numpy())
+
+
+def _filled(x: Tensor, batch: int) -> Tensor:
+    """With its last row repeated, up to so many."""
+    missing = batch - len(x)
+    return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
+
+
+def _runner(core: openvino.Core, model: openvino.Model, threads: int) -> _Run:
+    request = core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
+    return lambda arrays: cast(_Array, request.infer(arrays, share_inputs=True)[0])
+
+
+def _settings(threads: int) -> dict[str, object]:
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,  # else two processes wait for the same core
+    }
+
+
+@contextmanager
+def _exported(module: nn.Module, shapes: _Sizes) -> Generator[openvino.Model]:
+    """The module as OpenVINO has it, for inputs of these shapes; its numbers are there within
+    alone.
+
+    Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
+    """
+    with torch.inference_mode(False), torch.no_grad(), _in_silence():
+        program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
+        decoder = TorchFXPythonDecoder.from_exported_program(program)
+        frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]
+        converted = frontend.convert(frontend.load(decoder))  # pyright: ignore[reportUnknownVariableType]
+        model = cast(openvino.Model, converted)
+    yield model
+    del decoder  # of which the model had borrowed
+
+
+@contextmanager
+def _in_silence() -> Generator[None]:
+    """Without what `torch.export` says it will not do in years to come, and what OpenVINO does not
+    find in torch.
+    """
+    root, nowhere = logging.getLogger(), logging.NullHandler()  # else a handler is made for good
+    root.addHandler(nowhere)
+    root.addFilter(_is_not_about_operations)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(_is_not_about_operations)
+        root.removeHandler(nowhere)
+
+
+def _is_not_about_operations(record: logging.LogRecord) -> bool:
+    return "not found in decomp table" not in record.getMessage()
+
+
+def _read(core: openvino.Core, place: Path) -> openvino.Model | None:
+    """What was kept there; None if that is nothing, or damaged."""
+    if not (place / _FILE).is_file():
+        return None
+    try:
+        return core.read_model(place / _FILE)
+    except RuntimeError:
+        return None

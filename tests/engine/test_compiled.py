@@ -1,0 +1,87 @@
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from safelight.engine import compiled as module
+from safelight.engine.compiled import Compiled
+from safelight.engine.store import Store
+from safelight.errors import SafelightError
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layer(x) * y
+
+
+class Unexportable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if bool(x.sum() > 0) else x
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    made: list[object] = []
+    whole = module._exported
+
+    def counted(base, shapes):
+        made.append(shapes)
+        return whole(base, shapes)
+
+    monkeypatch.setattr(module, "_exported", counted)
+    return made
+
+
+def test_batches_and_sizes(exports):
+    torch.manual_seed(0)
+    plain = Sum()
+    compiled = Compiled(plain, None)
+
+    def check(*shape: int) -> None:
+        x, y = torch.randn(shape), torch.randn(shape)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x, y), plain(x, y))
+
+    check(3, 4)
+    check(2, 4)  # filled up to 3
+    assert exports == [((3, 4), (3, 4))]
+    check(5, 4)
+    check(3, 4)
+    check(1, 6, 4)
+    assert [shapes[0] for shapes in exports] == [(3, 4), (5, 4), (1, 6, 4)]
+
+
+def test_it_is_not_torch_that_computes(exports):
+    plain = Sum()
+    compiled = Compiled(plain, None)
+    x, y = torch.randn(2, 1, 4)
+    before = compiled(x, y)
+    with torch.no_grad():
+        plain.layer.weight.zero_()
+    torch.testing.assert_close(compiled(x, y), before)
+
+
+def test_what_was_exported_is_kept(exports, tmp_path):
+    plain, (x, y) = Sum(), torch.randn(2, 3, 4)
+    first = Compiled(plain, Store(tmp_path))(x, y)
+    again = Compiled(plain, Store(tmp_path))(x, y)
+    assert len(exports) == 1
+    torch.testing.assert_close(first, again)
+    [kept] = tmp_path.rglob("*.xml")
+    kept.write_text("<damaged")
+    torch.testing.assert_close(Compiled(plain, Store(tmp_path))(x, y), first)
+    assert len(exports) == 2
+
+
+def test_what_cannot_be_exported_is_told_in_one_line(capsys, caplog):
+    root = logging.getLogger()
+    handlers, filters = list(root.handlers), list(root.filters)
+    with pytest.raises(SafelightError, match='take the engine "torch"') as told:
+        Compiled(Unexportable(), None)(torch.ones(2))
+    assert "\n" not in str(told.value)
+    assert (root.handlers, root.filters) == (handlers, filters)

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+import safelight
+from safelight.engine import choosing
+from safelight.engine.compiled import Compiled
+from safelight.engine.compiled_networks import CompiledUNet
+from safelight.engine.networks import accelerated, accelerated_autoencoder
+from safelight.errors import SafelightError
+from safelight.models.prepared import prepared
+from safelight.models.unet import UNet
+from safelight.pipelines.load import load
+from safelight.types import Conditioning
+
+
+@pytest.fixture(scope="module")
+def pipeline(model_folder):
+    return load(model_folder, device="cpu")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(choosing, "has_openvino", lambda: True)
+
+
+def test_a_unet_with_and_without_residuals(pipeline):
+    unet = pipeline.folder.unet
+    network = accelerated(unet, prepared(unet), "openvino")
+    assert isinstance(network, CompiledUNet)
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    config = unet.config
+    x, t = drawn(2, config.in_channels, 8, 8), torch.tensor([10.0, 500.0])
+    cond = Conditioning(context=drawn(2, 5, config.cross_attention_dim))
+    with torch.no_grad():
+        plain = unet(x, t, cond)
+        middle = unet.descend(unet.conv_in(x), unet.embed(t, cond), cond)
+        added = tuple(0.1 * drawn(*part.shape) for part in (*middle[1], middle[0]))
+        steered = Conditioning(context=cond.context, residuals=added)
+        plain_steered = unet(x, t, steered)
+        for asked, wanted in ((cond, plain), (steered, plain_steered)):
+            torch.testing.assert_close(network(x, t, asked), wanted, rtol=1e-3, atol=1e-4)
+    assert (plain - plain_steered).abs().max() > 1e-2
+
+
+def test_an_autoencoder(pipeline):
+    plain = pipeline.folder.autoencoder
+    other = accelerated_autoencoder(plain, "openvino")
+    assert isinstance(other.decoder, Compiled)
+    assert not isinstance(plain.decoder, Compiled)
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        z = plain.encode(pixels).mode()
+        torch.testing.assert_close(other.encode(pixels).mode(), z, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(other.decode(z), plain.decode(z), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"strength": 0.7, "batched": True}])
+def test_a_stream_by_openvino_is_that_by_torch(pipeline, installed, options):
+    def made(engine: str) -> list:
+        with safelight.stream(
+            pipeline, prompt="a cube", steps=3, sampler="euler", engine=engine, **options
+        ) as stream:
+            assert stream.engine == ("torch" if engine == "torch" else "openvino")
+            pictures = []
+            for seed in range(2):
+                picture = torch.full((64, 64, 3), 40 * seed, dtype=torch.uint8).numpy()
+                stream.update(seed=seed, picture=picture)
+                pictures.append(stream.next().levels.astype(int))
+            return pictures
+
+    for ours, theirs in zip(made("auto"), made("torch"), strict=True):
+        assert abs(ours - theirs).max() <= 1
+
+
+def test_what_openvino_does_not_compute_is_left_to_torch_unless_it_is_asked_for(
+    pipeline, installed, monkeypatch
+):
+    def fails(*_: object) -> None:
+        raise SafelightError("not this network")
+
+    monkeypatch.setattr(Compiled, "forward", fails)
+    with pytest.warns(UserWarning, match="torch computes this stream: not this network"):
+        stream = safelight.stream(pipeline, prompt="a cube", steps=1)
+    assert stream.engine == "torch"
+    assert stream.next().levels.any()
+    with pytest.raises(SafelightError, match="not this network"):
+        safelight.stream(pipeline, prompt="a cube", steps=1, engine="openvino")
+
+
+def test_the_weights_of_the_first_stay_their_own(pipeline):
+    unet = pipeline.folder.unet
+    assert type(accelerated(unet, prepared(unet), "torch")) is UNet
