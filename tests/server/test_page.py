@@ -124,8 +124,9 @@ def test_a_prompt_becomes_pictures_that_stay_and_give_their_settings_back(tab, t
     until(page, "[...document.querySelectorAll('input')].some(i => i.value == '7')")
     assert prompt.input_value() == "a 3d emoji of a red apple"
 
-    for box in page.get_by_role("checkbox", name="Choose to compare").all():
-        box.check(force=True)
+    for colour in ("red", "green"):
+        name = f"Choose to compare: a 3d emoji of a {colour} apple"
+        page.get_by_role("checkbox", name=name).check(force=True)
     page.get_by_role("button", name="Compare two").click()
     told = page.get_by_role("dialog").get_by_role("table").inner_text()
     assert "seed" in told

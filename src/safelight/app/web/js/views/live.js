@@ -30,7 +30,7 @@ export const view = {
     const model = choiceField("Model", models.map((one) => one.name));
     model.set(quick.name);
     const steps = numberField("Steps", { min: 1, max: offer.limits.steps, value: quick.steps ?? 4 });
-    const strength = sliderField("How much is made anew", { min: 0.1, max: 1, step: 0.05, value: 0.75 },
+    const strength = sliderField("How much is made anew", { min: 0.1, max: 1, step: 0.05, value: 0.5 },
       (value) => `${Math.round(100 * value)} %`);
     const tabs = tabsField("What it follows", [["drawing", "A drawing"], ["lines", "Lines"], ["words", "Words alone"]], () => shape());
     const state = h("p", { class: "muted small", role: "status" }, "Begin, and draw.");
