@@ -193,5 +193,5 @@ def test_health_figures_and_the_page(client, finished):
     text = client.get("/metrics").text
     assert 'safelight_jobs{state="done"}' in text
     assert 'route="/v1/jobs"' in text
-    assert 'href="docs"' in client.get("/").text
+    assert 'src="page/js/main.js"' in client.get("/").text
     assert "/v1/jobs" in client.get("/openapi.json").json()["paths"]
