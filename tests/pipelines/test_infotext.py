@@ -225,7 +225,10 @@ def test_controls_as_the_extension_has_them():
             "Module: none, Model: a b, Weight: x",
             "--control KIND=FILE --hint --control-net 'KIND=a b'",
         ),
-        ("Module: canny, Model: None, Weight: 1, Control Mode: Balanced", "--control canny=FILE"),
+        (
+            "Module: canny, Model: None, Weight: 1, Control Mode: Balanced",
+            "--control canny=FILE --control-mode balanced",
+        ),
     ],
 )
 def test_controls_that_others_made_are_said(unit, options):

@@ -317,16 +317,17 @@ def test_a_server_with_a_token_is_asked_once(browser, tmp_path):
     service.supervisor.start = lambda: None
     running = Running(service)
     tab = Tab(browser, running.url)
-    page = tab.open("#/animate")
+    page = tab.page
+    page.goto(f"{running.url}/#/create")
     field = page.get_by_label("Token", exact=True).last
     for secret in ("wrong", "a-secret"):
         field.wait_for()
         field.fill(secret)
         page.get_by_role("button", name="Go on").click()
         page.wait_for_timeout(500)
-    page.get_by_role("heading", name="No video model is here yet").wait_for()
+    page.get_by_role("heading", name="Create", exact=True).wait_for()
     page.reload()
-    page.get_by_role("heading", name="No video model is here yet").wait_for()
+    page.get_by_role("heading", name="Create", exact=True).wait_for()
     tab.complaints = [line for line in tab.complaints if "401 (Unauthorized)" not in line]
     tab.close()
     running.stop()

@@ -59,6 +59,7 @@ class Offer(BaseModel):
     schedules: list[str]
     annotators: list[str]
     clip_formats: list[Literal["mp4", "webp"]]
+    trainings: bool  # whether it shows any, by `--runs`
     limits: OfferedLimits
 
 
@@ -81,6 +82,7 @@ async def offer(request: Request) -> Offer:
         schedules=list(SCHEDULES),
         annotators=[kind for kind in KINDS if kind not in WEIGHTS],
         clip_formats=["mp4", "webp"] if find_spec("av") else ["webp"],
+        trainings=service.serving.runs is not None,
         limits=OfferedLimits(
             pixels=limits.pixels,
             given_pixels=limits.given_pixels,

@@ -34,7 +34,8 @@ function ask(wrong) {
       h("button", { class: "button main" }, "Go on"));
     const dialog = h("dialog", { class: "ask", "aria-label": "Token" }, form);
     dialog.addEventListener("cancel", (event) => event.preventDefault());
-    form.addEventListener("submit", () => {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault(); // the dialog goes here, and a form that is gone cannot be sent
       sessionStorage.setItem(KEY, input.value.trim());
       dialog.remove();
       resolve();

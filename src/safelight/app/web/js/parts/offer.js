@@ -22,6 +22,7 @@
  * @property {string[]} schedules
  * @property {string[]} annotators
  * @property {("mp4" | "webp")[]} clip_formats
+ * @property {boolean} trainings
  * @property {{pixels: number, given_pixels: number, count: number, steps: number, prompt: number, frames: number}} limits
  */
 

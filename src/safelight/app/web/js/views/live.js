@@ -83,7 +83,7 @@ export const view = {
       if (way === "words") fill(drawn);
       else fill(drawn, board.element);
       drawn.hidden = way === "words";
-      again();
+      if (stream) again();
     }
 
     /** What the stream is opened with. */

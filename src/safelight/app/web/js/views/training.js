@@ -3,6 +3,7 @@
 import { fill, h } from "../dom.js";
 import { lossCurve } from "../parts/curve.js";
 import { checkField, sliderField } from "../parts/fields.js";
+import { offerOf } from "../parts/offer.js";
 import { pictureOf } from "../parts/pictures.js";
 import { lineOf } from "../parts/saying.js";
 
@@ -37,6 +38,10 @@ export const view = {
       h("header", { class: "head" }, h("h1", {}, "Training"), h("p", {}, "What trainings tell: their loss, their speed, their samples.")),
       h("div", { class: "work" }, h("section", { class: "panel stack trainings", "aria-label": "Trainings" }, list), shown));
     const log = checkField("Logarithmic loss", true);
+    if (!(await offerOf(api)).trainings) {
+      fill(list, h("p", { class: "muted" }, "This server shows none; start it with --runs FOLDER."));
+      return;
+    }
     try {
       const all = /** @type {Training[]} */ (await api.get("v1/trainings", { signal }));
       fill(list, all.length ? all.map(link) : h("p", { class: "muted" }, "There is none in the server's folder yet."));
