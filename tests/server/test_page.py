@@ -140,6 +140,7 @@ def test_a_picture_is_seen_on_its_way_and_given_up(tab):
     page.get_by_label("Model").select_option("default")
     page.get_by_label("Prompt", exact=True).fill("a castle")
     page.get_by_label("Steps").fill("200")
+    page.get_by_label("Pictures").fill("8")  # so that it is not done before it is given up
     page.get_by_role("button", name="Create", exact=True).click()
     page.wait_for_selector(".job .preview:visible")
     assert re.search(r"Step \d+ of 200", page.locator(".job").inner_text())
