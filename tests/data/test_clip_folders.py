@@ -264,4 +264,4 @@ def test_too_small_clips_and_repeats(tmp_path: Path):
 )
 def test_values_out_of_range(wrong: dict[str, object]):
     with pytest.raises(SafelightError, match=f"clips.{next(iter(wrong))} should be"):
-        ClipsConfig(**wrong)  # type: ignore[arg-type]
+        ClipsConfig(**wrong)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from safelight.app.server.asked import Asked, put_aside, request_of
 from safelight.app.server.catalogue import Catalogue, Entry
-from safelight.app.server.config import Limits
+from safelight.app.server.config import Limits, check_asked
 from safelight.app.server.grids import cells_of, count_of
 from safelight.app.server.records import NewJob
 from safelight.app.server.uploads import from_base64, opened, opened_depth, png
@@ -95,7 +95,7 @@ def _merge_of(asked: Asked, model: Entry) -> str:
 
 
 def _check_limits(asked: Asked, limits: Limits) -> None:
-    for name, number, most in (
+    check_asked(
         ("count", asked.count, limits.count),
         ("the number of the grid's cells", count_of(asked) if asked.x else 1, limits.cells),
         ("steps", asked.steps or 1, limits.steps),
@@ -103,9 +103,7 @@ def _check_limits(asked: Asked, limits: Limits) -> None:
         ("hires.steps", asked.hires.steps or 1 if asked.hires else 1, limits.steps),
         ("prompt", len(asked.prompt), limits.prompt),
         ("negative", len(asked.negative), limits.prompt),
-    ):
-        if number > most:
-            raise SafelightError(f"{name} is {number}, and {most} is the most on this server.")
+    )
     scale = asked.hires.scale if asked.hires else 1.0
     width, height = (scale * (side or 1) for side in (asked.width, asked.height))
     if width * height > limits.pixels:

@@ -11,7 +11,7 @@ from pydantic import Field
 from safelight.app.server.admission import Pictures
 from safelight.app.server.asked import Number, Seed, Strict, Upload
 from safelight.app.server.catalogue import Catalogue
-from safelight.app.server.config import Limits
+from safelight.app.server.config import Limits, check_asked
 from safelight.app.server.records import NewJob
 from safelight.app.server.uploads import from_base64, opened, png
 from safelight.diffusion.samplers import sampler_name
@@ -88,15 +88,13 @@ def admitted_clip(
     model = catalogue.find(asked.model)
     if not model.makes_clips:
         raise SafelightError(f"{model.name} makes pictures, not clips; name a video model.")
-    for name, number, most in (
+    check_asked(
         ("frames", asked.frames or 1, limits.frames),
         ("steps", asked.steps or 1, limits.steps),
         ("prompt", len(asked.prompt), limits.prompt),
         ("negative", len(asked.negative), limits.prompt),
         ("width x height", (asked.width or 1) * (asked.height or 1), limits.pixels),
-    ):
-        if number > most:
-            raise SafelightError(f"{name} is {number}, and {most} is the most on this server.")
+    )
     if asked.sampler is not None:
         sampler_name(asked.sampler)
     if asked.seed is None:

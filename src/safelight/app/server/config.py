@@ -42,6 +42,13 @@ class Limits:
             raise SafelightError(f"A job should have some seconds, got {self.seconds}.")
 
 
+def check_asked(*asked: tuple[str, float, float]) -> None:
+    """Raises `SafelightError` for the first of name, number and limit that asks for more."""
+    for name, number, most in asked:
+        if number > most:
+            raise SafelightError(f"{name} is {number}, and {most} is the most on this server.")
+
+
 @dataclass(frozen=True)
 class Keeping:
     """How long what was made is kept."""
@@ -60,6 +67,7 @@ class Working:
         kept: how many models stay in memory; the one used longest ago goes.
         batch: how many pictures of equal settings may share each call of the network.
         pixels: of a picture, and of all in a batch.
+        frames: of a clip.
         seconds: that a job may run.
         preview_vae: the autoencoder of previews; None for the model's own.
         watermark, safety: as of `Finish`.
@@ -72,6 +80,7 @@ class Working:
     kept: int = 2
     batch: int = 4
     pixels: int = Limits.pixels
+    frames: int = Limits.frames
     seconds: float = Limits.seconds
     preview_vae: str | None = None
     first: str = "default"
@@ -135,6 +144,7 @@ class Serving:
             kept=self.kept,
             batch=self.batch,
             pixels=self.limits.pixels,
+            frames=self.limits.frames,
             seconds=self.limits.seconds,
             preview_vae=self.preview_vae,
             first=first,

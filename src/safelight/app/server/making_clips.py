@@ -1,7 +1,7 @@
 """Jobs to clips, in the worker."""
 
 from safelight.app.server.clips import AskedClip, clip_request_of
-from safelight.app.server.config import Limits
+from safelight.app.server.config import Working
 from safelight.app.server.making import Hooks, Step
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.uploads import reopened
@@ -13,7 +13,7 @@ _MEDIA = {"mp4": "video/mp4", "webp": "image/webp"}
 
 
 def make_clip(
-    job: Job, inputs: dict[str, bytes], pipeline: VideoPipeline, most_pixels: int, hooks: Hooks
+    job: Job, inputs: dict[str, bytes], pipeline: VideoPipeline, working: Working, hooks: Hooks
 ) -> None:
     """Makes and puts the clip of a job.
 
@@ -24,10 +24,10 @@ def make_clip(
     pictures = {name: reopened(content) for name, content in inputs.items()}
     request = clip_request_of(asked, pictures)
     settings = pipeline.settle(request)
-    if settings.width * settings.height > most_pixels or settings.frames > Limits.frames:
+    if settings.width * settings.height > working.pixels or settings.frames > working.frames:
         raise SafelightError(
             f"A clip of {settings.frames} frames of {settings.width} x {settings.height} pixels is "
-            f"larger than this server makes ({Limits.frames} frames of {most_pixels} pixels)."
+            f"larger than this server makes ({working.frames} frames of {working.pixels} pixels)."
         )
     steps, told = settings.steps + 1, 0  # the last is the decoding
 

@@ -15,7 +15,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, ValidationError
 
 from safelight.app.server.asked import Number, Seed, Strict
-from safelight.app.server.config import Limits, check_unwatched
+from safelight.app.server.config import Limits, check_asked, check_unwatched
 from safelight.app.server.service import Service
 from safelight.app.server.stream_opening import Opening
 from safelight.app.server.stream_session import Message, Newest, Session, StreamTakenError
@@ -95,14 +95,12 @@ def _opening(text: str, service: Service) -> Opening:
     if asked.control is not None and asked.control not in model.controls:
         known = near(asked.control, model.controls) if model.controls else "It has none."
         raise SafelightError(f"{model.name} has no control {asked.control!r}. {known}")
-    for name, number, most in (
+    check_asked(
         ("steps", asked.steps, limits.steps),
         ("prompt", len(asked.prompt), limits.prompt),
         ("negative", len(asked.negative), limits.prompt),
         ("width x height", (asked.width or 1) * (asked.height or 1), limits.pixels),
-    ):
-        if number > most:
-            raise SafelightError(f"{name} is {number}, and {most} is the most on this server.")
+    )
     return Opening(
         place=model.place,
         device=service.serving.device,

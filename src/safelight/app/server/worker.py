@@ -106,7 +106,7 @@ class Worker:
         try:
             if not self.store.places(job.id):  # by an attempt that died
                 pipeline = self.models.of_clips_at(job.place)
-                make_clip(job, inputs, pipeline, self.working.pixels, hooks)
+                make_clip(job, inputs, pipeline, self.working, hooks)
         except (CancelledError, SkippedError, TimeUpError):
             pass  # the job's end says which
         except Exception as error:
