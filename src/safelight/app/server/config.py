@@ -42,7 +42,7 @@ class Limits:
             raise SafelightError(f"A job should have some seconds, got {self.seconds}.")
 
 
-def check_asked(*asked: tuple[str, float, float]) -> None:
+def check_asked(*asked: tuple[str, int, int]) -> None:
     """Raises `SafelightError` for the first of name, number and limit that asks for more."""
     for name, number, most in asked:
         if number > most:
