@@ -31,6 +31,7 @@ from safelight.data.config import DataConfig, FolderConfig
 from safelight.data.folders import PictureFolder, scan
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
+from safelight.errors import SafelightError
 from safelight.eval.distances import frechet_distance, pooled_features
 from safelight.eval.edges import edge_f1
 from safelight.eval.hint_judges import DepthJudge, PoseJudge, pck
@@ -205,7 +206,9 @@ def main() -> None:
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md")
     arguments = parser.parse_args()
     pipeline, judges = safelight.load(arguments.model), arguments.work / "judges"
-    one_sided = pipeline.folder.defaults.control_mode == "guided"
+    mode = pipeline.folder.defaults.control_mode or "balanced"
+    if mode not in ("balanced", "guided"):  # whose weights are even
+        raise SafelightError(f"Controls of mode {mode!r} are not measured here.")
     size = pipeline.settle(Request("")).width
     arguments.samples.mkdir(parents=True, exist_ok=True)
     pooled = load_features("efficientnet-lite0").pooled
@@ -218,7 +221,7 @@ def main() -> None:
             most = min(count, arguments.count)
             wanted = asked(arguments.work / "pictures", kind, folder, most, size)
             made = {
-                "on": make(pipeline, control, wanted, one_sided=one_sided),
+                "on": make(pipeline, control, wanted, one_sided=mode == "guided"),
                 "off": make(pipeline, None, wanted),
                 "real": wanted.real.pixels,
             }

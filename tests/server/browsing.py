@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-PATIENCE = 60_000.0  # milliseconds for whatever is waited for
+PATIENCE = 120_000.0  # milliseconds for whatever is waited for
 WIDE, PHONE = (1280, 900), (390, 844)
 
 

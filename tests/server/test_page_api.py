@@ -207,6 +207,16 @@ def test_a_picture_follows_what_is_drawn_and_only_one_page_has_it(server):
         assert told(socket) == {"kind": "wrong", "line": "A seed is a whole number, such as 7."}
 
 
+def test_a_stream_that_is_left_as_it_begins_makes_room(server):
+    opening = json.dumps({"prompt": "a hat", "steps": 1})
+    for _ in range(2):
+        with live(server) as socket:
+            socket.send(opening)  # whose process has not yet read it when the page is gone
+    with live(server) as socket:
+        socket.send(opening)
+        assert told(socket)["kind"] == "begun"
+
+
 @pytest.mark.parametrize(
     ("opening", "line"),
     [

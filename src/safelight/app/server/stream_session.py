@@ -13,7 +13,7 @@ from safelight.app.server.stream_opening import Opening
 from safelight.config import Value, to_dict
 from safelight.errors import SafelightError
 
-_LEAVING = 10.0  # seconds that a page waits for another to be gone
+_LEAVING = 3.0  # seconds that a page waits for another to be gone
 _PATIENCE = 1.0  # seconds that a process, which has nothing to lose, has to end by itself
 
 
