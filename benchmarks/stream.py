@@ -1,10 +1,11 @@
 """Pictures a second, and the time from an input to its picture, of a stream and of diffusers.
 
 `python benchmarks/stream.py [--rounds 3] [--pictures 20] [--threads 2] [--model default]
-[--engines torch openvino] [--output stream.json]`. Both run the same weights, steps and sampler
-(Euler) without guidance, in one process, in turn, a few pictures each time: from noise of another
-seed each time, and from another picture each time (img2img). The small ControlNet of edges has no
-peer: diffusers does not open it, so that it is timed alone. A stream that batches its frames is
+[--engines torch openvino] [--tiny default-tiny] [--output stream.json]`. Both run the same weights,
+steps and sampler (Euler) without guidance, in one process, in turn, a few pictures each time: from
+noise of another seed each time, and from another picture each time (img2img); with the model's own
+autoencoder and with a tiny one. The small ControlNet of edges has no peer: diffusers does not open
+it, so that it is timed alone. A stream that batches its frames is
 timed from the input to the picture that it is in, its delay. Prints a table in Markdown;
 `--output` keeps all times as JSON.
 """
@@ -25,6 +26,7 @@ from PIL import Image
 import safelight
 from safelight.engine.choosing import Engine
 from safelight.pipelines.find import find_model
+from safelight.pipelines.hub import find_part
 from safelight.pipelines.load import load
 
 PROMPT = "a red ball"
@@ -59,11 +61,13 @@ def frames(count: int = 256) -> list[np.ndarray]:
     return made
 
 
-def ours(model: str, steps: int, what: str, engine: Engine, *, batched: bool) -> Way:
-    """A stream, whose networks that engine computes."""
+def ours(
+    model: str, steps: int, what: str, engine: Engine, *, batched: bool = False, tiny: str = ""
+) -> Way:
+    """A stream, whose networks that engine computes; `tiny` names another autoencoder."""
     given, pictured = frames(), what != NOISE
     opened = safelight.stream(
-        load(model, device="cpu"),
+        load(model, device="cpu", vae=tiny or None),
         prompt=PROMPT,
         steps=2 * steps if pictured else steps,
         sampler="euler",
@@ -82,10 +86,11 @@ def ours(model: str, steps: int, what: str, engine: Engine, *, batched: bool) ->
         return picture.levels, number - picture.number
 
     assert opened.engine == engine
-    return Way(f"safelight, {engine}{', batched' if batched else ''}", make)
+    also = [word for word, given in (("tiny", tiny), ("batched", batched)) if given]
+    return Way(", ".join(["safelight", engine, *also]), make)
 
 
-def theirs(model: str, steps: int, *, pictured: bool) -> Way:
+def theirs(model: str, steps: int, *, pictured: bool, tiny: str = "") -> Way:
     """A pipeline of diffusers on the same folder, its prompt read once."""
     import diffusers
 
@@ -101,6 +106,10 @@ def theirs(model: str, steps: int, *, pictured: bool) -> Way:
         pipeline.unload_lora_weights()
         scheduler = path / "scheduler"
         pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_pretrained(scheduler)
+    if tiny:
+        pipeline.vae = diffusers.AutoencoderTiny.from_pretrained(
+            find_part(tiny), torch_dtype=torch.float32
+        )
     config = pipeline.scheduler.config
     pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(config)
     pipeline.set_progress_bar_config(disable=True)
@@ -120,7 +129,7 @@ def theirs(model: str, steps: int, *, pictured: bool) -> Way:
             made = pipeline(num_inference_steps=2 * steps, strength=STRENGTH, image=image, **common)
         return (made.images[0] * 255).round().astype(np.uint8), 0
 
-    return Way("diffusers", make)
+    return Way("diffusers, tiny" if tiny else "diffusers", make)
 
 
 @dataclass(frozen=True)
@@ -147,17 +156,20 @@ def timed(way: Way, numbers: range) -> Timing:
 
 
 def compared(
-    model: str, steps: int, what: str, engines: list[Engine], rounds: int, pictures: int
+    model: str, steps: int, what: str, engines: list[Engine], rounds: int, pictures: int, tiny: str
 ) -> dict[str, Timing]:
     """All ways in turn, a few pictures each time."""
-    ways = [ours(model, steps, what, engine, batched=False) for engine in engines]
-    if what != EDGES:
-        peer = theirs(model, steps, pictured=what == PICTURES)
-        for way in ways:
-            check_alike(way, peer)
-        ways.append(peer)
-    if steps > 1:
-        ways += [ours(model, steps, what, engine, batched=True) for engine in engines]
+    ways: list[Way] = []
+    for vae in dict.fromkeys(("", tiny)):
+        own = [ours(model, steps, what, engine, tiny=vae) for engine in engines]
+        ways += own
+        if what != EDGES:
+            peer = theirs(model, steps, pictured=what == PICTURES, tiny=vae)
+            for way in own:
+                check_alike(way, peer)
+            ways.append(peer)
+        if steps > 1:
+            ways += [ours(model, steps, what, engine, batched=True, tiny=vae) for engine in engines]
     whole: dict[str, Timing] = {way.name: Timing([], []) for way in ways}
     for way in ways:
         timed(way, WARM_UP)
@@ -195,6 +207,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--engines", nargs="+", default=["torch", "openvino"])
     parser.add_argument("--what", nargs="+", default=[NOISE, PICTURES, EDGES])
+    parser.add_argument("--tiny", default="default-tiny", help="autoencoder; '' for the own alone")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -203,7 +216,9 @@ def main() -> None:
     kept: list[dict[str, object]] = []
     for what in given.what:
         for steps in given.steps:
-            whole = compared(given.model, steps, what, given.engines, given.rounds, given.pictures)
+            whole = compared(
+                given.model, steps, what, given.engines, given.rounds, given.pictures, given.tiny
+            )
             for name, timing in whole.items():
                 middle = statistics.median(timing.between)
                 ratio = "-"

@@ -3,21 +3,25 @@
 `python bundle.py` takes `work/unet_scenes/model`; the folder is replaced whole or not at all. The
 ControlNets of `work/controls/` that reach their aims (`CONTROLS`) go into its `controls/`, the
 students of `work/students/` (`STUDENTS`) into folders beside it that stand on it, such as
-`default-lcm`.
+`default-lcm`. `python bundle.py --tiny work/tiny/model/vae` puts the tiny autoencoder there alone.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 from held_out import HERE
 
-from safelight.checkpoints.components import Writing
+from safelight.checkpoints.atomic import replacing_folder
+from safelight.checkpoints.components import Reading, Writing, read_autoencoder, write_autoencoder
 from safelight.checkpoints.controlnet import read_controlnet, write_controlnet
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.model import copy_upon
+from safelight.checkpoints.video_layers import belong_to
 from safelight.errors import SafelightError
+from safelight.pipelines.find import VIDEO
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
 LARGEST = 40_000_000  # bytes of its weights
@@ -25,10 +29,12 @@ CONTROLS = ("canny", "depth", "pose", "scribble")
 LARGEST_CONTROLS = 15_000_000  # bytes of theirs together
 STUDENTS = ("lcm", "turbo")
 LARGEST_STUDENTS = 8_000_000
+LARGEST_TINY = 1_000_000
 
 
 def bundle(model: Path, controls: Path, target: Path) -> int:
-    """Writes the bundle and gives its size in bytes.
+    """Writes the bundle and gives its size in bytes; the layers along the frames that it had stay
+    there as long as they belong to it.
 
     Raises `SafelightError` if the model or a ControlNet cannot be read, or they would be larger
     than a bundle may be.
@@ -48,9 +54,13 @@ def bundle(model: Path, controls: Path, target: Path) -> int:
             f"{model} has {weights / 1e6:.1f} MB of bfloat16 weights; a bundle may have "
             f"{LARGEST / 1e6:.0f} MB. Train a smaller U-Net or text tower."
         )
-    write_folder(target, folder, dtype=torch.bfloat16)
-    for kind, control in sorted(steering.items()):
-        write_controlnet(target / "controls" / kind, control, Writing(dtype=torch.bfloat16))
+    video = target / VIDEO
+    with replacing_folder(target) as whole:
+        write_folder(whole, folder, dtype=torch.bfloat16)
+        for kind, control in sorted(steering.items()):
+            write_controlnet(whole / "controls" / kind, control, Writing(dtype=torch.bfloat16))
+        if video.is_dir() and belong_to(video, folder.unet, torch.bfloat16):
+            shutil.copytree(video, whole / VIDEO)
     return _bytes(target)
 
 
@@ -72,6 +82,23 @@ def bundle_students(students: Path, target: Path) -> int:
     return size
 
 
+def bundle_tiny(tiny: Path, target: Path) -> int:
+    """Writes the tiny autoencoder beside the bundle, and gives its size in bytes; raises
+    `SafelightError` if it would be larger than it may be.
+    """
+    network = read_autoencoder(tiny, Reading())
+    weights = 2 * sum(p.numel() for p in network.parameters())
+    if weights > LARGEST_TINY:
+        raise SafelightError(
+            f"{tiny} has {weights / 1e6:.1f} MB of bfloat16 weights; a bundle may have "
+            f"{LARGEST_TINY / 1e6:.0f} MB. Train a narrower one."
+        )
+    folder = target.with_name(f"{target.name}-tiny")
+    with replacing_folder(folder) as whole:
+        write_autoencoder(whole, network, Writing(dtype=torch.bfloat16))
+    return _bytes(folder)
+
+
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -83,8 +110,13 @@ def main() -> int:
     parser.add_argument("--controls", type=Path, default=HERE / "work" / "controls")
     parser.add_argument("--students", type=Path, default=HERE / "work" / "students")
     parser.add_argument("--target", type=Path, default=BUNDLE)
+    parser.add_argument("--tiny", type=Path, help="a tiny autoencoder, which alone is put there")
     arguments = parser.parse_args()
     try:
+        if arguments.tiny is not None:
+            size = bundle_tiny(arguments.tiny, arguments.target)
+            print(f"{arguments.target}-tiny: {size / 1e6:.2f} MB")
+            return 0
         size = bundle(arguments.model, arguments.controls, arguments.target)
         size += bundle_students(arguments.students, arguments.target)
     except SafelightError as error:

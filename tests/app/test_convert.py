@@ -11,9 +11,12 @@ from safelight.app.cli import main
 from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.controlnet import read_control, write_control
 from safelight.checkpoints.files import read_state
+from safelight.checkpoints.video_layers import write_video_layers
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet, ControlNetConfig, control_of
 from safelight.models.t2i_adapter import T2IAdapter, T2IAdapterConfig
+from safelight.models.video import TemporalConfig, VideoUNet, inflate
+from safelight.pipelines.load_video import load_video
 
 
 def _picture(model, into):
@@ -132,4 +135,22 @@ def test_a_folders_controls_go_along(model_folder, tmp_path, capsys):
     assert not list(tmp_path.glob(".*"))
     capsys.readouterr()
     assert main(["convert", str(source), str(tmp_path / "one.safetensors")]) == 0
-    assert "no place for controls (canny, colour)" in capsys.readouterr().err
+    assert "no place for controls and the like (canny, colour)" in capsys.readouterr().err
+
+
+def test_layers_along_the_frames_go_along_where_they_still_belong(model_folder, tmp_path, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(model_folder, source)
+    pictures = read_unet(source / "unet")
+    video = inflate(pictures, TemporalConfig(3, "placed", ("fps",)), number_dim=8)
+    write_video_layers(source / "video", video, pictures)
+    same, half = tmp_path / "same", tmp_path / "half"
+    assert main(["convert", str(source), str(same)]) == 0
+    assert "stay behind" not in capsys.readouterr().err
+    assert isinstance(load_video(same, device="cpu").folder.unet, VideoUNet)
+    assert main(["convert", str(source), str(half), "--precision", "float16"]) == 0
+    assert "layers along the frames" in capsys.readouterr().err
+    assert read_unet(half / "unet")
+    assert not (half / "video").exists()
+    assert main(["convert", str(source), str(tmp_path / "one.safetensors")]) == 0
+    assert "no place for controls and the like (video U-Net)" in capsys.readouterr().err

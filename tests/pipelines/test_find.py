@@ -9,6 +9,7 @@ from safelight.checkpoints.single_file import write_single_file
 from safelight.errors import SafelightError
 from safelight.pipelines import find
 from safelight.pipelines.find import find_model, known_models, lasting_name
+from safelight.pipelines.hub import find_part
 from tiny_model import tiny_folder
 
 ONE = torch.ones(1)
@@ -155,3 +156,19 @@ def test_a_path_lasts_as_an_absolute_one_and_a_name_as_it_is(places):
     assert lasting_name("mine") == str(folder)
     assert lasting_name(str(folder)) == str(folder)
     assert (lasting_name("cats"), lasting_name("default")) == ("cats", "default")
+
+
+def test_bundled_autoencoders_have_names_that_hold_wherever_the_package_lies(places):
+    folder = places / "default-tiny"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert find.bundled_autoencoders() == {"default-tiny": folder}
+    assert find_part("default-tiny") == folder
+    assert find.autoencoder_title(folder) == "default-tiny"
+    assert find.autoencoder_title(places / "mine") == str(places / "mine")
+    assert [(part.name, part.size) for part in find.bundled_parts()] == [("default-tiny", 0)]
+    (places / "here" / "default-tiny").mkdir()
+    assert find_part("default-tiny") == Path("default-tiny")  # what is there goes first
+    (places / "here" / "default-tiny").rmdir()
+    with pytest.raises(SafelightError, match="No model 'default-tiny'"):
+        find_model("default-tiny")

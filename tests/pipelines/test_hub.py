@@ -13,16 +13,20 @@ import pytest
 from PIL import Image
 
 from safelight.app.cli import main
+from safelight.checkpoints.components import read_unet
 from safelight.checkpoints.controlnet import write_controlnet
 from safelight.checkpoints.folder import write_folder
 from safelight.checkpoints.single_file import write_single_file
+from safelight.checkpoints.video_layers import write_video_layers
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNetConfig, control_of
+from safelight.models.video import TemporalConfig, inflate
 from safelight.pipelines import hub
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.find import HubId, find_model, lasting_name, own_controls
 from safelight.pipelines.hub import find_control, find_or_fetch, find_part, wanted_files
 from safelight.pipelines.load import load
+from safelight.pipelines.load_video import load_video
 from safelight.pipelines.picture_files import read_manifest
 from tiny_model import tiny_folder
 
@@ -204,6 +208,15 @@ def test_the_controls_of_a_model_are_fetched_along(server):
     control = Control("pose", Image.new("RGB", (32, 32)), hint=True)
     made = pipeline.generate("a red cube", steps=1, controls=[control])
     assert made[0].manifest.controls[0].network == ""
+
+
+def test_the_video_layers_of_a_model_are_fetched_along(server):
+    pictures = read_unet(server.root / "unet")
+    video = inflate(pictures, TemporalConfig(3), number_dim=8)
+    write_video_layers(server.root / "video", video, pictures)
+    (server.root / "video" / "diffusion_pytorch_model.bin").touch()
+    assert len(load_video("owner/fine", device="cpu").animate(prompt="a cat", steps=1).frames) == 3
+    assert not [name for name in server.asked if name.endswith(".bin")]
 
 
 def test_a_control_network_is_fetched_by_its_name(server, tmp_path, monkeypatch, capsys):

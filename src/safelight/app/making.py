@@ -12,8 +12,8 @@ from torch import Tensor
 
 from safelight.app.adapters import chosen_adapters, chosen_embeddings
 from safelight.app.job import Loading
-from safelight.pipelines.find import expanded
 from safelight.pipelines.finishing import Finish
+from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
@@ -98,7 +98,7 @@ def previewed(pipeline: ImagePipeline, file: Path, vae: str | None) -> OnStep:
     """
     autoencoder = pipeline.folder.autoencoder
     if vae is not None:
-        autoencoder = pipeline.autoencoder_at(expanded(vae))
+        autoencoder = pipeline.autoencoder_at(find_part(vae))
     return Previewer(autoencoder).showing(partial(write_preview, file))
 
 

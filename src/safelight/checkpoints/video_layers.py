@@ -41,6 +41,13 @@ def holds_layers(folder: Path) -> bool:
     return part_config(folder).get("_class_name") == LAYERS
 
 
+def belong_to(folder: Path, pictures: UNet, dtype: torch.dtype) -> bool:
+    """Whether the layers along the frames in a folder go with this U-Net of pictures written in a
+    precision; float16 has not all values that bfloat16 has.
+    """
+    return part_config(folder, LAYERS).get("pictures") == _hash_of(pictures, dtype)
+
+
 def write_video_layers(
     folder: Path, video: VideoUNet, pictures: UNet, writing: Writing | None = None
 ) -> None:
@@ -121,9 +128,12 @@ def read_video_layers(folder: Path, pictures: UNet, reading: Reading | None = No
     return video.eval()
 
 
-def _hash_of(pictures: UNet) -> str:
-    """Of the weights in bfloat16, as which a bundle holds them, whatever they are read as."""
-    return sha256_of_state({n: t.to(torch.bfloat16) for n, t in pictures.state_dict().items()})
+def _hash_of(pictures: UNet, dtype: torch.dtype = torch.float32) -> str:
+    """Of the weights, written as `dtype`, in bfloat16, as which a bundle holds them, whatever they
+    are read as.
+    """
+    state = pictures.state_dict().items()
+    return sha256_of_state({name: t.to(dtype).to(torch.bfloat16) for name, t in state})
 
 
 _FIRST, _NUMBERS = "conv_in.weight", "add_embedding.linear_1.weight"

@@ -134,21 +134,21 @@ class SpatioTemporalResBlock(nn.Module):
 class TemporalTransformerBlock(nn.Module):
     """Feed-forward, attention along the frames of each place, attention to the context,
     feed-forward; each after a norm and with a skip. With `narrow` it has so many times fewer heads,
-    at least one, and is narrower inside in proportion.
+    at least one, and feed-forwards so many times narrower inside.
     """
 
     def __init__(self, dim: int, heads: int, context_dim: int, narrow: int = 1):
         super().__init__()
         fewer = max(heads // narrow, 1)
-        inner = dim // heads * fewer
+        inner, hidden = dim // heads * fewer, -(-dim // narrow)
         self.norm_in = nn.LayerNorm(dim)
-        self.ff_in = FeedForward(dim, inner)
+        self.ff_in = FeedForward(dim, hidden)
         self.norm1 = nn.LayerNorm(dim)
         self.attn1 = Attention(dim, fewer, inner=inner)
         self.norm2 = nn.LayerNorm(dim)
         self.attn2 = Attention(dim, fewer, context_dim, inner=inner)
         self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim, inner)
+        self.ff = FeedForward(dim, hidden)
 
     def forward(
         self, x: FrameTokens, context: Float[Tensor, "b m e"], chunk: int | None = None

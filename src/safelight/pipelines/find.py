@@ -14,6 +14,7 @@ from safelight.errors import SafelightError
 
 DEFAULT = "default"
 CONTROLS = "controls"  # in a model's folder
+VIDEO = "video"  # there: the U-Net, or the layers along the frames, by which it makes clips
 _INDEX = "model_index.json"
 _SUFFIXES = (".safetensors", ".ckpt")  # of the single files that a name may leave out
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
@@ -150,6 +151,33 @@ def _bundled() -> dict[str, Path]:
     beside = sorted(bundled().parent.glob(f"{DEFAULT}-*"))
     folders = {DEFAULT: bundled(), **{folder.name: folder for folder in beside}}
     return {name: folder for name, folder in folders.items() if is_model(folder)}
+
+
+def bundled_autoencoders() -> dict[str, Path]:
+    """The folders of the autoencoders that come with the package, by name: `default-tiny`, which
+    stands in for the default model's own.
+    """
+    configs = sorted(bundled().parent.glob(f"{DEFAULT}-*/config.json"))
+    return {config.parent.name: config.parent for config in configs}
+
+
+def bundled_parts() -> list[KnownModel]:
+    """What else comes with the package by name: autoencoders, and what makes clips."""
+    parts = {name: ("for --vae", folder) for name, folder in bundled_autoencoders().items()}
+    if (bundled() / VIDEO).is_dir():
+        parts[f"{DEFAULT}-{VIDEO}"] = ("for safelight animate", bundled() / VIDEO)
+    return [
+        KnownModel(name, folder, family, _weight_bytes(folder))
+        for name, (family, folder) in parts.items()
+    ]
+
+
+def autoencoder_title(folder: Path) -> str:
+    """The name of a bundled autoencoder that lies there, by which it is found wherever the package
+    is installed; else the path.
+    """
+    names = (name for name, own in bundled_autoencoders().items() if own == folder)
+    return next(names, str(folder))
 
 
 def own_controls(folder: Path) -> dict[str, Path]:

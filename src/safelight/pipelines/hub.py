@@ -10,7 +10,9 @@ from safelight.config import Value, near, read_json
 from safelight.errors import SafelightError, first_line
 from safelight.pipelines.find import (
     CONTROLS,
+    VIDEO,
     HubId,
+    bundled_autoencoders,
     cached_snapshot,
     expanded,
     find_model,
@@ -76,28 +78,31 @@ def find_control(name: str | Path, *, offline: bool = False) -> Path:
 
 
 def find_part(name: str | Path, *, offline: bool = False) -> Path:
-    """The path of an adapter, a textual inversion or an autoencoder: what is at that path, else the
-    file of the hub that it names, `owner/name/file.safetensors`, fetched as by `find_or_fetch`.
+    """The path of an adapter, a textual inversion or an autoencoder: what is at that path; else the
+    bundled autoencoder of that name, such as `default-tiny`; else the file of the hub that it
+    names, `owner/name/file.safetensors`, fetched as by `find_or_fetch`.
 
     A name that is neither is a path where nothing is. Raises `SafelightError` as `find_or_fetch`.
     """
     path, identity = expanded(str(name)), HubId.of(str(name))
-    if path.exists() or identity is None or not identity.file:
+    if path.exists():
         return path
+    if identity is None or not identity.file:
+        return bundled_autoencoders().get(str(name), path)
     return find_or_fetch(str(name), offline=offline)
 
 
 def wanted_files(names: Sequence[str], index: Mapping[str, Value], source: str) -> list[str]:
     """The files of a repository in diffusers' layout that `read_folder` reads.
 
-    Of each component that the index names, and of each control: its settings, its words, and its
-    safetensors, the plain ones or else one variant, fp16 before others. No checker, no pickles, no
-    other frameworks'.
+    Of each component that the index names, of each control and of a video U-Net: its settings, its
+    words, and its safetensors, the plain ones or else one variant, fp16 before others. No checker,
+    no pickles, no other frameworks'.
 
     Raises `SafelightError` for a network without safetensors.
     """
     chosen = [name for name in (INDEX, DEFAULTS) if name in names]
-    for component in (*_components(index), *_controls(names)):
+    for component in (*_components(index), *_brought(names)):
         inside = _inside(names, component)
         weights = _weights_in(inside)
         if not weights and component not in _WITHOUT_WEIGHTS:
@@ -133,12 +138,15 @@ def _weights_in(inside: Iterable[str]) -> set[str]:
     }
 
 
-def _controls(names: Sequence[str]) -> Iterator[str]:
-    """The folders of a model's controls: those with settings and safetensors."""
+def _brought(names: Sequence[str]) -> Iterator[str]:
+    """The folders of a model's controls and of its video U-Net: those with settings and
+    safetensors.
+    """
     for name in names:
         folder, _, file = name.rpartition("/")
-        is_control = file == CONFIG and folder.count("/") == 1
-        if is_control and folder.startswith(f"{CONTROLS}/") and _weights_in(_inside(names, folder)):
+        is_control = folder.count("/") == 1 and folder.startswith(f"{CONTROLS}/")
+        of_network = file == CONFIG and (is_control or folder == VIDEO)
+        if of_network and _weights_in(_inside(names, folder)):
             yield folder
 
 

@@ -18,14 +18,14 @@ from safelight.models.motion import with_motion
 from safelight.models.video import FrameUNet
 from safelight.pipelines.adapting import put_in
 from safelight.pipelines.clip_manifest import UsedMotion
-from safelight.pipelines.find import DEFAULT, lasting_name
+from safelight.pipelines.find import DEFAULT, VIDEO, lasting_name
 from safelight.pipelines.hub import find_control, find_or_fetch, find_part
 from safelight.pipelines.kind import Kind, kind_of
 from safelight.pipelines.load import choose_device
 from safelight.pipelines.manifest import UsedAdapter
 from safelight.pipelines.video import VideoPipeline
 
-VIDEO = "video"  # in a model's folder: the U-Net by which it makes clips
+_BUNDLED = {f"{DEFAULT}-{VIDEO}": DEFAULT}  # the name of the video model to the folder that has it
 
 
 def load_video(
@@ -42,8 +42,9 @@ def load_video(
 
     Args:
         path_or_name: as for `safelight.load`: Stable Video Diffusion, a video model that safelight
-            trained, a model of pictures whose folder brings a video U-Net (`video`), or with a
-            `motion_module` any model of pictures.
+            trained, a model of pictures whose folder brings a video U-Net (`video`), as the bundled
+            one does, which is also called `default-video`, or with a `motion_module` any model of
+            pictures.
         motion_module: the motion module of AnimateDiff, a folder in diffusers' layout, a file in
             that of its authors, or a name of the hub.
         adapters: files of LoRA and its kin for that model of pictures, each with its strength.
@@ -58,8 +59,9 @@ def load_video(
     """
     device = choose_device(device)
     home = "cpu" if offload else device
-    found = find_or_fetch(str(path_or_name), offline=offline)
-    name, reading = lasting_name(str(path_or_name)), Reading(dtype, home)
+    named = _BUNDLED.get(str(path_or_name), str(path_or_name))
+    found = find_or_fetch(named, offline=offline)
+    name, reading = lasting_name(named), Reading(dtype, home)
     folder = read_model(found, dtype=dtype, device=home)
     if motion_module is None:
         folder = _with_own(folder, found / VIDEO, reading)

@@ -172,7 +172,7 @@ class Manifest:
     subseed_strength: float = 0.0
     guidance: Guidance = PLAIN
     guide: UsedGuide | None = None
-    vae: str = ""  # absolute path of the autoencoder, where it is not the model's own
+    vae: str = ""  # the autoencoder, where it is not the model's own: absolute path, bundled name
     toward: Toward | None = None
     tiled_decode: bool = False  # whether the autoencoder worked in tiles
     windows: Windows | None = None  # of the U-Net

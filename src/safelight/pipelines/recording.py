@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from safelight.pipelines.beginning import Led
+from safelight.pipelines.find import autoencoder_title
 from safelight.pipelines.finishing import Finished
 from safelight.pipelines.manifest import Manifest, pixel_digest, used_pictures
 from safelight.pipelines.provenance import library_versions, machine_of
@@ -23,6 +24,7 @@ def record(
     finished: Finished,
 ) -> Manifest:
     """The manifest of picture `place` of a request, which was just made."""
+    swapped = pipeline.folder.swapped
     return Manifest(
         prompt=request.prompt,
         negative=request.negative,
@@ -66,7 +68,7 @@ def record(
         guidance=settings.guidance,
         toward=settings.toward,
         guide=None if pipeline.guide is None else pipeline.guide.used,
-        vae=str(pipeline.folder.swapped or ""),
+        vae="" if swapped is None else autoencoder_title(swapped),
         controls=tuple(control.used((settings.width, settings.height)) for control in led.controls),
         conditions=tuple(condition.used for condition in led.conditions),
         watermark=finished.watermark,

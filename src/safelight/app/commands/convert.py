@@ -18,7 +18,7 @@ def convert(
 ) -> None:
     """Turn a single file into a folder, or a folder into a single file.
 
-    A folder's controls go along into a folder.
+    A folder's controls, IP-Adapter and video U-Net go along into a folder.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ def convert(
         Replace what is at the target.
     """
     from safelight.app.adapters import chosen_adapters
-    from safelight.app.converting import adapter_of, controls_of, write_with_controls
+    from safelight.app.converting import brought_by, write_with
     from safelight.app.outputs import check_new_folder
     from safelight.checkpoints.adapters import merged
     from safelight.checkpoints.controlnet import is_control, read_control, write_control
     from safelight.checkpoints.folder import INDEX
-    from safelight.checkpoints.model import base_of, read_model
+    from safelight.checkpoints.model import read_model
     from safelight.checkpoints.single_file import write_single_file
     from safelight.errors import SafelightError
     from safelight.pipelines.find import find_model
@@ -73,23 +73,22 @@ def convert(
     if dtype is None:
         unet = model.files.get("unet") or (found,)
         dtype = precision_of(unet[0])
-    controls = controls_of(base_of(found))
-    if single and controls:
+    brought = brought_by(found)
+    if single and brought.names:
         print(
-            f"safelight: a single file has no place for controls ({', '.join(controls)}); convert "
-            "each folder by itself.",
+            f"safelight: a single file has no place for controls and the like "
+            f"({', '.join(brought.names)}); convert the folder of each by itself.",
             file=sys.stderr,
         )
     with merged(model, adapters):
         if single:
             write_single_file(target, model, dtype=dtype)
         else:
-            write_with_controls(
-                target,
-                model,
-                controls,
-                dtype,
-                precision_named(precision) if precision else None,
-                adapter_of(found),
-            )
+            own = precision_named(precision) if precision else None
+            if not write_with(target, model, brought, dtype, own):
+                print(
+                    f"safelight: the layers along the frames of {source} stay behind: they belong "
+                    "to its own weights, which these are no more.",
+                    file=sys.stderr,
+                )
     print(target)

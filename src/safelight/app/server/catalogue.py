@@ -11,9 +11,8 @@ from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.tables.video import OWN_PIPELINE, SVD_PIPELINE
 from safelight.config import near, read_json
 from safelight.errors import SafelightError
-from safelight.pipelines.find import KnownModel, bundled, known_models, own_controls
+from safelight.pipelines.find import VIDEO, KnownModel, bundled, known_models, own_controls
 from safelight.pipelines.hub import find_or_fetch
-from safelight.pipelines.load_video import VIDEO
 
 _FRESH = 10.0  # seconds that a listing of the folders is good for
 

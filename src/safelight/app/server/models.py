@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 
 from safelight.app.server.config import Working
-from safelight.pipelines.find import expanded
 from safelight.pipelines.finishing import Finish
+from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.load_video import load_video
@@ -88,7 +88,7 @@ class Models:
         pipeline.finish = Finish(working.watermark, working.safety)
         autoencoder = pipeline.folder.autoencoder
         if working.preview_vae is not None:
-            autoencoder = pipeline.autoencoder_at(expanded(working.preview_vae))
+            autoencoder = pipeline.autoencoder_at(find_part(working.preview_vae))
         return Loaded(pipeline, Previewer(autoencoder))
 
     def _evict(self) -> None:
