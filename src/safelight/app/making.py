@@ -17,7 +17,7 @@ from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.picture_files import write_preview
-from safelight.pipelines.previews import Previewer
+from safelight.pipelines.previews import Previewer, quick_previewer
 from safelight.pipelines.request import Request, Settings
 from safelight.types import OnStep
 
@@ -92,14 +92,15 @@ def counting_steps(total: int) -> Generator[OnStep]:
 
 def previewed(pipeline: ImagePipeline, file: Path, vae: str | None) -> OnStep:
     """A callback that writes the picture to come into `file` after each step, decoded by the
-    autoencoder at `vae`, else by the pipeline's own.
+    autoencoder at `vae`, else as `quick_previewer` does it.
 
     Raises `SafelightError` if that is no autoencoder for the pipeline's U-Net.
     """
-    autoencoder = pipeline.folder.autoencoder
-    if vae is not None:
-        autoencoder = pipeline.autoencoder_at(find_part(vae))
-    return Previewer(autoencoder).showing(partial(write_preview, file))
+    if vae is None:
+        previewer = quick_previewer(pipeline.folder.autoencoder)
+    else:
+        previewer = Previewer(pipeline.autoencoder_at(find_part(vae)))
+    return previewer.showing(partial(write_preview, file))
 
 
 def _each(*callbacks: OnStep) -> OnStep:

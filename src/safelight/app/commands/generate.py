@@ -149,8 +149,9 @@ def planned(
         A picture file that shows the picture to come, written
         anew after each step.
     preview_vae
-        The autoencoder of the preview, as --vae; a tiny one
-        (TAESD) is fastest. [default: the model's]
+        The autoencoder of the preview, as --vae, such as a tiny
+        one (TAESD). [default: the model's if it is small, else
+        colours]
     image
         A picture to begin from; or to inpaint, edit or enlarge,
         where the model does that. The new one has its size.

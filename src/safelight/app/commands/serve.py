@@ -78,8 +78,8 @@ def serve(
         the network; 1 makes each alone, the same bits as
         safelight generate.
     preview_vae
-        The autoencoder of previews; a tiny one is fastest.
-        [default: the model's]
+        The autoencoder of previews, such as a tiny one.
+        [default: the model's if it is small, else colours]
     watermark
         Put a mark into pictures that is not seen.
     safety

@@ -69,7 +69,7 @@ class Working:
         pixels: of a picture, and of all in a batch.
         frames: of a clip.
         seconds: that a job may run.
-        preview_vae: the autoencoder of previews; None for the model's own.
+        preview_vae: the autoencoder of previews; None for `quick_previewer`.
         watermark, safety: as of `Finish`.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """

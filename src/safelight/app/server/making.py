@@ -19,6 +19,7 @@ from safelight.pipelines.infotext_written import infotext_of
 from safelight.pipelines.inside import look_inside
 from safelight.pipelines.manifest import Served
 from safelight.pipelines.picture_files import encode_picture
+from safelight.pipelines.previews import Previewer
 from safelight.pipelines.recording import record
 from safelight.pipelines.request import Request, Settings
 
@@ -137,7 +138,8 @@ def make_alone(row: Row, loaded: Loaded, hooks: Hooks) -> None:
     if most and loaded.pipeline.finish.safety:
         raise SafelightError("Where pictures are checked, none is looked into; leave inside out.")
     if most:
-        seen = look_inside(loaded.pipeline, row.request, most, loaded.previewer, watch)
+        decoder = Previewer(loaded.pipeline.folder.autoencoder)
+        seen = look_inside(loaded.pipeline, row.request, most, decoder, watch)
         _put(row, seen.picture, hooks, view_of_inside(seen).model_dump_json())
     else:
         [picture] = loaded.pipeline.each(row.request, watch)

@@ -18,7 +18,7 @@ from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.load_video import load_video
-from safelight.pipelines.previews import Previewer
+from safelight.pipelines.previews import ColourPreviewer, Previewer, quick_previewer
 from safelight.pipelines.video import VideoPipeline
 
 What = Literal["pictures", "clips"]
@@ -29,7 +29,7 @@ class Loaded:
     """A model in memory, and what makes previews of its latents."""
 
     pipeline: ImagePipeline
-    previewer: Previewer
+    previewer: Previewer | ColourPreviewer
 
 
 class Models:
@@ -86,10 +86,10 @@ class Models:
         dtype = precision_named(working.precision)
         pipeline = load(place, dtype=dtype, device=working.device, offline=True)
         pipeline.finish = Finish(working.watermark, working.safety)
-        autoencoder = pipeline.folder.autoencoder
-        if working.preview_vae is not None:
-            autoencoder = pipeline.autoencoder_at(find_part(working.preview_vae))
-        return Loaded(pipeline, Previewer(autoencoder))
+        if working.preview_vae is None:
+            return Loaded(pipeline, quick_previewer(pipeline.folder.autoencoder))
+        other = pipeline.autoencoder_at(find_part(working.preview_vae))
+        return Loaded(pipeline, Previewer(other))
 
     def _evict(self) -> None:
         (_, place), _ = self._kept.popitem(last=False)
