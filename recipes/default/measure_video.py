@@ -1,6 +1,6 @@
 """How good the video model is, on clips that it has never seen: `python measure_video.py`.
 
-Writes `report.json` beside the training, the tables into docs/video.md between its marks, and
+Writes `report.json` beside the training, the tables into MODEL_CARD.md between its marks, and
 sheets of frames to docs/samples/. Made of each held-out clip: a clip of its first frame and
 caption, one of its caption alone, frames that the model of pictures makes one by one, and its first
 frame repeated. Each is told the clip's own frames a second and motion bucket.
@@ -35,7 +35,7 @@ from safelight.eval.moving import (
 )
 from safelight.pictures import to_image
 
-PAGE = "video.md"
+MARKS = "video"  # of the tables in the card
 COUNT = 90
 FRAMES, STRIDE = 8, 3
 SETS = {"emoji": "emoji/held_out", "scenes": "scenes/held_out", "pairs": "scenes/held_out_pairs"}
@@ -170,13 +170,14 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=HERE / "work")
     parser.add_argument("--video", type=Path, default=HERE / "work" / "video")
     parser.add_argument("--model", default="default", help="the model of pictures")
-    parser.add_argument("--docs", type=Path, default=HERE.parents[1] / "docs")
+    parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md")
+    parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")
     parser.add_argument("--count", type=int, default=COUNT, help="clips of each set, at most")
     parser.add_argument("--steps", type=int, help="of the sampler")
     parser.add_argument("--buckets", type=int, default=len(BUCKETS), help="how many of them")
     arguments = parser.parse_args()
     try:
-        around(arguments.docs / PAGE)  # before hours of sampling
+        around(arguments.card, MARKS)  # before hours of sampling
         measure(arguments)
     except SafelightError as error:
         print(f"measure_video: {error}", file=sys.stderr)
@@ -186,7 +187,7 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Makes all clips, and writes what is measured of them."""
-    samples = arguments.docs / "samples"
+    samples = arguments.samples
     samples.mkdir(parents=True, exist_ok=True)
     video = safelight.load_video(arguments.video / "model")
     pictures = safelight.load(arguments.model)
@@ -232,7 +233,7 @@ def measure(arguments: argparse.Namespace) -> None:
     moved_alike = {"motion": motion, "motion_of_real": real_speeds}
     whole = {"clips": report, **moved_alike, "count": arguments.count}
     write_text(arguments.video / "report.json", json.dumps(whole, indent=2) + "\n")
-    rewrite(arguments.docs / PAGE, table(report, motion, real_speeds))
+    rewrite(arguments.card, table(report, motion, real_speeds), MARKS)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,20 @@ CARD = "# The model\n\nBefore.\n\n<!-- measured -->\nold\n<!-- /measured -->\n\n
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/conditions.md", "docs/video.md", "recipes/default/MODEL_CARD.md"]
+    ("page", "names"),
+    [
+        ("docs/conditions.md", ("measured",)),
+        (
+            "recipes/default/MODEL_CARD.md",
+            ("measured", "controls", "students", "tiny", "video"),
+        ),
+    ],
 )
-def test_pages_that_scripts_write_into_have_their_marks(page: str):
-    head, tail = card.around(Path(card.__file__).parents[2] / page)
-    assert head.endswith("<!-- measured -->")
-    assert tail.startswith("<!-- /measured -->")
+def test_pages_that_scripts_write_into_have_their_marks(page: str, names: tuple[str, ...]):
+    for name in names:
+        head, tail = card.around(Path(card.__file__).parents[2] / page, name)
+        assert head.endswith(f"<!-- {name} -->")
+        assert tail.startswith(f"<!-- /{name} -->")
 
 
 @pytest.fixture

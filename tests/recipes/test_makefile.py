@@ -29,6 +29,7 @@ CONDITIONS = [
         "several",
     )
 ]
+EVERYTHING = ("all", "conditions", "default-tiny", "default-video")
 PROGRAM = """#!/bin/sh
 echo "$@" >> calls.txt
 case "$1" in
@@ -58,8 +59,7 @@ def house(tmp_path: Path) -> Path:
         if path.is_file():
             shutil.copy(path, house)
     (tmp_path / "docs").mkdir()
-    for page in ("conditions.md", "video.md"):
-        shutil.copy(RECIPE.parents[1] / "docs" / page, tmp_path / "docs")
+    shutil.copy(RECIPE.parents[1] / "docs" / "conditions.md", tmp_path / "docs")
     (house / "python").write_text(PROGRAM)
     (house / "python").chmod(0o755)
     for work in ("work", "work/trial"):
@@ -247,14 +247,25 @@ def test_the_video_model_is_trained_on_the_bundle(house: Path):
     assert make(house, "default-video")[-3:] == first[2:]
 
 
+def test_the_tiny_autoencoder_is_trained_measured_and_bundled_by_itself(house: Path):
+    make(house, "all")
+    first = make(house, "default-tiny")
+    assert first == ["tiny.toml", "measure_tiny.py", "bundle.py"]
+    assert make(house, "all", "default-tiny") == []
+    age(house, 60)
+    (house / "tiny.toml").touch()
+    assert make(house, "default-tiny") == first
+    assert (house / "work/tiny.old").exists()
+
+
 def test_what_a_script_imports_makes_it_run_again(house: Path):
-    every = make(house, "all", "conditions", "default-video")
+    every = make(house, *EVERYTHING)
     scripts = {name for name in every if name.endswith(".py")}
     imported = {name: imports(name) for name in scripts}
     for module in sorted(set.union(*imported.values())):
         age(house, 60)
         (house / module).touch()
-        again = set(make(house, "all", "conditions", "default-video"))
+        again = set(make(house, *EVERYTHING))
         assert {name for name in scripts if module in imported[name]} <= again, module
 
 
@@ -276,16 +287,16 @@ def imports(script: str) -> set[str]:
 
 @pytest.mark.parametrize("size", [[], ["SIZE=128"]])
 def test_a_trial_runs_every_stage_in_its_own_folder(house: Path, size: list[str]):
-    full = make(house, "all", "conditions", "default-video", *size)
+    full = make(house, *EVERYTHING, *size)
     outside = listing(house)
-    few = make(house, "all", "conditions", "default-video", "TRIAL=1", *size)
+    few = make(house, *EVERYTHING, "TRIAL=1", *size)
     assert few == ["few_scenes.py" if name == "scenes.py" else name for name in full]
     assert listing(house) == outside
-    assert make(house, "all", "conditions", "default-video", "TRIAL=1", *size) == []
+    assert make(house, *EVERYTHING, "TRIAL=1", *size) == []
     age(house, 60)
     (house / "condition_class.toml").touch()
     again = ["condition_class.toml", "measure_conditions.py"]
-    assert make(house, "all", "conditions", "default-video", "TRIAL=1", *size) == again
+    assert make(house, *EVERYTHING, "TRIAL=1", *size) == again
 
 
 def listing(house: Path) -> set[str]:
@@ -302,7 +313,7 @@ def test_what_make_tells_each_training_suits_its_recipe(
     monkeypatch.chdir(house)
     work = house.joinpath("work", *["trial" for _ in trial])
     trained = 0
-    for call in calls(house, "all", "conditions", "default-video", *trial):
+    for call in calls(house, *EVERYTHING, *trial):
         if call[0] != "-m":
             continue
         source = Path(call[3])
@@ -317,4 +328,4 @@ def test_what_make_tells_each_training_suits_its_recipe(
         assert folders
         kinds = {folder.resolve().relative_to(work).parts[0] for folder in folders}
         assert kinds == ({"clips"} if source.stem == "video" else {"pictures"})
-    assert trained == 5 + len(CONTROLS) + len(STUDENTS) + len(CONDITIONS)
+    assert trained == 6 + len(CONTROLS) + len(STUDENTS) + len(CONDITIONS)

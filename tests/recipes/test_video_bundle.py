@@ -50,10 +50,10 @@ def test_a_page_without_marks_is_told_before_anything_is_measured(tmp_path, monk
     import measure_video
 
     monkeypatch.setattr(measure_video, "measure", lambda arguments: pytest.fail("it measured"))
-    (tmp_path / "video.md").write_text("# No marks")
-    monkeypatch.setattr("sys.argv", ["measure_video.py", "--docs", str(tmp_path)])
+    (tmp_path / "card.md").write_text("# No marks")
+    monkeypatch.setattr("sys.argv", ["measure_video.py", "--card", str(tmp_path / "card.md")])
     assert measure_video.main() == 2
-    assert "should hold <!-- measured -->" in capsys.readouterr().err
+    assert "should hold <!-- video -->" in capsys.readouterr().err
 
 
 def test_real_clips_are_measured_as_those_that_are_made():
