@@ -65,3 +65,10 @@ def test_a_plain_text_ends_where_the_tower_does():
     found = conditioner().words(at_step(part.body, 0, 1), plain=True)
     assert [word.text for word in found] == ["(", "a", ")"] + ["red"] * (LENGTH - 5)
     assert found[-1].places == (LENGTH - 2,)
+
+
+def test_a_comma_ends_no_row_of_a_plain_text():
+    [part] = plain("red , " + "cube " * 10)
+    found = conditioner().words(at_step(part.body, 0, 1), plain=True)
+    assert [place for word in found for place in word.places] == list(range(1, LENGTH - 1))
+    assert [word.text for word in found] == ["red", ","] + ["cube"] * (LENGTH - 4)

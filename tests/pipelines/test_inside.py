@@ -45,10 +45,17 @@ def test_a_second_pass_is_seen_too(pipeline):
     assert [one.latent.width for one in seen.steps] == [8] * 2 + [16] * 3
 
 
-def test_one_step_is_the_first_at_least(pipeline):
+@pytest.mark.parametrize(
+    ("most", "steps"), [(1, [3]), (2, [0, 3]), (3, [0, 2, 3]), (9, [0, 1, 2, 3])]
+)
+def test_as_many_steps_as_are_asked_for_with_the_last_among_them(pipeline, most, steps):
     request = Request("a red cube", seed=3, steps=4)
-    seen = look_inside(pipeline, request, 1, Previewer(pipeline.folder.autoencoder))
-    assert [one.step for one in seen.steps] == [0, 3]
+    seen = look_inside(pipeline, request, most, Previewer(pipeline.folder.autoencoder))
+    assert [one.step for one in seen.steps] == steps
+
+
+def test_no_step_at_all_is_one_line(pipeline):
+    request = Request("a red cube", seed=3, steps=4)
     with pytest.raises(SafelightError, match="1 or more"):
         look_inside(pipeline, request, 0, Previewer(pipeline.folder.autoencoder))
 

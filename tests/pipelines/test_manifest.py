@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from safelight.errors import SafelightError
-from safelight.pipelines.manifest import Manifest, pixel_digest
+from safelight.pipelines.manifest import Manifest, Served, pixel_digest
 from safelight.pipelines.picture_files import read_manifest, write_picture
 
 MANIFEST = Manifest(
@@ -129,6 +129,16 @@ def test_a_manifest_from_before_configurations_were_told_is_read():
     values = json.loads(MANIFEST.to_json())
     del values["configuration"]
     assert Manifest.from_json(json.dumps(values), "x.png") == MANIFEST
+
+
+def test_a_manifest_from_when_a_server_told_of_mark_and_check_is_read():
+    values = json.loads(MANIFEST.to_json())
+    values["served"] = {"batch": 2, "watermark": "", "safety": ""}
+    made = Manifest.from_json(json.dumps(values), "x.png")
+    assert made == dataclasses.replace(MANIFEST, served=Served(batch=2))
+    values["served"]["batches"] = 2
+    with pytest.raises(SafelightError, match="Did you mean 'batch'"):
+        Manifest.from_json(json.dumps(values), "x.png")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000])

@@ -91,11 +91,14 @@ def test_a_mask_keeps_the_rest_to_the_bit(api, image, invert, whole):
     assert made.image.crop(anew).tobytes() != image.crop(anew).tobytes()
 
 
-def test_latents_are_filled_under_the_mask(api, image):
+@pytest.mark.parametrize(("strength", "different"), [(0.5, 3), (1.0, 2)])
+def test_latents_are_filled_under_the_mask(api, image, strength, different):
+    """At full strength 1 and 3 are begun from noise alone."""
     fixed = {"images": [image], "mask_image": half_mask(), "prompt": "x", "seed": 1}
-    fixed |= {"width": 32, "height": 32, "mask_blur": 0, "denoising_strength": 0.5}
+    fixed |= {"width": 32, "height": 32, "mask_blur": 0, "denoising_strength": strength}
     made = [api.img2img(**fixed, inpainting_fill=fill).image for fill in (1, 2, 3)]
-    assert len({picture.tobytes() for picture in made}) == 3
+    assert len({picture.tobytes() for picture in made}) == different
+    assert made[1].tobytes() != made[2].tobytes()
     assert {picture.crop((12, 0, 32, 32)).tobytes() for picture in made} == {
         image.crop((12, 0, 32, 32)).tobytes()
     }

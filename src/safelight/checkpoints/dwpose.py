@@ -9,6 +9,7 @@ from PIL import Image
 from safelight.checkpoints.onnx import OnnxNetwork, read_onnx
 from safelight.conditioners.annotators.opencv import levels_of
 from safelight.conditioners.annotators.whole_body import (
+    CELLS,
     POINTS,
     Box,
     Crop,
@@ -42,7 +43,7 @@ def read_dwpose(
             crop = Crop.around(box, size)
             outputs = network.run(crop.of(levels))
             if len(outputs) != 2 or any(
-                part.shape != (1, POINTS, 2 * side)
+                part.shape != (1, POINTS, CELLS * side)
                 for part, side in zip(outputs, size, strict=True)
             ):
                 shapes = " and ".join(str(part.shape) for part in outputs)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -28,6 +28,30 @@ class OnnxNetwork:
     run: Callable[[Float32[np.ndarray, "..."]], Sequence[Float32[np.ndarray, "..."]]]
 
 
+@runtime_checkable
+class _Input(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...
+
+
+@runtime_checkable
+class _Session(Protocol):
+    def get_inputs(self) -> Sequence[_Input]: ...
+    def run(
+        self, output_names: None, input_feed: dict[str, Float32[np.ndarray, "..."]]
+    ) -> Sequence[Float32[np.ndarray, "..."]]: ...
+
+
+@runtime_checkable
+class _Runtime(Protocol):
+    """What is used of the package `onnxruntime`."""
+
+    def get_available_providers(self) -> Sequence[str]: ...
+    def InferenceSession(self, path: str, *, providers: Sequence[str]) -> _Session: ...  # noqa: N802
+
+
 def read_onnx(path: Path, device: str = "cpu") -> OnnxNetwork:
     """The network of a file.
 
@@ -36,7 +60,7 @@ def read_onnx(path: Path, device: str = "cpu") -> OnnxNetwork:
     """
     check_is_file(path)
     try:
-        runtime: Any = importlib.import_module("onnxruntime")
+        runtime = cast(_Runtime, importlib.import_module("onnxruntime"))
     except ImportError as error:
         raise SafelightError(
             f'{path.name} is run by ONNX Runtime: pip install "safelight[control]".'
@@ -45,7 +69,7 @@ def read_onnx(path: Path, device: str = "cpu") -> OnnxNetwork:
     if device.startswith("cuda") and "CUDAExecutionProvider" in runtime.get_available_providers():
         wanted = ["CUDAExecutionProvider", *wanted]
     try:
-        session: Any = runtime.InferenceSession(str(path), providers=wanted)
+        session = runtime.InferenceSession(str(path), providers=wanted)
     except Exception as error:  # its errors have no class of their own that it exports
         raise SafelightError(f"Cannot read {path} ({first_line(error)}).") from error
     inputs = session.get_inputs()

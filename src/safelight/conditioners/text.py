@@ -97,10 +97,11 @@ class TextConditioner:
         if not self._readers:
             return ()
         place, tokenizer = self._readers[0]
-        chunks = self._chunked(tokenizer, place, reading)
-        places = places_of(chunks, tokenizer.length)
-        if plain:
-            places = places[: tokenizer.length - 2]  # the first chunk, between its marks
+        if plain:  # one row, of which a comma ends nothing
+            places: Sequence[int] = range(1, tokenizer.length - 1)
+        else:
+            chunks = self._chunked(tokenizer, place, reading)
+            places = places_of(chunks, tokenizer.length)
         texts = [span.text for section in reading for span in section]
         return words_of(tokenizer, texts, self._words(place), places)
 

@@ -100,7 +100,9 @@ class Start:
 def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) -> Start:
     """What the sampler begins with at step `start`.
 
-    Draws come in diffusers' order, so that a seed gives its picture.
+    Draws come in diffusers' order, so that a seed gives its picture. What fills the latents under a
+    mask is begun from at full strength too, as in AUTOMATIC1111's web UI: noise alone would be the
+    same for all.
     """
     settings, given, kind, folder = batch.settings, batch.given, model.kind, model.folder
     autoencoder, tiled = folder.autoencoder, settings.tiled_decode
@@ -131,14 +133,15 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
     if given.mask is not None:
         mask = mask_tensor(given.mask, settings.width, settings.height)
         mask = padded(mask, size).to(pixels)
-    if kind.beside == "mask" and mask is not None and start == 0:
+    filled = mask is not None and settings.mask_fill != "original"
+    if kind.beside == "mask" and mask is not None and start == 0 and not filled:
         concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
         return Start(pure(noise, 0), after(noise, 2), concat)
     x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
     drawn = noise(shape, 1)
     first = first_noise(batch, drawn)
     places = None if mask is None else F.interpolate(mask, size=(height, width)).float()
-    if places is not None and settings.mask_fill != "original":
+    if places is not None and filled:
         fill = drawn if settings.mask_fill == "noise" else torch.zeros_like(x0)
         x0 = torch.lerp(x0, fill, places)
     x = x0 + scheduler.beginning(settings.steps, start) * first
@@ -147,7 +150,7 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         return Start(x, after(noise, 3), concat)
     if places is not None:  # diffusers draws once more, for channels that the model has not
         kept = Kept(x0, places, first)
-        return Start(x if start else pure(noise, 1), after(noise, 3), kept=kept)
+        return Start(x if start or filled else pure(noise, 1), after(noise, 3), kept=kept)
     if given.depth is None:
         return Start(x, after(noise, 2))
     depth = depth_beside(given.depth, height, width).to(model.device)

@@ -127,13 +127,13 @@ def _weights(read: ReadControl) -> tuple[float, ...]:
     control, network = read.control, read.network
     if control.weights is not None:
         return tuple(control.weight * weight for weight in control.weights)
-    if control.mode == "guess" and not network.pooled:
+    if read.mode == "guess" and not network.pooled:
         return rising_weights(network, control.weight)
-    if control.mode in ("prompt", "control"):
+    if read.mode in ("prompt", "control"):
         return softer_weights(network, control.weight)
     return even_weights(network, control.weight)
 
 
 def _is_one_sided(read: ReadControl) -> bool:
     """Whether it works under the prompt alone; one that is pooled always does, as in diffusers."""
-    return read.control.mode in ONE_SIDED or read.network.pooled
+    return read.mode in ONE_SIDED or read.network.pooled

@@ -30,7 +30,8 @@ class ReadControl:
     """A control with its network and its pictures.
 
     Attributes:
-        control: as it was asked for, its mode that of the model where none was.
+        control: as it was asked for.
+        mode: how it shares the lead with the prompt, the model's own where none was asked for.
         network: what steers.
         place: where the network lies; empty for one that the model brings.
         sha256: of the network's files.
@@ -41,6 +42,7 @@ class ReadControl:
     """
 
     control: Control
+    mode: ControlMode
     network: SteeringNetwork
     place: str
     sha256: str
@@ -68,7 +70,7 @@ class ReadControl:
             weight=control.weight,
             start=control.start,
             end=control.end,
-            mode=control.mode or "balanced",
+            mode=self.mode,
             weights=control.weights,
             mask=None if mask is None else UsedPicture(mask.file, mask.sha256),
             resize=control.resize,
@@ -92,8 +94,8 @@ class Controls:
         Raises `SafelightError`: a value or a file of it cannot be, there is no such network or
         annotator, or the network is not for this model.
         """
-        control = replace(control, mode=control.mode or self._mode())
         control.check()
+        mode = control.mode or self._mode()
         path, place = self._find(control)
         if path not in self._networks:
             files = [*weights_files(path), path / "config.json"] if path.is_dir() else [path]
@@ -105,7 +107,7 @@ class Controls:
         assert picture is not None
         make = None if control.hint else self._annotator(control)
         hint_at = cache(_hints(control, picture.picture, make))
-        return ReadControl(control, network, place, sha256, picture, mask, hint_at, make)
+        return ReadControl(control, mode, network, place, sha256, picture, mask, hint_at, make)
 
     def _mode(self) -> ControlMode:
         """How controls of the model are best used."""

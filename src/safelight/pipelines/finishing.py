@@ -47,11 +47,6 @@ class Finished:
     watermark: str
     safety: str
 
-    @property
-    def withheld(self) -> bool:
-        """Whether it is black in the place of what was made."""
-        return self.safety.endswith("withheld")
-
 
 AS_IT_IS = Finish()
 

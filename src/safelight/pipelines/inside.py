@@ -5,12 +5,11 @@ the words of its prompt looked.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from safelight.errors import SafelightError
+from safelight.pictures import to_pixels
 from safelight.pipelines.attention import attention
 from safelight.pipelines.attention_maps import AttentionMaps
 from safelight.pipelines.generated import GeneratedImage
@@ -58,14 +57,14 @@ def look_inside(
     previewer: Previewer,
     on_step: OnStep | None = None,
 ) -> Inside:
-    """Makes a picture and keeps `most` of its steps, evenly spread, the first and the last among
-    them; the picture is the same bits as without. Errors as `attention`.
+    """Makes a picture and keeps `most` of its steps, evenly spread, the last and, of two or more,
+    the first among them; the picture is the same bits as without. Errors as `attention`.
     """
     if most < 1:
         raise SafelightError(f"The number of steps to keep should be 1 or more, got {most}.")
     total = pipeline.settle(request).total_steps
-    gaps = max(min(most, total) - 1, 1)
-    chosen = {round(i * (total - 1) / gaps) for i in range(gaps + 1)}
+    gaps = min(most, total) - 1
+    chosen = {total - 1} | {round(i * (total - 1) / gaps) for i in range(gaps)}
     kept: list[tuple[int, float, Tensor, Tensor]] = []
     done = 0
 
@@ -79,14 +78,9 @@ def look_inside(
 
     picture, maps = attention(pipeline, request, keep)
     pictures = [previewer(denoised[None])[0] for *_, denoised in kept]
-    colours = latent_colours([denoised for *_, denoised in kept], [_pixels(p) for p in pictures])
+    colours = latent_colours([denoised for *_, denoised in kept], [to_pixels(p) for p in pictures])
     steps = tuple(
         InsideStep(step, sigma, colours(x), colours(denoised), shown)
         for (step, sigma, x, denoised), shown in zip(kept, pictures, strict=True)
     )
     return Inside(picture, steps, maps)
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    """A picture's pixels in [-1, 1], (3, h, w)."""
-    return torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1) / 127.5 - 1

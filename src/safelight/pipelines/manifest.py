@@ -18,6 +18,7 @@ from safelight.types import Box
 
 _FORMAT = 1
 _MOST_THREADS = 4096
+_ONCE_SERVED = ("watermark", "safety")  # keys of `Served` that were never filled
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,9 @@ class Manifest:
                 f"{source} holds a manifest of format {values.get('format')!r}, this safelight "
                 f"reads format {_FORMAT}; install the version that wrote it."
             )
+        served = values.get("served")
+        if isinstance(served, dict):
+            values["served"] = {key: served[key] for key in served if key not in _ONCE_SERVED}
         try:
             manifest = from_dict(Manifest, values)
         except SafelightError as error:

@@ -165,21 +165,24 @@ def _guided(
         said = on_the_way(said, other, settings.toward.part)
     different = list(dict.fromkeys(said))
 
-    def controlled(unet: UNet) -> Network:
-        seeing = unet if batch.led.image_prompts is None else batch.led.image_prompts.network(unet)
-        return steered(seeing, batch.led.controls, scheduler, levels)
+    def controlled(network: Network) -> Network:
+        return steered(network, batch.led.controls, scheduler, levels)
+
+    def seeing(unet: UNet) -> Network:
+        prompts = batch.led.image_prompts
+        return controlled(unet if prompts is None else prompts.network(unet))
 
     told = conditions_of(model, batch, different, concat)
     unet, watch = model.folder.unet, model.watch
     if watch is None:
-        denoiser = _denoiser(model, controlled(unet), settings)
+        network = seeing(unet)
     else:
         watch.begin(model.text, different, told, settings.prompt_syntax)
-        denoiser = watch.hearing(_denoiser(model, controlled(watch.over(unet)), settings))
+        network = controlled(watch.over(unet))
     own = Denoisers(
-        denoiser,
+        _denoiser(model, network, settings),
         scheduler.parameterization(),
-        _perturbed(model, settings, controlled),
+        _perturbed(model, settings, seeing),
     )
     denoises = [own] * len(different)
     if guide is not None:  # which reads the prompts by its own text towers
@@ -215,7 +218,7 @@ def _denoiser(model: Model, unet: Network, settings: Settings) -> ConditionalDen
 
 
 def _perturbed(
-    model: Model, settings: Settings, controlled: Callable[[UNet], Network]
+    model: Model, settings: Settings, seeing: Callable[[UNet], Network]
 ) -> ConditionalDenoise | None:
     """The model with the identity for the attention maps of chosen layers, where that guides; its
     controls are as they are.
@@ -225,7 +228,7 @@ def _perturbed(
         return None
     check_layers(unet, guidance)
     worse = with_identity_attention(unet, guidance.pag_layers)
-    return _denoiser(model, controlled(worse), settings)
+    return _denoiser(model, seeing(worse), settings)
 
 
 @contextmanager

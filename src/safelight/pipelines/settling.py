@@ -31,6 +31,7 @@ _BLURRED = 128  # 4 pixels at 512, as in AUTOMATIC1111's web UI
 T = TypeVar("T")
 
 _AUTOMATIC = "automatic"  # AUTOMATIC1111's word for the model's own schedule
+_FILLED_STRENGTH = 0.8  # of what fills a mask; at 1 the noise hides it
 _IMAGE_SCALE, _NOISE_LEVEL, _VECTOR_LEVEL = 1.5, 20, 0  # as diffusers' pipelines take them
 
 
@@ -160,8 +161,10 @@ def _size(request: Request, folder: Folder, kind: Kind) -> tuple[int, int]:
 
 def _strength(request: Request, kind: Kind) -> float | None:
     if request.given.image is not None and kind.strength is not None:
-        whole = 1.0 if request.given.mask is not None else kind.strength
-        return whole if request.strength is None else request.strength
+        usual = kind.strength
+        if request.given.mask is not None:
+            usual = 1.0 if request.mask_fill == "original" else min(usual, _FILLED_STRENGTH)
+        return _first(request.strength, usual)
     if request.strength is not None:
         what = "an image" if kind.strength is not None else "a model that begins from a picture"
         raise SafelightError(f"strength needs {what}; leave it out.")

@@ -16,7 +16,7 @@ from safelight.pipelines.attention_maps import StepMaps
 from safelight.pipelines.choices import PromptSyntax
 from safelight.pipelines.guiding import Conditions
 from safelight.pipelines.saying import Saying
-from safelight.types import ConditionalDenoise, Conditioning
+from safelight.types import Conditioning, Network
 
 _HALVINGS = 16  # more than any U-Net has
 _Sums = dict[tuple[int, int], Tensor]
@@ -62,19 +62,16 @@ class Watch:
             raise SafelightError("There is no word whose attention could be recorded.")
         self._asked = cond.context
 
-    def over(self, unet: UNet) -> UNet:
-        """The network whose attention tells this; it gives the same, to the bit."""
-        return watched(unet, self._look)
-
-    def hearing(self, denoise: ConditionalDenoise) -> ConditionalDenoise:
-        """A denoiser of such a network, each call of which is recorded."""
+    def over(self, unet: UNet) -> Network:
+        """The network with each of its calls recorded; it gives the same, to the bit."""
+        looking = watched(unet, self._look)
 
         def heard(
-            x: Float[Tensor, "b c h w"], sigma: Float[Tensor, " b"], cond: Conditioning
-        ) -> Float[Tensor, "b c h w"]:
+            x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
+        ) -> Float[Tensor, "b c_out h w"]:
             self._size = (x.shape[-2], x.shape[-1])
             self._rows = self._rows_of(cond)
-            return denoise(x, sigma, cond)
+            return looking(x, t, cond)
 
         return heard
 

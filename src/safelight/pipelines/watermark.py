@@ -23,7 +23,7 @@ _COEFFICIENTS = ((0, 2), (1, 1), (2, 0))
 _STEP = 16.0  # of the quantizers; JPEG's own, at quality 80, are 4 to 6
 _ROOM = 3  # levels from black and from white that brightness needs to swing
 _TILE = 64  # blocks after which the bits come again
-_LEAST = 6.0  # standard deviations; chance alone gives as many once in 10**9
+_LEAST = 6.0  # standard deviations; of independent bits chance gives as many once in 10**9
 _BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # as JPEG's, of red, green and blue
 
 
@@ -42,8 +42,9 @@ class Found:
 
     @property
     def marked(self) -> bool:
-        """Whether the mark is there. Chance alone says so of one picture in 10**9; a picture of
-        fewer than 36 bits, 4 blocks by 3, is never said to be marked.
+        """Whether the mark is there. Chance alone says so of one picture in 10**9, if its bits are
+        independent of each other; a picture of fewer than 36 bits, 4 blocks by 3, is never said to
+        be marked.
         """
         return self.deviations >= _LEAST
 

@@ -176,7 +176,9 @@ def planned(
         mask's edge. [default: a 128th of the shorter side]
     mask_fill
         What is begun from under the mask: the image's own
-        latents, the seed's noise, or nothing.
+        latents, the seed's noise, or nothing. A fill is hardly
+        seen at a strength near 1, so strength is then 0.8 where
+        nobody says.
     outpaint
         Pixels to be made around the image: 64 on every side, or
         left=64,right=32.

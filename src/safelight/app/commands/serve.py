@@ -132,9 +132,9 @@ def serve(
     if runs is not None and not runs.is_dir():
         raise SafelightError(f"There is no folder {runs}; give --runs that of trainings.")
     if safety:
-        from safelight.pipelines.safety import checked_by
+        from safelight.pipelines.finishing import Finish
 
-        checked_by()
+        Finish(safety=True).check()
 
     secret = token or os.environ.get(TOKEN) or None
     run(

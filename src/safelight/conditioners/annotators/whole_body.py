@@ -19,6 +19,9 @@ POINTS = 133
 """Of COCO-WholeBody (Jin et al. 2020, arXiv 2007.11858): 17 of the body, 6 of the feet, 68 of the
 face, 21 of each hand, the left one first."""
 
+CELLS = 2
+"""Of SimCC to a pixel of the pose network's input."""
+
 Box = Float[np.ndarray, "4"]
 """Left, top, right and bottom, in pixels."""
 
@@ -32,7 +35,6 @@ _GREY = 114  # around what is too narrow for the detector, as it was trained
 _SURE, _OVERLAP = 0.3, 0.45  # of a box to be a person's, and of two to be the same one's
 _PADDING = 1.25  # of a box for the pose network
 _MEAN, _STD = np.array((123.675, 116.28, 103.53)), np.array((58.395, 57.12, 57.375))
-_CELLS = 2  # of SimCC to a pixel of the pose network's input
 
 
 def detector_input(image: Image.Image, side: int) -> tuple[Float32[np.ndarray, "1 3 s s"], float]:
@@ -111,7 +113,7 @@ class Crop:
 
     def places(self, cells: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "k 2"]:
         """Places in cells of SimCC as places in the picture, in pixels."""
-        inside = cells / (np.array(self.size) * _CELLS)
+        inside = cells / (np.array(self.size) * CELLS)
         return (inside - 0.5) * self.sides + self.middle
 
 
