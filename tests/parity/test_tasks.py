@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AutoencoderTiny,
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
@@ -43,7 +44,7 @@ from safelight.errors import SafelightError
 from safelight.pipelines.given import give
 from safelight.pipelines.request import Hires, Margins
 
-from .conftest import relative_error
+from .conftest import relative_error, shaken
 from .small import BETAS, small_tower, small_unet, small_vae, small_words, small_xl_unet
 
 SIZE, SEED, STEPS = 32, 11, 6
@@ -376,6 +377,30 @@ def test_a_picture_to_begin_from_gives_diffusers_picture(
     )
     wanted = _their_picture(theirs, image=image, strength=strength)
     _agree(_our_picture(theirs, tmp_path, image=image, strength=strength), wanted)
+
+
+@pytest.mark.parametrize(("channels", "strength"), [(0, 0.7), (4, 0.6), (9, 1.0), (9, 0.6)])
+def test_an_autoencoder_that_draws_no_noise_gives_diffusers_picture(
+    text, image, mask, channels, strength, tmp_path
+):
+    tiny = shaken(
+        AutoencoderTiny(
+            encoder_block_out_channels=(16, 16),
+            decoder_block_out_channels=(16, 16),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+        )
+    )
+    kind = StableDiffusionInpaintPipeline if channels else StableDiffusionImg2ImgPipeline
+    scheduler = EulerAncestralDiscreteScheduler(**BETAS)  # whose own noise comes after
+    theirs = _pipeline(kind, text, small_unet(channels or 4), scheduler, vae=tiny)
+    size = {"mask_image": mask, "height": 40, "width": 36} if channels else {}
+    wanted = _their_picture(theirs, image=image, strength=strength, **size)
+    if not channels:
+        _agree(_our_picture(theirs, tmp_path, image=image, strength=strength), wanted)
+        return
+    options = {"image": image, "mask": mask, "strength": strength, "mask_blur": 0}
+    _agree_inside(_our_picture(theirs, tmp_path, **options), wanted, image, mask)
 
 
 PNDM = [

@@ -22,7 +22,7 @@ from safelight.pipelines.beside import (
     masked,
     noised_small,
 )
-from safelight.pipelines.coding import encoded
+from safelight.pipelines.coding import encoded, encoding_draws
 from safelight.pipelines.conditions import ReadCondition
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.given import Given
@@ -134,11 +134,12 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         mask = mask_tensor(given.mask, settings.width, settings.height)
         mask = padded(mask, size).to(pixels)
     filled = mask is not None and settings.mask_fill != "original"
+    coding = encoding_draws(autoencoder)
     if kind.beside == "mask" and mask is not None and start == 0 and not filled:
         concat = masked(folder, mask, pixels, noise(shape, 1), tiled=tiled)
-        return Start(pure(noise, 0), after(noise, 2), concat)
+        return Start(pure(noise, 0), after(noise, 1 + coding), concat)
     x0 = encoded(autoencoder, pixels, noise(shape, 0), tiled=tiled)
-    drawn = noise(shape, 1)
+    drawn = noise(shape, coding)
     first = first_noise(batch, drawn)
     places = None if mask is None else F.interpolate(mask, size=(height, width)).float()
     if places is not None and filled:
@@ -146,15 +147,16 @@ def begin(model: Model, batch: Batch, scheduler: SchedulerConfig, start: int) ->
         x0 = torch.lerp(x0, fill, places)
     x = x0 + scheduler.beginning(settings.steps, start) * first
     if mask is not None and kind.beside == "mask":
-        concat = masked(folder, mask, pixels, noise(shape, 2), tiled=tiled)
-        return Start(x, after(noise, 3), concat)
+        concat = masked(folder, mask, pixels, noise(shape, coding + 1), tiled=tiled)
+        return Start(x, after(noise, 2 * coding + 1), concat)
     if places is not None:  # diffusers draws once more, for channels that the model has not
         kept = Kept(x0, places, first)
-        return Start(x if start or filled else pure(noise, 1), after(noise, 3), kept=kept)
+        x = x if start or filled else pure(noise, coding)
+        return Start(x, after(noise, 2 * coding + 1), kept=kept)
     if given.depth is None:
-        return Start(x, after(noise, 2))
+        return Start(x, after(noise, coding + 1))
     depth = depth_beside(given.depth, height, width).to(model.device)
-    return Start(x, after(noise, 2), depth.expand(len(batch.seeds), -1, -1, -1))
+    return Start(x, after(noise, coding + 1), depth.expand(len(batch.seeds), -1, -1, -1))
 
 
 def seeded(batch: Batch, device: str, earlier: Sequence[Sequence[int]] = ()) -> SeededNoise:

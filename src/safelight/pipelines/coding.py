@@ -13,6 +13,8 @@ from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder, weight_dtype
 from safelight.models.autoencoder import Gaussian
 from safelight.models.tiling import decode_tiled, encode_tiled, tile_of
+from safelight.models.tiny import TinyAutoencoder
+from safelight.models.vq import VQAutoencoder
 
 Latents = Float[Tensor, "b z h w"]
 Pixels = Float[Tensor, "b c H W"]
@@ -31,6 +33,13 @@ def check_finite(z: Latents, name: str, dtype: torch.dtype) -> None:
         raise SafelightError(
             f"The latents came out as not-a-number by the U-Net of {name}: {remedy}"
         )
+
+
+def encoding_draws(autoencoder: AnyAutoencoder) -> int:
+    """How many draws of noise `encoded` takes before those that follow: one where latents are drawn
+    from a distribution, none where the autoencoder gives them for certain.
+    """
+    return 0 if isinstance(autoencoder, TinyAutoencoder | VQAutoencoder) else 1
 
 
 def encoded(

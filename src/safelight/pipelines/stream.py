@@ -15,7 +15,7 @@ from safelight.errors import SafelightError
 from safelight.nn.substitute import substituted
 from safelight.pipelines.beginning import Batch, Model, first_noise, seeded
 from safelight.pipelines.beside import image_tensor
-from safelight.pipelines.coding import check_finite, encoded, finished
+from safelight.pipelines.coding import check_finite, encoded, encoding_draws, finished
 from safelight.pipelines.controlling import hints_of
 from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.generated import to_levels
@@ -296,10 +296,10 @@ class Stream:
             )
             shape = (1, folder.unet.config.out_channels, height, width)
             noise = seeded(batch, self._pipeline.device)
-            begun = settings.strength is not None  # from a picture, which is encoded by a draw
-            encoding = noise(shape, 0)
-            first = first_noise(batch, noise(shape, 1) if begun else encoding)
-            steps = self._steps.draw(after(noise, 2) if begun else noise, shape)
+            begun = settings.strength is not None  # from a picture, which may be encoded by a draw
+            encoding, coding = noise(shape, 0), encoding_draws(folder.autoencoder) if begun else 0
+            first = first_noise(batch, noise(shape, coding))
+            steps = self._steps.draw(after(noise, coding + 1), shape)
             self._drawn = _Drawn(seed, encoding, first, steps)
         return self._drawn
 
