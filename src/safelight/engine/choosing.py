@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from safelight.errors import SafelightError
+from safelight.nn.precision import multiplies_bfloat16
 
 Engine = Literal["auto", "torch", "openvino"]
 Chosen = Literal["torch", "openvino"]
@@ -19,7 +20,10 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
     """
     if engine == "torch":
         return "torch"
-    fits = torch.device(device).type == "cpu" and dtype == torch.float32
+    fits = torch.device(device).type == "cpu" and (
+        dtype == torch.float32
+        or (dtype == torch.bfloat16 and multiplies_bfloat16(torch.device(device)))
+    )
     if engine == "auto":
         return "openvino" if fits and has_openvino() else "torch"
     if not has_openvino():
@@ -28,8 +32,8 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
         )
     if not fits:
         raise SafelightError(
-            f'The engine "openvino" computes on the CPU in float32, and the model is on {device} '
-            f'in {dtype}; take engine "torch", or load it so.'
+            f'The engine "openvino" computes on the CPU, in float32 or where it multiplies bfloat16 '
+            f'in that, and the model is on {device} in {dtype}; take engine "torch", or load it so.'
         )
     return "openvino"
 

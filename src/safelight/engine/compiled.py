@@ -1,5 +1,6 @@
 """Modules computed by OpenVINO, on the CPU."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Generator
@@ -11,7 +12,14 @@ import openvino
 import torch
 from numpy import float32
 from numpy.typing import NDArray
-from openvino.frontend import FrontEndManager
+from openvino.frontend import (
+    FrontEndManager,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor, nn
 
@@ -20,16 +28,24 @@ from safelight.errors import SafelightError
 
 _FILE = "model.xml"
 
+_REFUSALS = (  # of torch.export, and of OpenVINO
+    RuntimeError,
+    ValueError,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
+
 _Array: TypeAlias = NDArray[float32]
 _Sizes: TypeAlias = tuple[tuple[int, ...], ...]
-
-
 _Run: TypeAlias = Callable[[list[_Array]], _Array]
 
 
 class Compiled(nn.Module):
-    """A module in whose place OpenVINO computes, in float32, without gradients, equal up to
-    rounding.
+    """A module in whose place OpenVINO computes, without gradients, equal up to rounding: in
+    float32, or for one with weights in bfloat16 in that precision where the CPU multiplies it.
 
     The module takes tensors whose first axis is the batch, and gives one. It is exported and
     compiled at the first call with inputs of other sizes or in a larger batch, which takes some
@@ -44,38 +60,33 @@ class Compiled(nn.Module):
         super().__init__()
         self.base = base
         self._store = store
+        self._dtype = next((tensor.dtype for tensor in base.parameters()), torch.float32)
         self._identity: str | None = None  # "" if it cannot be told
         self._runs: dict[tuple[int, _Sizes], dict[int, _Run]] = {}
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """What the module gives, in float32."""
+        """What the module gives, in the precision of its weights."""
         rows, sizes = len(inputs[0]), tuple(tuple(x.shape[1:]) for x in inputs)
         runs = self._runs.setdefault((torch.get_num_threads(), sizes), {})
         batch = rows if rows in runs else max(rows, *runs, 0)
         if batch not in runs:
             runs[batch] = self._prepared(torch.get_num_threads(), batch, sizes)
         arrays = [_array(_filled(x, batch)) for x in inputs]
-        return torch.from_numpy(runs[batch](arrays))[:rows]
+        return torch.from_numpy(runs[batch](arrays))[:rows].to(self._dtype)
 
     def _prepared(self, threads: int, batch: int, sizes: _Sizes) -> _Run:
-        core = openvino.Core()
+        core, settings = openvino.Core(), _settings(threads, self._dtype)
         shapes = tuple((batch, *size) for size in sizes)
-        try:
-            place = self._place(shapes)
+        place = self._place(shapes)
+        with _told_in_one_line():
             kept = None if place is None else _read(core, place)
             if kept is not None:
-                return _runner(core, kept, threads)
+                return _runner(core, kept, settings)
             with _exported(self.base, shapes) as model:
                 if self._store is not None and place is not None:
-                    with suppress(OSError), self._store.writing(place) as folder:
+                    with suppress(OSError, RuntimeError), self._store.writing(place) as folder:
                         openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
-                return _runner(core, model, threads)
-        except Exception as error:  # of many kinds, by torch.export and by OpenVINO
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise SafelightError(
-                f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
-                'take the engine "torch".'
-            ) from error
+                return _runner(core, model, settings)
 
     def _place(self, shapes: _Sizes) -> Path | None:
         """Where it is kept; None if it is not to be."""
@@ -96,28 +107,47 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 
 
-def _runner(core: openvino.Core, model: openvino.Model, threads: int) -> _Run:
-    request = core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
+def _runner(core: openvino.Core, model: openvino.Model, settings: dict[str, object]) -> _Run:
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
     return lambda arrays: cast(_Array, request.infer(arrays, share_inputs=True)[0])
 
 
-def _settings(threads: int) -> dict[str, object]:
+def _settings(threads: int, dtype: torch.dtype) -> dict[str, object]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
         "ENABLE_CPU_PINNING": False,  # else two processes wait for the same core
     }
 
 
 @contextmanager
+def _told_in_one_line() -> Generator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise SafelightError(
+            f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
+            'take the engine "torch".'
+        ) from error
+
+
+@contextmanager
 def _exported(module: nn.Module, shapes: _Sizes) -> Generator[openvino.Model]:
-    """The module as OpenVINO has it, for inputs of these shapes; its numbers are there within
-    alone.
+    """The module as OpenVINO has it, in float32, for inputs of these shapes; its numbers are there
+    within alone.
 
     Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
     """
-    with torch.inference_mode(False), torch.no_grad(), _in_silence():
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        _in_silence(),
+    ):
+        if any(tensor.dtype != torch.float32 for tensor in module.parameters()):
+            module = copy.deepcopy(module).float()
         program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
         decoder = TorchFXPythonDecoder.from_exported_program(program)
         frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]

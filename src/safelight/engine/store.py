@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
@@ -36,7 +36,8 @@ class Store:
         """
         place = self._folder / hashlib.sha256(f"{identity} {shapes}".encode()).hexdigest()
         if place.is_dir():
-            os.utime(place)  # which tells when it was used
+            with suppress(OSError):  # of a cache that may be read alone
+                os.utime(place)  # which tells when it was used
         return place
 
     @contextmanager

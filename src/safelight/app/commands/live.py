@@ -112,8 +112,8 @@ def live(
         where the hardware multiplies it, else float32]
     engine
         What computes the networks: torch; openvino, on the CPU
-        in float32 alone; or auto: openvino where it is installed
-        and computes them.
+        alone; or auto: openvino where it is installed and
+        computes them.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
