@@ -21,6 +21,7 @@ from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.deep_reuse import Deep
 from safelight.models.unet import UNet
 from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import (
@@ -37,6 +38,7 @@ from safelight.pipelines.controlling import hints_of, steered
 from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.guiding import Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
+from safelight.pipelines.quality import approximated
 from safelight.pipelines.request import Hires, Settings, first_step
 from safelight.pipelines.saying import on_the_way, sayings
 from safelight.pipelines.settling_guidance import check_layers
@@ -165,14 +167,18 @@ def _guided(
         said = on_the_way(said, other, settings.toward.part)
     different = list(dict.fromkeys(said))
 
-    def controlled(unet: UNet) -> Network:
-        seeing = unet if batch.led.image_prompts is None else batch.led.image_prompts.network(unet)
-        return steered(seeing, batch.led.controls, scheduler, levels)
+    def controlled(unet: UNet, network: Deep | None = None) -> Network:
+        seeing = batch.led.image_prompts
+        if seeing is None:
+            whole = approximated(network or unet, settings.quality, len(levels) - 1)
+        else:
+            whole = seeing.network(unet)
+        return steered(whole, batch.led.controls, scheduler, levels)
 
     told = conditions_of(model, batch, different, concat)
     unet, watch = model.folder.unet, model.watch
     if watch is None:
-        denoiser = _denoiser(model, controlled(unet), settings)
+        denoiser = _denoiser(model, controlled(unet, model.network), settings)
     else:
         watch.begin(model.text, different, told, settings.prompt_syntax)
         denoiser = watch.hearing(_denoiser(model, controlled(watch.over(unet)), settings))
