@@ -49,19 +49,16 @@ class _Kept:
 
 
 class DeepReuse:
-    """A `Network` that computes the deep layers in the first steps and in each `every`-th after
-    them, and takes what they made then in the steps between; for one run of a sampler.
-
-    Differs from the paper, which computes each `every`-th from the start, because the first steps
-    of a run, at high noise, change what the deep layers make most.
+    """A `Network` that computes the deep layers in each `every`-th step, and takes what they made
+    then in the steps between; for one run of a sampler.
 
     A step is told by its time. The calls in it are told by their order, which is the same in each
     step, such as that of a guided picture's windows; one of another size than its like before is
     computed whole.
     """
 
-    def __init__(self, network: Deep, first: int, every: int):
-        self._network, self._first, self._every = network, first, every
+    def __init__(self, network: Deep, every: int):
+        self._network, self._every = network, every
         self._time: float | None = None
         self._step, self._call = -1, 0
         self._kept: dict[int, _Kept] = {}
@@ -77,12 +74,8 @@ class DeepReuse:
             self._call += 1
         emb = self._network.embed(t, cond)
         kept, like = self._kept.get(self._call), tuple(x.shape)
-        if not self._is_whole() and kept is not None and kept.like == like:
+        if self._step % self._every and kept is not None and kept.like == like:
             return self._network.from_deep(x, emb, cond, kept.deep)
         out, deep = self._network.with_deep(x, emb, cond)
         self._kept[self._call] = _Kept(deep, like)
         return out
-
-    def _is_whole(self) -> bool:
-        """Whether all is computed in this step."""
-        return self._step < self._first or (self._step - self._first + 1) % self._every == 0

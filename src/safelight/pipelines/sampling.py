@@ -170,7 +170,7 @@ def _guided(
     def controlled(unet: UNet, network: Deep | None = None) -> Network:
         seeing = batch.led.image_prompts
         if seeing is None:
-            whole = approximated(network or unet, settings.quality, len(levels) - 1)
+            whole = approximated(network or unet, settings.quality)
         else:
             whole = seeing.network(unet)
         return steered(whole, batch.led.controls, scheduler, levels)
