@@ -40,7 +40,7 @@ def exports(monkeypatch):
 def test_batches_and_sizes(exports):
     torch.manual_seed(0)
     plain = Sum()
-    compiled = Compiled(plain, None)
+    compiled = Compiled(plain, None, fill=True)
 
     def check(*shape: int) -> None:
         x, y = torch.randn(shape), torch.randn(shape)
@@ -58,7 +58,7 @@ def test_batches_and_sizes(exports):
 
 def test_it_is_not_torch_that_computes(exports):
     plain = Sum()
-    compiled = Compiled(plain, None)
+    compiled = Compiled(plain, None, fill=True)
     x, y = torch.randn(2, 1, 4)
     before = compiled(x, y)
     with torch.no_grad():
@@ -68,13 +68,13 @@ def test_it_is_not_torch_that_computes(exports):
 
 def test_what_was_exported_is_kept(exports, tmp_path):
     plain, (x, y) = Sum(), torch.randn(2, 3, 4)
-    first = Compiled(plain, Store(tmp_path))(x, y)
-    again = Compiled(plain, Store(tmp_path))(x, y)
+    first = Compiled(plain, Store(tmp_path), fill=True)(x, y)
+    again = Compiled(plain, Store(tmp_path), fill=True)(x, y)
     assert len(exports) == 1
     torch.testing.assert_close(first, again)
     [kept] = tmp_path.rglob("*.xml")
     kept.write_text("<damaged")
-    torch.testing.assert_close(Compiled(plain, Store(tmp_path))(x, y), first)
+    torch.testing.assert_close(Compiled(plain, Store(tmp_path), fill=True)(x, y), first)
     assert len(exports) == 2
 
 
@@ -82,6 +82,6 @@ def test_what_cannot_be_exported_is_told_in_one_line(capsys, caplog):
     root = logging.getLogger()
     handlers, filters = list(root.handlers), list(root.filters)
     with pytest.raises(SafelightError, match='take the engine "torch"') as told:
-        Compiled(Unexportable(), None)(torch.ones(2))
+        Compiled(Unexportable(), None, fill=True)(torch.ones(2))
     assert "\n" not in str(told.value)
     assert (root.handlers, root.filters) == (handlers, filters)

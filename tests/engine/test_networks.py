@@ -8,7 +8,6 @@ from safelight.engine.compiled_networks import CompiledUNet
 from safelight.engine.networks import accelerated, accelerated_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.prepared import prepared
-from safelight.models.unet import UNet
 from safelight.pipelines.load import load
 from safelight.types import Conditioning
 
@@ -91,6 +90,17 @@ def test_what_openvino_does_not_compute_is_left_to_torch_unless_it_is_asked_for(
         safelight.stream(pipeline, prompt="a cube", steps=1, engine="openvino")
 
 
-def test_the_weights_of_the_first_stay_their_own(pipeline):
-    unet = pipeline.folder.unet
-    assert type(accelerated(unet, prepared(unet), "torch")) is UNet
+def test_a_stream_in_bfloat16_by_openvino_is_near_that_in_float32(
+    model_folder, pipeline, installed, monkeypatch
+):
+    monkeypatch.setattr(choosing, "multiplies_bfloat16", lambda device: True)
+    half = load(model_folder, device="cpu", dtype=torch.bfloat16)
+
+    def made(model, engine: str):
+        options = {"steps": 2, "sampler": "euler", "strength": 0.9, "engine": engine}
+        picture = torch.full((64, 64, 3), 90, dtype=torch.uint8).numpy()
+        with safelight.stream(model, prompt="a cube", picture=picture, **options) as stream:
+            assert stream.engine == engine
+            return stream.next().levels.astype(int)
+
+    assert abs(made(half, "openvino") - made(pipeline, "torch")).mean() < 2

@@ -40,6 +40,7 @@ def server(models, tmp_path_factory) -> Iterator[Running]:
         state=tmp_path_factory.mktemp("state"),
         limits=LIMITS,
         device="cpu",
+        engine="torch",
         kept=1,
         grace=5.0,
     )

@@ -34,7 +34,11 @@ def served(browser, tmp_path_factory) -> Iterator[str]:
     before = os.environ.get("SAFELIGHT_MODELS")
     os.environ["SAFELIGHT_MODELS"] = str(library)
     serving = Serving(
-        models=("default-turbo",), state=tmp_path_factory.mktemp("state"), device="cpu", grace=5.0
+        models=("default-turbo",),
+        state=tmp_path_factory.mktemp("state"),
+        device="cpu",
+        engine="torch",
+        grace=5.0,
     )
     running = Running(Service(serving, offline=True))
     running.wait_until_ready()

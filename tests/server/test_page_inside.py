@@ -20,7 +20,11 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def served(browser, tmp_path_factory) -> Iterator[str]:
     serving = Serving(
-        models=("default-turbo",), state=tmp_path_factory.mktemp("state"), device="cpu", grace=5.0
+        models=("default-turbo",),
+        state=tmp_path_factory.mktemp("state"),
+        device="cpu",
+        engine="torch",
+        grace=5.0,
     )
     running = Running(Service(serving, offline=True))
     running.wait_until_ready()

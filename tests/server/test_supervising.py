@@ -10,7 +10,7 @@ PATIENCE = 300.0
 
 
 def test_a_worker_that_was_asked_to_end_has_not_died(model_folder, tmp_path, caplog):
-    serving = Serving(state=tmp_path, device="cpu")
+    serving = Serving(state=tmp_path, device="cpu", engine="torch")
     store = Store(serving.database)
     reigns = []
 
@@ -35,7 +35,7 @@ def test_a_worker_that_was_asked_to_end_has_not_died(model_folder, tmp_path, cap
 
 
 def test_one_that_is_killed_has(model_folder, tmp_path, caplog):
-    serving = Serving(state=tmp_path, device="cpu")
+    serving = Serving(state=tmp_path, device="cpu", engine="torch")
     store = Store(serving.database)
 
     async def live() -> None:

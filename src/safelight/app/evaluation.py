@@ -62,7 +62,7 @@ def evaluate(
     wanted = read_evaluation(path)
     check_packages(wanted)
     check_new_folder(output)
-    pipeline = load(model)
+    pipeline = load(model, engine="torch")  # whose digits are no matter of what is kept
     settings = _settle(pipeline, wanted)
     features = _features(inception_weights)
     subjects = [_subject(c, settings.width, path.parent.absolute()) for c in wanted.subjects]

@@ -108,6 +108,6 @@ def _same_machinery(one: Manifest, other: Manifest) -> bool:
     def machinery(manifest: Manifest) -> list[object]:
         model = [manifest.model, manifest.vae, manifest.weights, manifest.refiner, manifest.guide]
         put_in = [manifest.adapters, manifest.embeddings]
-        return [*model, *put_in, manifest.precision, manifest.device]
+        return [*model, *put_in, manifest.precision, manifest.device, manifest.engine]
 
     return machinery(one) == machinery(other)

@@ -34,6 +34,7 @@ def loaded(loading: Loading) -> ImagePipeline:
         refiner=loading.refiner,
         refine_at=loading.refine_at,
         guide=loading.guide,
+        engine=loading.engine,
         offline=loading.offline,
     )
     if loading.ip_adapter is not None:
@@ -67,6 +68,8 @@ def make_pictures(
             for path, picture in zip(targets, pictures, strict=True):
                 picture.save(path, infotext=infotext)
                 print(path, flush=True)
+    if pipeline.engine != "torch":
+        print(f"safelight: the networks were computed by {pipeline.engine}.", file=sys.stderr)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A picture made again from its manifest, and how it compares."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from safelight.app.remaking_controls import (
     see_again,
 )
 from safelight.checkpoints.upscaler import is_upscaler
+from safelight.engine.choosing import Chosen, choose_engine
 from safelight.errors import SafelightError
 from safelight.pipelines.finishing import finish_of
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part
@@ -83,6 +85,7 @@ def prepared(
         refiner=None if manifest.refiner is None else manifest.refiner.model,
         refine_at=None if manifest.refiner is None else manifest.refiner.at,
         guide=None if manifest.guide is None else manifest.guide.model,
+        engine=_engine_of(manifest, device),
     )
     if not any_weights:
         check_weights(manifest.weights, pipeline)
@@ -101,6 +104,19 @@ def prepared(
         check_adapters(manifest, pipeline)
         check_controls(manifest, pipeline)
     return pipeline
+
+
+def _engine_of(manifest: Manifest, device: str) -> Chosen:
+    """The engine that computed the picture; where it is not there, torch, which is told."""
+    try:
+        return choose_engine(manifest.engine, device, precision_named(manifest.precision))
+    except SafelightError as error:
+        print(
+            f"safelight: {manifest.engine} computed the picture, and cannot here, so that the last "
+            f"digits may differ: {error}",
+            file=sys.stderr,
+        )
+        return "torch"
 
 
 def again(pipeline: ImagePipeline | Enlarger, manifest: Manifest) -> GeneratedImage:
@@ -190,6 +206,7 @@ def request_of(manifest: Manifest) -> Request:
         controls=controls_again(manifest),
         conditions=conditions_again(manifest),
         image_prompts=image_prompts_again(manifest),
+        quality=manifest.quality,
         image_prompt_scale=None if manifest.image_prompts is None else manifest.image_prompts.scale,
     )
 
@@ -228,6 +245,7 @@ def differences(then: Manifest, now: Manifest) -> list[str]:
             name: (then.versions[name], now.versions.get(name, "none"))
             for name in sorted(then.versions)
         },
+        "engine": (then.engine, now.engine),
         "device": (then.device, now.device),
         "machine": (then.machine, now.machine),
     }

@@ -1,14 +1,19 @@
 """Which engine computes: torch, or another that is asked for or installed."""
 
+import os
 from importlib.util import find_spec
+from shutil import which
 from typing import Literal
 
 import torch
 
 from safelight.errors import SafelightError
+from safelight.nn.precision import multiplies_bfloat16
 
-Engine = Literal["auto", "torch", "openvino"]
-Chosen = Literal["torch", "openvino"]
+Engine = Literal["auto", "torch", "compile", "openvino"]
+Chosen = Literal["torch", "compile", "openvino"]
+
+_COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
 def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
@@ -19,7 +24,17 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
     """
     if engine == "torch":
         return "torch"
-    fits = torch.device(device).type == "cpu" and dtype == torch.float32
+    if engine == "compile":
+        if not has_compiler():
+            raise SafelightError(
+                'The engine "compile" needs a C++ compiler, such as g++, and there is none; '
+                'install one, or take engine "torch".'
+            )
+        return "compile"
+    fits = torch.device(device).type == "cpu" and (
+        dtype == torch.float32
+        or (dtype == torch.bfloat16 and multiplies_bfloat16(torch.device(device)))
+    )
     if engine == "auto":
         return "openvino" if fits and has_openvino() else "torch"
     if not has_openvino():
@@ -28,8 +43,8 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
         )
     if not fits:
         raise SafelightError(
-            f'The engine "openvino" computes on the CPU in float32, and the model is on {device} '
-            f'in {dtype}; take engine "torch", or load it so.'
+            'The engine "openvino" computes on the CPU, in float32 or where it multiplies bfloat16 '
+            f'in that, and the model is on {device} in {dtype}; take engine "torch", or load it so.'
         )
     return "openvino"
 
@@ -37,3 +52,9 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
 def has_openvino() -> bool:
     """Whether OpenVINO is installed."""
     return find_spec("openvino") is not None
+
+
+def has_compiler() -> bool:
+    """Whether there is a compiler of C++, which `torch.compile` calls."""
+    named = os.environ.get("CXX")
+    return any(which(name) is not None for name in ((named,) if named else _COMPILERS))

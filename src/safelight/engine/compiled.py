@@ -1,9 +1,12 @@
 """Modules computed by OpenVINO, on the CPU."""
 
+import copy
 import logging
+import time
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -11,79 +14,153 @@ import openvino
 import torch
 from numpy import float32
 from numpy.typing import NDArray
-from openvino.frontend import FrontEndManager
+from openvino.frontend import (
+    FrontEndManager,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor, nn
 
-from safelight.engine.store import Store, identity
+from safelight.engine.store import Shapes, Store, identity
+from safelight.engine.verdict import (
+    Terms,
+    Verdict,
+    gains,
+    machine,
+    quickest,
+    read_verdict,
+    write_verdict,
+)
 from safelight.errors import SafelightError
 
 _FILE = "model.xml"
 
+_REFUSALS = (  # of torch.export, and of OpenVINO
+    RuntimeError,
+    ValueError,
+    GeneralFailure,
+    InitializationFailure,
+    NotImplementedFailure,
+    OpConversionFailure,
+    OpValidationFailure,
+)
+
 _Array: TypeAlias = NDArray[float32]
-_Sizes: TypeAlias = tuple[tuple[int, ...], ...]
-
-
-_Run: TypeAlias = Callable[[list[_Array]], _Array]
+_Run: TypeAlias = Callable[[list[_Array]], list[_Array]]
 
 
 class Compiled(nn.Module):
-    """A module in whose place OpenVINO computes, in float32, without gradients, equal up to
-    rounding.
+    """A module in whose place OpenVINO computes, without gradients, equal up to rounding: in
+    float32, or for one with weights in bfloat16 in that precision where the CPU multiplies it.
 
-    The module takes tensors whose first axis is the batch, and gives one. It is exported and
-    compiled at the first call with inputs of other sizes or in a larger batch, which takes some
-    seconds; `store` keeps what was exported. A batch smaller than one that it was compiled for
-    is filled up, unless it was compiled for that, too. Its weights must not change any more. One
-    thread at a time may call it.
+    The module takes tensors whose first axis is the batch, and gives one or several. It is exported
+    and compiled at the first call with inputs of other sizes or in another batch, which takes some
+    seconds; `store` keeps what was exported, with a `Verdict`. With `fill` a batch smaller than one
+    that it was compiled for is filled up, unless it was compiled for that, too. Its weights must
+    not change any more. One thread at a time may call it.
 
     Raises `SafelightError` from a call if OpenVINO does not compute the module.
     """
 
-    def __init__(self, base: nn.Module, store: Store | None):
+    def __init__(self, base: nn.Module, store: Store | None, *, fill: bool):
         super().__init__()
         self.base = base
-        self._store = store
+        self._store, self._fill = store, fill
+        self._dtype = next((tensor.dtype for tensor in base.parameters()), torch.float32)
         self._identity: str | None = None  # "" if it cannot be told
-        self._runs: dict[tuple[int, _Sizes], dict[int, _Run]] = {}
+        self._runs: dict[tuple[int, Shapes], dict[int, _Run]] = {}
+        self._verdicts: dict[tuple[int, Shapes], Verdict] = {}
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """What the module gives, in float32."""
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the module gives, in the precision of its weights."""
         rows, sizes = len(inputs[0]), tuple(tuple(x.shape[1:]) for x in inputs)
         runs = self._runs.setdefault((torch.get_num_threads(), sizes), {})
-        batch = rows if rows in runs else max(rows, *runs, 0)
+        batch = max(rows, *runs, 0) if self._fill and rows not in runs else rows
         if batch not in runs:
-            runs[batch] = self._prepared(torch.get_num_threads(), batch, sizes)
+            runs[batch] = self._prepared(batch, sizes)
         arrays = [_array(_filled(x, batch)) for x in inputs]
-        return torch.from_numpy(runs[batch](arrays))[:rows]
+        found = [torch.from_numpy(y)[:rows].to(self._dtype) for y in runs[batch](arrays)]
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def _prepared(self, threads: int, batch: int, sizes: _Sizes) -> _Run:
-        core = openvino.Core()
+    def gains(self, shapes: Shapes, calls: int) -> bool:
+        """Whether so many calls with inputs of these shapes are sooner done than by torch: they may
+        begin at once, or the network is kept and was found that much faster.
+        """
+        rows, threads = shapes[0][0], torch.get_num_threads()
+        if rows in self._runs.get((threads, tuple(shape[1:] for shape in shapes)), {}):
+            verdict = self._verdicts.get((threads, shapes))
+            return verdict is None or replace(verdict, ready=0.0).gains(calls)
+        if self._store is None:
+            return False
+        if not any(gains(place, calls) for place in self._store.kept(shapes)):
+            return False  # before all weights are looked at
+        place = self._place(shapes)
+        return place is not None and gains(place, calls)
+
+    def _prepared(self, batch: int, sizes: Shapes) -> _Run:
+        core, settings = openvino.Core(), _settings(self._dtype)
         shapes = tuple((batch, *size) for size in sizes)
-        try:
-            place = self._place(shapes)
+        place = self._place(shapes)
+        with _told_in_one_line():
             kept = None if place is None else _read(core, place)
-            if kept is not None:
-                return _runner(core, kept, threads)
+            if kept is not None and place is not None:
+                self._remember(place, shapes)
+                return _runner(core, kept, settings)
             with _exported(self.base, shapes) as model:
                 if self._store is not None and place is not None:
-                    with suppress(OSError), self._store.writing(place) as folder:
+                    with suppress(OSError, RuntimeError), self._store.writing(place) as folder:
                         openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
-                return _runner(core, model, threads)
-        except Exception as error:  # of many kinds, by torch.export and by OpenVINO
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise SafelightError(
-                f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
-                'take the engine "torch".'
-            ) from error
+                        write_verdict(folder, self._judged(core, folder, shapes))
+                    self._remember(place, shapes)
+                return _runner(core, model, settings)
 
-    def _place(self, shapes: _Sizes) -> Path | None:
+    def _remember(self, place: Path, shapes: Shapes) -> None:
+        verdict = read_verdict(place)
+        if verdict is not None:
+            self._verdicts[torch.get_num_threads(), shapes] = verdict
+
+    def _judged(self, core: openvino.Core, folder: Path, shapes: Shapes) -> Verdict:
+        """How fast what is kept in a folder is, beside torch."""
+        inputs = [torch.zeros(shape, dtype=self._dtype) for shape in shapes]
+        arrays = [_array(x) for x in inputs]
+        begun = time.perf_counter()
+        run = _runner(core, core.read_model(folder / _FILE), _settings(self._dtype))
+        ready = time.perf_counter() - begun
+        with torch.inference_mode():
+            plainly = quickest(lambda: self.base(*inputs))
+        threads = torch.get_num_threads()
+        return Verdict(machine(), threads, plainly, quickest(lambda: run(arrays)), ready)
+
+    def _place(self, shapes: Shapes) -> Path | None:
         """Where it is kept; None if it is not to be."""
         if self._store is None:
             return None
         if self._identity is None:
             self._identity = identity(self.base) or ""
         return self._store.place(self._identity, shapes) if self._identity else None
+
+
+class OnTerms(nn.Module):
+    """A module in whose place OpenVINO computes on some terms, else itself."""
+
+    def __init__(self, base: nn.Module, store: Store, terms: Terms):
+        super().__init__()
+        self.base = base
+        self._compiled = Compiled(base, store, fill=False)
+        self._terms = terms
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the module gives."""
+        shapes = tuple(tuple(x.shape) for x in inputs)
+        terms = self._terms
+        if not (terms.prepares or self._compiled.gains(shapes, terms.calls)):
+            return self.base(*inputs)
+        terms.used = True
+        return self._compiled(*inputs)
 
 
 def _array(x: Tensor) -> _Array:
@@ -96,28 +173,49 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 
 
-def _runner(core: openvino.Core, model: openvino.Model, threads: int) -> _Run:
-    request = core.compile_model(model, "CPU", _settings(threads)).create_infer_request()
-    return lambda arrays: cast(_Array, request.infer(arrays, share_inputs=True)[0])
+def _runner(core: openvino.Core, model: openvino.Model, settings: dict[str, object]) -> _Run:
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda arrays: cast(
+        list[_Array], list(request.infer(arrays, share_inputs=True).values())
+    )
 
 
-def _settings(threads: int) -> dict[str, object]:
+def _settings(dtype: torch.dtype) -> dict[str, object]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
         "ENABLE_CPU_PINNING": False,  # else two processes wait for the same core
     }
 
 
 @contextmanager
-def _exported(module: nn.Module, shapes: _Sizes) -> Generator[openvino.Model]:
-    """The module as OpenVINO has it, for inputs of these shapes; its numbers are there within
-    alone.
+def _told_in_one_line() -> Generator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise SafelightError(
+            f"OpenVINO {openvino.__version__} does not compute this network ({reason[0]}); "
+            'take the engine "torch".'
+        ) from error
+
+
+@contextmanager
+def _exported(module: nn.Module, shapes: Shapes) -> Generator[openvino.Model]:
+    """The module as OpenVINO has it, in float32, for inputs of these shapes; its numbers are there
+    within alone.
 
     Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
     """
-    with torch.inference_mode(False), torch.no_grad(), _in_silence():
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        _in_silence(),
+    ):
+        if any(tensor.dtype != torch.float32 for tensor in module.parameters()):
+            module = copy.deepcopy(module).float()
         program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
         decoder = TorchFXPythonDecoder.from_exported_program(program)
         frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]

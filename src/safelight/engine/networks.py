@@ -2,7 +2,10 @@
 
 from typing import TypeVar
 
+from torch import nn
+
 from safelight.engine.choosing import Chosen
+from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
 from safelight.engine.store import own_store
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.prepared import prepared
@@ -16,17 +19,31 @@ def accelerated(unet: UNet, ready: UNet, engine: Chosen) -> Network:
     """What a U-Net gives, up to rounding, by an engine; `ready` is the same U-Net made ready for
     many calls (`models.prepared`).
     """
-    if engine == "openvino" and type(unet) is UNet:
-        from safelight.engine.compiled_networks import CompiledUNet
-
-        return CompiledUNet(unet, ready, own_store())
-    return ready
+    if engine == "torch" or type(unet) is not UNet:
+        return ready
+    return CompiledUNet(unet, ready, wrapping(engine, fill=True))
 
 
 def accelerated_autoencoder(autoencoder: A, engine: Chosen) -> A:
     """A second autoencoder that gives what the first gives, up to rounding, by an engine."""
-    if engine == "openvino":
-        from safelight.engine.compiled_networks import compiled_autoencoder
+    if engine == "torch":
+        return prepared(autoencoder)
+    return compiled_autoencoder(autoencoder, wrapping(engine, fill=True))
 
-        return compiled_autoencoder(autoencoder, own_store())
-    return prepared(autoencoder)
+
+def wrapping(engine: Chosen, *, fill: bool) -> Wrap:
+    """What makes of a module one that the engine computes; `fill` as of `Compiled`."""
+    if engine == "torch":
+        return lambda module: module
+    if engine == "compile":
+        from safelight.engine.inductor import Inducted
+
+        return Inducted
+    from safelight.engine.compiled import Compiled
+
+    store = own_store()
+
+    def compiled(module: nn.Module) -> nn.Module:
+        return Compiled(module, store, fill=fill)
+
+    return compiled

@@ -4,13 +4,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ from safelight.checkpoints.atomic import replacing_folder
 
 _PLAIN = (int, float, str, bool, type(None), torch.Size, torch.dtype, torch.device)
 _OF_TORCH = frozenset(vars(nn.Module())) | {"training"}  # attributes of every module
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+
 _SOURCES = ("engine", "models", "nn")  # the layers that say what a network computes
 
 
@@ -30,14 +32,23 @@ class Store:
     def __init__(self, folder: Path, most: int = 8 * 2**30):
         self._folder, self._most = folder, most
 
-    def place(self, identity: str, shapes: tuple[tuple[int, ...], ...]) -> Path:
+    def place(self, identity: str, shapes: Shapes) -> Path:
         """Of what has that `identity`, for inputs of these shapes, whether anything is there or
         not.
         """
-        place = self._folder / hashlib.sha256(f"{identity} {shapes}".encode()).hexdigest()
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        place = self._folder / f"{_prefix(shapes)}{digest}"
         if place.is_dir():
-            os.utime(place)  # which tells when it was used
+            with suppress(OSError):  # of a cache that may be read alone
+                os.utime(place)  # which tells when it was used
         return place
+
+    def kept(self, shapes: Shapes | None = None) -> list[Path]:
+        """The places where something is, for inputs of these shapes or of any; of whatever
+        identity, since to tell that takes a look at all weights.
+        """
+        pattern = "[!.]*" if shapes is None else f"{_prefix(shapes)}*"
+        return [place for place in self._folder.glob(pattern) if place.is_dir()]
 
     @contextmanager
     def writing(self, place: Path) -> Generator[Path]:
@@ -47,16 +58,16 @@ class Store:
         self._prune()
 
     def _prune(self) -> None:
-        kept = sorted(
-            (place for place in self._folder.glob("[!.]*") if place.is_dir()),
-            key=lambda place: place.stat().st_mtime,
-            reverse=True,
-        )
+        kept = sorted(self.kept(), key=lambda place: place.stat().st_mtime, reverse=True)
         total = 0
         for i, place in enumerate(kept):
             total += sum(file.stat().st_size for file in place.iterdir())
             if i and total > self._most:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _prefix(shapes: Shapes) -> str:
+    return f"{hashlib.sha256(str(shapes).encode()).hexdigest()[:16]}-"
 
 
 def own_store() -> Store:

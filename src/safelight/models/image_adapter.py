@@ -193,7 +193,8 @@ class _Resampler(nn.Module):
     def __init__(self, config: ImageAdapterConfig):
         super().__init__()
         width = config.hidden_dim
-        self.latents = nn.Parameter(torch.randn(1, config.tokens, width) / width**0.5)
+        drawn = nn.init.normal_(torch.empty(1, config.tokens, width), std=width**-0.5)
+        self.latents = nn.Parameter(drawn)
         self.proj_in = nn.Linear(config.embedding_dim, width)
         self.proj_out = nn.Linear(width, config.context_dim)
         self.norm_out = nn.LayerNorm(config.context_dim)

@@ -77,7 +77,30 @@ class UNet(UNetEncoder):
         x, skips = self._to_the_middle(x, emb, cond)
         for block, taken, size in self._ways_up(skips):
             x = recomputed(block, self.gradient_checkpointing)(x, emb, cond, taken, size)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self._finished(x)
+
+    def with_deep(
+        self, x: Float[Tensor, "b c h w"], emb: Emb, cond: Conditioning
+    ) -> tuple[Float[Tensor, "b c_out h w"], Picture]:
+        """`from_embedding`, and what it was made of by `from_deep`."""
+        x, skips = self._to_the_middle(x, emb, cond)
+        *ways, (block, taken, _) = self._ways_up(skips)
+        for other, skips_of_other, size in ways:
+            x = other(x, emb, cond, skips_of_other, size)
+        assert isinstance(block, _UpBlock)
+        deep = block.before_the_last(x, emb, cond, taken)
+        return self._finished(block.last(deep, emb, cond, taken[0])), deep
+
+    def from_deep(
+        self, x: Float[Tensor, "b c h w"], emb: Emb, cond: Conditioning, deep: Picture
+    ) -> Float[Tensor, "b c_out h w"]:
+        """What the first and the last layers make of x beside what entered the last before."""
+        skip = self._entered(x, cond)
+        if cond.residuals:
+            skip = skip + cond.residuals[0]
+        block = self.up_blocks[-1]
+        assert isinstance(block, _UpBlock)
+        return self._finished(block.last(deep, emb, cond, skip))
 
     def maps(
         self,
@@ -106,13 +129,18 @@ class UNet(UNetEncoder):
         self, x: Picture, emb: Emb, cond: Conditioning
     ) -> tuple[Picture, list[Tensor]]:
         """`descend` from the input on, with the residuals of control networks."""
-        x = self.conv_in(x if cond.concat is None else torch.cat([x, cond.concat], dim=1))
-        x, skips = self.descend(x, emb, cond)
+        x, skips = self.descend(self._entered(x, cond), emb, cond)
         if cond.residuals:
             *added, middle = cond.residuals
             skips = [skip + more for skip, more in zip(skips, added, strict=True)]
             x = x + middle
         return x, skips
+
+    def _entered(self, x: Picture, cond: Conditioning) -> Picture:
+        return self.conv_in(x if cond.concat is None else torch.cat([x, cond.concat], dim=1))
+
+    def _finished(self, x: Picture) -> Picture:
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def _ways_up(self, skips: list[Tensor]) -> Iterator[_WayUp]:
         """The blocks on the way up, each with the skips that it takes and the size of the next."""
@@ -149,11 +177,25 @@ class _UpBlock(nn.Module):
         skips: list[Tensor],
         size: tuple[int, int] | None,
     ) -> Picture:
-        for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
-            x = resnet(torch.cat([x, skip], dim=1), emb)
-            if self.attentions is not None:
-                x = self.attentions[i](x, cond.context)
+        deep = self.before_the_last(x, emb, cond, skips)
+        x = self.last(deep, emb, cond, skips[0])
         return x if self.upsampler is None else self.upsampler(x, size)
+
+    def before_the_last(
+        self, x: Picture, emb: Emb, cond: Conditioning, skips: list[Tensor]
+    ) -> Picture:
+        """What its last layer is given, beside the first of the skips."""
+        for i, skip in enumerate(reversed(skips[1:])):
+            x = self._layer(i, x, emb, cond, skip)
+        return x
+
+    def last(self, x: Picture, emb: Emb, cond: Conditioning, skip: Tensor) -> Picture:
+        """Its last layer."""
+        return self._layer(len(self.resnets) - 1, x, emb, cond, skip)
+
+    def _layer(self, i: int, x: Picture, emb: Emb, cond: Conditioning, skip: Tensor) -> Picture:
+        x = self.resnets[i](torch.cat([x, skip], dim=1), emb)
+        return x if self.attentions is None else self.attentions[i](x, cond.context)
 
 
 def zero_residuals(unet: UNet) -> None:

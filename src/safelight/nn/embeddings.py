@@ -71,7 +71,8 @@ class _AttentionPool(nn.Module):
     def __init__(self, dim: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.randn(1, dim) / dim**0.5)
+        drawn = nn.init.normal_(torch.empty(1, dim), std=dim**-0.5)  # which reading leaves out
+        self.positional_embedding = nn.Parameter(drawn)
         self.k_proj = nn.Linear(dim, dim)
         self.q_proj = nn.Linear(dim, dim)
         self.v_proj = nn.Linear(dim, dim)
@@ -90,7 +91,7 @@ class OneHotEmbedding(nn.Module):
 
     def __init__(self, classes: int, dim: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, dim))
+        self.weight = nn.Parameter(nn.init.normal_(torch.empty(classes, dim)))
 
     def forward(self, one_hot: Float[Tensor, "b n"]) -> Float[Tensor, "b d"]:
         """The rows of the table that `one_hot` selects or mixes."""

@@ -27,6 +27,7 @@ def attention(
         (request.count != 1, "several pictures"),
         (bool(request.image_prompts), "image prompts"),
         (request.tiled_diffusion, "tiled diffusion"),
+        (request.quality != "exact", f"quality {request.quality}"),
     ):
         if here:
             raise SafelightError(f"Attention cannot be recorded with {what}; leave them out.")

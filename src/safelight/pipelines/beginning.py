@@ -13,6 +13,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.conditioners.text import TextConditioner
 from safelight.diffusion.inpainting import Kept
+from safelight.models.deep_reuse import Deep
 from safelight.philox import GpuDraws
 from safelight.pipelines.beside import (
     depth_beside,
@@ -49,6 +50,7 @@ class Model:
     device: str
     guide: "Model | None" = None  # a weaker model that guidance leads away from
     watch: "Watch | None" = None  # what records the attention to the prompt
+    network: Deep | None = None  # what computes the U-Net, if that does not itself
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler, or as is asked for."""

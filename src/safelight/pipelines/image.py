@@ -15,16 +15,18 @@ from safelight.checkpoints.adapters import fused_networks
 from safelight.checkpoints.components import Reading
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.swap import with_autoencoder
-from safelight.errors import SafelightError
+from safelight.engine.choosing import Chosen, Engine
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
+from safelight.pipelines.asking import settled
 from safelight.pipelines.beginning import NOT_LED, Batch, Led, Model
-from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
-from safelight.pipelines.coding import check_finite, finished, there_and_back
+from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName
+from safelight.pipelines.coding import there_and_back
 from safelight.pipelines.companions import Guide, Refiner, check_guide, check_refiner
+from safelight.pipelines.computing import Computing
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
-from safelight.pipelines.conditions import read_condition, sized
+from safelight.pipelines.conditions import read_condition
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.controls import Controls
 from safelight.pipelines.finishing import AS_IT_IS
@@ -38,13 +40,9 @@ from safelight.pipelines.prompt_tags import with_files, without_tags
 from safelight.pipelines.provenance import configuration_hashes
 from safelight.pipelines.request import Hires, Margins, Request, Settings
 from safelight.pipelines.sampling import (
-    one_line_when_out_of_memory,
-    sample_in_two,
-    sample_latents,
     text_conditioner,
     upcast,
 )
-from safelight.pipelines.settling import clip_skip_for, settle
 from safelight.pipelines.watching import Watch
 from safelight.types import OnStep
 
@@ -60,13 +58,22 @@ class ImagePipeline:
         kind: what it takes beside the prompt.
         refiner, guide: what `refine_by` and `guide_by` have set.
         finish: a check of each picture, and its watermark.
+        computing: what puts an engine's networks into the place of torch's.
         watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
     """
 
     def __init__(
-        self, folder: Folder, name: str, *, dtype: torch.dtype, device: str, offline: bool = False
+        self,
+        folder: Folder,
+        name: str,
+        *,
+        dtype: torch.dtype,
+        device: str,
+        offline: bool = False,
+        engine: Engine = "torch",
     ):
+        self.computing = Computing(engine, device, dtype)
         self.name = name
         self.folder = upcast(folder, dtype)
         self.adapters: tuple[UsedAdapter, ...] = ()
@@ -91,6 +98,11 @@ class ImagePipeline:
     def configuration(self) -> dict[str, str]:
         """The SHA-256 of each file that pictures depend on besides the weights."""
         return configuration_hashes(self.folder)
+
+    @property
+    def engine(self) -> Chosen:
+        """What computed the U-Net in the newest picture."""
+        return self.computing.used
 
     def adapt(self, file: str | Path, strength: float = 1.0) -> None:
         """Puts a LoRA, DoRA, LoHa or LoKr file into the model, on top of those that are there.
@@ -201,6 +213,7 @@ class ImagePipeline:
         conditions: Sequence[Condition] = (),
         image_prompts: Sequence[ImagePrompt] = (),
         image_prompt_scale: float | None = None,
+        quality: Quality = "exact",
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -254,6 +267,7 @@ class ImagePipeline:
             conditions: what the model has learned to be told beside the prompt.
             image_prompts: pictures that speak beside it, by an IP-Adapter.
             image_prompt_scale: of the guidance by them alone; by default the prompt's.
+            quality: "fast" and "fastest" are sooner made, and others than "exact".
             on_step: called after each step of each picture.
 
         Raises:
@@ -295,6 +309,7 @@ class ImagePipeline:
             conditions=tuple(conditions),
             image_prompts=tuple(image_prompts),
             image_prompt_scale=image_prompt_scale,
+            quality=quality,
         )
         return list(self.each(request, on_step))
 
@@ -306,22 +321,7 @@ class ImagePipeline:
 
     def settle(self, request: Request) -> Settings:
         """The request's settings with the model's defaults in the gaps; errors as `generate`."""
-        request.check()
-        with_files(request.prompt)  # names that are wrong are told before anything is made
-        if request.toward is not None and without_tags(request.toward.prompt)[1]:
-            raise SafelightError("A second prompt names no adapters; put them into the first.")
-        request = sized(request, self.read(request).conditions, self.folder)
-        for other in (self.refiner, self.guide):
-            if other is not None:
-                clip_skip_for(request, other.pipeline.folder)
-        return settle(
-            request,
-            self.folder,
-            self.kind,
-            self.name,
-            refined=self.refiner is not None,
-            by_model=self.guide is not None,
-        )
+        return settled(self, request)
 
     def read(self, request: Request) -> Led:
         """What a request names beside its prompt, with networks and pictures, for `sample`; errors
@@ -356,18 +356,7 @@ class ImagePipeline:
         the same for all rows, or joined of one for each. Gives pixels in [-1, 1]
         in float32 on the pipeline's device.
         """
-        batch = Batch(prompts, seeds, negative, settings, given, led)
-        model, second = self.model, self.refiner
-        with one_line_when_out_of_memory(settings), self.with_adapters(), torch.inference_mode():
-            if second is None:
-                z = sample_latents(model, batch, on_step)
-            else:
-                z = sample_in_two(model, second.pipeline.model, second.at, batch, on_step)
-            check_finite(z, self.name, self.dtype)
-            pixels = finished(self.folder.autoencoder, z, tiled=settings.tiled_decode)
-        if settings.mask_blur is not None:  # beside a mask the picture was continued
-            pixels = pixels[..., : settings.height, : settings.width]
-        return pixels
+        return making.pixels(self, Batch(prompts, seeds, negative, settings, given, led), on_step)
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""

@@ -10,6 +10,7 @@ from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.model import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
+from safelight.engine.choosing import Engine, choose_engine
 from safelight.errors import SafelightError
 from safelight.pipelines.find import DEFAULT, lasting_name
 from safelight.pipelines.hub import find_or_fetch, find_part
@@ -34,6 +35,7 @@ def load(
     refine_at: float | None = None,
     guide: str | Path | None = None,
     vae: str | Path | None = None,
+    engine: Engine = "auto",
     offline: bool = False,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
@@ -55,6 +57,10 @@ def load(
         guide: a weaker model that guidance leads away from, as by `ImagePipeline.guide_by`.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
+        engine: what computes the U-Net and the autoencoder: "torch"; "openvino" or "compile"
+            (`torch.compile`), which make ready what is not, in seconds to minutes, up to rounding;
+            or "auto", OpenVINO where networks were made ready by it before and gain time in a
+            picture, else torch. `ImagePipeline.engine` says which it was.
         offline: nothing is fetched, for controls neither; nor is it where HF_HUB_OFFLINE is in
             the environment.
 
@@ -64,9 +70,9 @@ def load(
             device is not there.
     """
     device = choose_device(device)
-    pipeline = _read(path_or_name, vae, dtype, device, offline)
+    pipeline = _read(path_or_name, vae, dtype, device, engine, offline)
     if guide is not None:
-        pipeline.guide_by(_read(guide, None, dtype, device, offline))
+        pipeline.guide_by(_read(guide, None, dtype, device, "torch", offline))
     for file, strength in (adapters or {}).items():
         pipeline.adapt(find_part(file, offline=offline), strength)
     for file, token in (embeddings or {}).items():
@@ -74,7 +80,7 @@ def load(
     if refiner is None and refine_at is not None:
         raise SafelightError("refine_at says where the refiner begins; give a refiner too.")
     if refiner is not None:
-        second = _read(refiner, vae, dtype, device, offline)
+        second = _read(refiner, vae, dtype, device, engine, offline)
         pipeline.refine_by(second, _REFINE_AT if refine_at is None else refine_at)
     return pipeline
 
@@ -84,8 +90,10 @@ def _read(
     vae: str | Path | None,
     dtype: torch.dtype,
     device: str,
+    engine: Engine,
     offline: bool,
 ) -> ImagePipeline:
+    choose_engine(engine, device, dtype)  # before anything is read
     found = find_or_fetch(str(path_or_name), offline=offline)
     folder = read_model(found, dtype=dtype, device=device)
     if vae is not None:
@@ -93,7 +101,7 @@ def _read(
             folder, find_part(vae, offline=offline), dtype=dtype, device=device
         )
     name = lasting_name(str(path_or_name))
-    return ImagePipeline(folder, name, dtype=dtype, device=device, offline=offline)
+    return ImagePipeline(folder, name, dtype=dtype, device=device, offline=offline, engine=engine)
 
 
 def precision_named(name: str) -> torch.dtype:

@@ -5,12 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from safelight.pipelines.adapting import take_out
-from safelight.pipelines.beginning import Led
+from safelight.pipelines.beginning import Batch, Led, Model
 from safelight.pipelines.canvas import extended, pasted
+from safelight.pipelines.coding import check_finite, finished
 from safelight.pipelines.generated import GeneratedImage, to_image
 from safelight.pipelines.recording import record
 from safelight.pipelines.request import Request, Settings
+from safelight.pipelines.sampling import (
+    one_line_when_out_of_memory,
+    sample_in_two,
+    sample_latents,
+)
 from safelight.types import OnStep
 
 if TYPE_CHECKING:
@@ -39,6 +49,30 @@ def pictures(
         pipeline.adapters = before
 
 
+def pixels(
+    pipeline: "ImagePipeline", batch: Batch, on_step: OnStep | None
+) -> Float[Tensor, "b 3 h w"]:
+    """The pictures of a batch, as `ImagePipeline.sample`."""
+    settings, second = batch.settings, pipeline.refiner
+    with one_line_when_out_of_memory(settings), pipeline.with_adapters(), torch.inference_mode():
+        model = _computed(pipeline, batch)
+        if second is None:
+            z = sample_latents(model, batch, on_step)
+        else:
+            refiner = _computed(second.pipeline, batch)
+            z = sample_in_two(model, refiner, second.at, batch, on_step)
+        check_finite(z, pipeline.name, pipeline.dtype)
+        made = finished(model.folder.autoencoder, z, tiled=settings.tiled_decode)
+    if settings.mask_blur is not None:  # beside a mask the picture was continued
+        made = made[..., : settings.height, : settings.width]
+    return made
+
+
+def _computed(pipeline: "ImagePipeline", batch: Batch) -> Model:
+    """What sampling needs of a pipeline, with the networks that its engine has for a batch."""
+    return pipeline.computing.of(pipeline.model, batch, pipeline.adapters)
+
+
 def _picture(
     pipeline: "ImagePipeline",
     request: Request,
@@ -50,7 +84,7 @@ def _picture(
     seed, subseed = request.seeds_at(place)
     settings = replace(settings, subseed=subseed)
     given = extended(request.given, request.outpaint)
-    pixels = pipeline.sample(
+    made = pipeline.sample(
         [request.prompt],
         [seed],
         settings,
@@ -59,7 +93,7 @@ def _picture(
         led=led,
         on_step=on_step,
     )
-    image = to_image(pixels[0])
+    image = to_image(made[0])
     if given.image is not None and given.mask is not None and settings.mask_blur is not None:
         image = pasted(image, given.image, given.mask, settings.mask_blur)
     finished = pipeline.finish(image)

@@ -8,8 +8,9 @@ from typing import cast
 from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
+from safelight.engine.choosing import Chosen
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName
+from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize
 from safelight.pipelines.given import Given
 from safelight.pipelines.guidance_settings import PLAIN, Guidance
@@ -182,6 +183,8 @@ class Manifest:
     image_prompts: UsedImagePrompts | None = None
     watermark: str = ""  # the mark in the pixels that is not seen, by its name
     safety: str = ""  # what looked at the picture, and whether it was withheld
+    engine: Chosen = "torch"  # what computed the U-Net
+    quality: Quality = "exact"
     served: Served | None = None  # where a server made it
     format: int = _FORMAT
 

@@ -67,6 +67,8 @@ def record(
         refiner=None if pipeline.refiner is None else pipeline.refiner.used,
         guidance=settings.guidance,
         toward=settings.toward,
+        engine=pipeline.engine,
+        quality=settings.quality,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae="" if swapped is None else autoencoder_title(swapped),
         controls=tuple(control.used((settings.width, settings.height)) for control in led.controls),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
@@ -134,6 +134,7 @@ class Request:
     conditions: tuple[Condition, ...] = ()  # that the model has learned
     image_prompts: tuple[ImagePrompt, ...] = ()  # pictures that speak beside the prompt
     image_prompt_scale: float | None = None  # of the guidance by them alone
+    quality: Quality = "exact"  # what may be given up for speed
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -194,6 +195,7 @@ class Request:
             )
         self._check_windows()
         for name, value, known in (
+            ("quality", self.quality, get_args(Quality)),
             ("rng", self.rng, get_args(RngName)),
             ("prompt_syntax", self.prompt_syntax, get_args(PromptSyntax)),
         ):
@@ -257,6 +259,7 @@ class Settings:
     subseed_strength: float = 0.0
     guidance: Guidance = PLAIN  # beside its scale; where that changes, `scale` is the highest
     toward: Toward | None = None
+    quality: Quality = "exact"
 
     @property
     def total_steps(self) -> int:

@@ -21,6 +21,7 @@ from safelight.diffusion.sigmas import split_at
 from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
+from safelight.models.deep_reuse import Deep
 from safelight.models.unet import UNet
 from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import (
@@ -37,6 +38,7 @@ from safelight.pipelines.controlling import hints_of, steered
 from safelight.pipelines.enlarging import enlarged
 from safelight.pipelines.guiding import Denoisers, guided_denoise, unguided
 from safelight.pipelines.kind import Kind
+from safelight.pipelines.quality import approximated
 from safelight.pipelines.request import Hires, Settings, first_step
 from safelight.pipelines.saying import on_the_way, sayings
 from safelight.pipelines.settling_guidance import check_layers
@@ -168,14 +170,16 @@ def _guided(
     def controlled(network: Network) -> Network:
         return steered(network, batch.led.controls, scheduler, levels)
 
-    def seeing(unet: UNet) -> Network:
+    def seeing(unet: UNet, network: Deep | None = None) -> Network:
         prompts = batch.led.image_prompts
-        return controlled(unet if prompts is None else prompts.network(unet))
+        if prompts is None:
+            return controlled(approximated(network or unet, settings.quality))
+        return controlled(prompts.network(unet))
 
     told = conditions_of(model, batch, different, concat)
     unet, watch = model.folder.unet, model.watch
     if watch is None:
-        network = seeing(unet)
+        network = seeing(unet, model.network)
     else:
         watch.begin(model.text, different, told, settings.prompt_syntax)
         network = controlled(watch.over(unet))

@@ -13,7 +13,7 @@ from safelight.models.classes import ClassReader
 from safelight.models.clip import ClipText
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
-from safelight.pipelines.choices import MaskFill, PromptSyntax
+from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality
 from safelight.pipelines.given import size_for
 from safelight.pipelines.guidance_settings import GUIDE_SCALE, Guidance
 from safelight.pipelines.kind import Kind
@@ -88,6 +88,7 @@ def settle(
         subseed_strength=request.subseed_strength,
         guidance=_guidance(request, by_model=by_model),
         toward=_toward(request, folder),
+        quality=_quality(request),
     )
     check_guidance(request, settings, folder, kind, by_model=by_model)
     if given.mask is None:  # beside a mask the picture is continued to a multiple
@@ -270,6 +271,14 @@ def _toward(request: Request, folder: Folder) -> Toward | None:
     if request.prompt_syntax == "a1111" and any(len(parse(prompt)) > 1 for prompt in prompts):
         raise SafelightError("AND does not go with a second prompt; leave one of them out.")
     return request.toward
+
+
+def _quality(request: Request) -> Quality:
+    if request.quality != "exact" and request.image_prompts:
+        raise SafelightError(
+            f"quality {request.quality} does not go with image prompts; leave one of them out."
+        )
+    return request.quality
 
 
 def _guidance(request: Request, *, by_model: bool) -> Guidance:

@@ -24,7 +24,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.request import Request, Settings
 from safelight.pipelines.sampling import one_line_when_out_of_memory
 from safelight.pipelines.similarity import Similarity
-from safelight.pipelines.stream_engines import Engines
+from safelight.pipelines.stream_engines import chosen_parts
 from safelight.pipelines.stream_pictures import Picture, StreamPicture, rgb
 from safelight.pipelines.stream_settings import (
     Inputs,
@@ -60,8 +60,9 @@ class Stream:
         self._controls = pipeline.read(Request("", controls=wanted.controls)).controls
         with pipeline.with_adapters(), torch.inference_mode():
             self._model = _as_it_is(pipeline.model)
-            engines = Engines(self._model, self.settings, wanted, self._controls, inputs)
-            self.engine, self._autoencoder, self._steps = engines.chosen()
+            self.engine, self._autoencoder, self._steps = chosen_parts(
+                self._model, self.settings, wanted, self._controls, inputs
+            )
         self._told = (inputs.prompt, inputs.negative)
         self._similar = None if wanted.similarity is None else Similarity(wanted.similarity)
         self._changed = threading.Condition()  # of the next four

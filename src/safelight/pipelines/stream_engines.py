@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -24,72 +24,72 @@ from safelight.pipelines.stream_steps import NO_HINTS, Frame, StreamSteps
 Parts = tuple[Chosen, AnyAutoencoder, StreamSteps]
 
 
-@dataclass(frozen=True)
-class Engines:
-    """The networks of a stream by one engine or another; call under `torch.inference_mode`."""
+def chosen_parts(
+    model: Model,
+    settings: Settings,
+    wanted: StreamSettings,
+    controls: Sequence[ReadControl],
+    inputs: Inputs,
+) -> Parts:
+    """The engine that is wanted, with the autoencoder and the steps of a stream that begins with
+    `inputs`; those of torch where none is asked for by its name and the other does not compute
+    them. Call it under `torch.inference_mode`.
 
-    model: Model
-    settings: Settings
-    wanted: StreamSettings
-    controls: Sequence[ReadControl]
-    inputs: Inputs  # that the stream begins with
+    Raises `SafelightError` if what is asked for is not there, or does not.
+    """
 
-    def chosen(self) -> Parts:
-        """The engine that is wanted, with the autoencoder and the steps; those of torch where none
-        is asked for by its name and the other does not compute them.
-
-        Raises `SafelightError` if what is asked for is not there, or does not.
-        """
-        engine = choose_engine(self.wanted.engine, self.model.device, self.model.dtype)
-        if engine == "torch":
-            return self._by(engine)
-        try:
-            parts = self._by(engine)
-            self._warm(parts)
-        except SafelightError as error:
-            if self.wanted.engine != "auto":
-                raise
-            warnings.warn(f"torch computes this stream: {error}", stacklevel=2)
-            return self._by("torch")
-        return parts
-
-    def _by(self, engine: Chosen) -> Parts:
-        folder, wanted = self.model.folder, self.wanted
-        autoencoder = accelerated_autoencoder(folder.autoencoder, engine)
+    def by(engine: Chosen) -> Parts:
+        autoencoder = accelerated_autoencoder(model.folder.autoencoder, engine)
         steps = StreamSteps(
-            self.model,
-            folder.unet,
-            self.settings,
-            self.controls,
-            wanted.guidance,
-            wanted.delta,
-            engine,
+            model, model.folder.unet, settings, controls, wanted.guidance, wanted.delta, engine
         )
-        steps.tell(steps.read(self.inputs))
+        steps.tell(steps.read(inputs))
         return engine, autoencoder, steps
 
-    def _warm(self, parts: Parts) -> None:
-        """Makes a picture of nothing, so that everything is compiled."""
-        _, autoencoder, steps = parts
-        settings, channels = self.settings, self.model.folder.unet.config.out_channels
-        sides = (settings.height, settings.width)
-        zeros = torch.zeros(1, channels, *(side // autoencoder.factor for side in sides))
-        noise = steps.draw(_no_noise, zeros.shape)
-        entry = Frame(zeros, self._no_hints() if self.controls else NO_HINTS, zeros, 0, noise)
-        if settings.strength is not None:
-            encoded(autoencoder, torch.zeros(1, 3, *sides), zeros, tiled=settings.tiled_decode)
-        if self.wanted.batched:
-            steps([entry] * steps.count)
-        else:
-            for step in reversed(range(steps.count)):  # the first may take more rows
-                steps([entry], step)
-        finished(autoencoder, zeros, tiled=settings.tiled_decode)
+    engine = choose_engine(wanted.engine, model.device, model.dtype)
+    if engine == "torch":
+        return by(engine)
+    try:
+        parts = by(engine)
+        _warm(parts, model, settings, controls, batched=wanted.batched)
+    except SafelightError as error:
+        if wanted.engine != "auto":
+            raise
+        warnings.warn(f"torch computes this stream: {error}", stacklevel=2)
+        return by("torch")
+    return parts
 
-    def _no_hints(self) -> Hints:
-        black = Image.new("RGB", (self.settings.width, self.settings.height))
-        controls = [control.of(black, hint=True) for control in self.controls]
-        batch = Batch([""], [0], "", self.settings, NOTHING)
-        return hints_of(self.model, replace(batch, led=replace(batch.led, controls=controls)))
+
+def _warm(
+    parts: Parts,
+    model: Model,
+    settings: Settings,
+    controls: Sequence[ReadControl],
+    *,
+    batched: bool,
+) -> None:
+    """Makes a picture of nothing, so that everything is compiled."""
+    _, autoencoder, steps = parts
+    sides = (settings.height, settings.width)
+    factor, channels = autoencoder.factor, model.folder.unet.config.out_channels
+    zeros = torch.zeros(1, channels, *(side // factor for side in sides))
+    hints = _black(model, settings, controls) if controls else NO_HINTS
+    entry = Frame(zeros, hints, zeros, 0, steps.draw(_no_noise, zeros.shape))
+    if settings.strength is not None:
+        encoded(autoencoder, torch.zeros(1, 3, *sides), zeros, tiled=settings.tiled_decode)
+    if batched:
+        steps([entry] * steps.count)
+    else:
+        for step in reversed(range(steps.count)):  # the first may take more rows
+            steps([entry], step)
+    finished(autoencoder, zeros, tiled=settings.tiled_decode)
+
+
+def _black(model: Model, settings: Settings, controls: Sequence[ReadControl]) -> Hints:
+    black = Image.new("RGB", (settings.width, settings.height))
+    shown = [control.of(black, hint=True) for control in controls]
+    batch = Batch([""], [0], "", settings, NOTHING)
+    return hints_of(model, replace(batch, led=replace(batch.led, controls=shown)))
 
 
 def _no_noise(shape: Sequence[int], index: int) -> Tensor:

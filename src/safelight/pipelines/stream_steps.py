@@ -75,7 +75,7 @@ class StreamSteps:
         controls: Sequence[ReadControl],
         guidance: StreamGuidance,
         delta: float,
-        engine: Chosen = "torch",
+        engine: Chosen,
     ):
         scheduler = model.scheduler(settings)
         self._model, self._settings, self._controls = model, settings, controls

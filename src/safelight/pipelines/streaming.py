@@ -72,8 +72,8 @@ def stream(
         similarity: from which up a picture may be passed over for being like the last; see
             `Similarity`.
         plain_prompt: whether brackets mean nothing in prompts.
-        engine: "torch"; "openvino", on the CPU in float32 alone, which compiles the networks
-            before the stream is open; or "auto": openvino where it is installed and computes
+        engine: "torch"; "openvino", on the CPU alone, which compiles the networks before the
+            stream is open; or "auto": openvino where it is installed and computes
             them, else torch. `Stream.engine` says which it is.
         dtype: of the weights; by default bfloat16 where the hardware multiplies it, else float32.
         device: as `load`. What is loaded already has both, and others are refused.

@@ -10,12 +10,13 @@ from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import MaskFill, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, Quality, RngName, Upscaler
 
 PLAIN = GuidanceOptions()
 FREE = ControlOptions()
 PROMPT_ALONE = ConditionOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
+Engine = Literal["auto", "torch", "compile", "openvino"]
 
 
 def planned(
@@ -76,6 +77,8 @@ def planned(
     ] = PROMPT_ALONE,
     device: str = "auto",
     precision: Precision = "float32",
+    engine: Engine = "auto",
+    quality: Quality = "exact",
     offline: Annotated[bool, Parameter(negative=())] = False,
     infotext: Annotated[bool, Parameter(negative=())] = False,
     watermark: Annotated[bool, Parameter(negative=())] = False,
@@ -230,6 +233,13 @@ def planned(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    engine
+        What computes the networks: torch; openvino or compile,
+        which make them ready at the first use; or auto: openvino
+        where they are ready and that gains time, else torch.
+    quality
+        fast and fastest give up some likeness to the exact
+        picture for speed.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     watermark
@@ -286,6 +296,7 @@ def planned(
             conditions=conditions,
             image_prompts=conditioning.image_prompts(),
             image_prompt_scale=conditioning.image_prompt_scale,
+            quality=quality,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]
@@ -308,6 +319,7 @@ def planned(
             offline,
             watermark,
             safety,
+            engine,
         ),
         image=image,
         mask=mask,

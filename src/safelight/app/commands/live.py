@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 Guidance = Literal["none", "full", "self", "onetime"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Engine = Literal["auto", "torch", "openvino"]
+Engine = Literal["auto", "torch", "compile", "openvino"]
 
 
 def live(
@@ -111,9 +111,9 @@ def live(
         Of the weights and the networks. [default: bfloat16
         where the hardware multiplies it, else float32]
     engine
-        What computes the networks: torch; openvino, on the CPU
-        in float32 alone; or auto: openvino where it is installed
-        and computes them.
+        What computes the networks: torch; compile, by
+        torch.compile; openvino, on the CPU alone; or auto: openvino where it is installed and
+        computes them.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Engine = Literal["auto", "torch", "compile", "openvino"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 TOKEN = "SAFELIGHT_TOKEN"
 _MEGABYTE, _HOUR = 2**20, 3600.0
@@ -41,6 +42,7 @@ def serve(
     grace: float = 20.0,
     device: str = "auto",
     precision: Precision = "float32",
+    engine: Engine = "auto",
     offline: Annotated[bool, Parameter(negative=())] = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -112,6 +114,10 @@ def serve(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    engine
+        What computes the networks, as of safelight generate;
+        auto makes ready by OpenVINO, where that is installed,
+        pictures of each model's own size as it is loaded.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     log_level
@@ -165,6 +171,7 @@ def serve(
             safety=safety,
             runs=runs,
             grace=grace,
+            engine=engine,
         ),
         log_level=log_level,
         offline=offline,

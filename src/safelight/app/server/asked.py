@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from safelight.config import from_dict
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import MaskFill, PromptSyntax, RngName, Upscaler
+from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName, Upscaler
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control, ControlMode, ControlResize
 from safelight.pipelines.given import Given, give
@@ -129,6 +129,7 @@ class Asked(Strict):
     plain_prompt: bool = False
     clip_skip: int | None = None
     rng: RngName = "cpu"
+    quality: Quality = "exact"
     subseed: Seed = 0
     subseed_strength: float = 0.0
     guidance: dict[str, JsonValue] = Field(
@@ -248,6 +249,7 @@ def request_of(asked: Asked, pictures: Mapping[str, Image.Image]) -> Request:
         prompt_syntax=syntax,
         clip_skip=asked.clip_skip,
         rng=asked.rng,
+        quality=asked.quality,
         subseed=asked.subseed,
         subseed_strength=asked.subseed_strength,
         guidance=from_dict(Guidance, asked.guidance, "guidance"),

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safelight.app.job import Engine
 from safelight.errors import SafelightError
 
 
@@ -71,6 +72,7 @@ class Working:
         seconds: that a job may run.
         preview_vae: the autoencoder of previews; None for `quick_previewer`.
         watermark, safety: as of `Finish`.
+        engine: as of `safelight.load`; what "auto" takes is made ready as a model is loaded.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """
 
@@ -86,6 +88,7 @@ class Working:
     first: str = "default"
     watermark: bool = False
     safety: bool = False
+    engine: Engine = "auto"
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Serving:
         watermark, safety: as of `Finish`; with `safety` there are no clips and no streams, which
             are not looked at.
         runs: the folder whose trainings may be looked at.
+        engine: as of `Working`.
         grace: seconds that a running job has to end when the server is asked to.
     """
 
@@ -124,6 +128,7 @@ class Serving:
     safety: bool = False
     runs: Path | None = None
     grace: float = 20.0
+    engine: Engine = "auto"
 
     @property
     def database(self) -> Path:
@@ -150,6 +155,7 @@ class Serving:
             first=first,
             watermark=self.watermark,
             safety=self.safety,
+            engine=self.engine,
         )
 
 

@@ -18,6 +18,7 @@ from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load, precision_named
 from safelight.pipelines.load_video import load_video
+from safelight.pipelines.preparing import prepare
 from safelight.pipelines.previews import ColourPreviewer, Previewer, quick_previewer
 from safelight.pipelines.video import VideoPipeline
 
@@ -84,7 +85,10 @@ class Models:
     def _read(self, place: str) -> Loaded:
         working = self.working
         dtype = precision_named(working.precision)
-        pipeline = load(place, dtype=dtype, device=working.device, offline=True)
+        pipeline = load(
+            place, dtype=dtype, device=working.device, engine=working.engine, offline=True
+        )
+        prepare(pipeline)
         pipeline.finish = Finish(working.watermark, working.safety)
         if working.preview_vae is None:
             return Loaded(pipeline, quick_previewer(pipeline.folder.autoencoder))

@@ -1,0 +1,213 @@
+"""What computes single pictures: that engines agree, which is taken, and what is told of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from safelight.app.remaking import remake
+from safelight.checkpoints.controlnet import write_controlnet
+from safelight.checkpoints.files import write_state
+from safelight.engine import choosing, compiled
+from safelight.engine.store import own_store
+from safelight.engine.verdict import read_verdict, write_verdict
+from safelight.errors import SafelightError
+from safelight.models.controlnet import ControlNet, ControlNetConfig
+from safelight.pipelines.attention import attention
+from safelight.pipelines.control_settings import Control
+from safelight.pipelines.guidance_settings import Guidance, Projection
+from safelight.pipelines.load import load
+from safelight.pipelines.preparing import prepare
+from safelight.pipelines.request import Request
+from tiny_model import SIZE
+
+PROMPT = "a red cube"
+LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+@pytest.fixture(autouse=True)
+def installed(computed_by_torch, monkeypatch):
+    monkeypatch.setattr(choosing, "has_openvino", lambda: True)
+
+
+@pytest.fixture(scope="module")
+def by_torch(model_folder):
+    return load(model_folder, device="cpu", engine="torch")
+
+
+@pytest.fixture(scope="module")
+def by_openvino(model_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "has_openvino", lambda: True)
+        return load(model_folder, device="cpu", engine="openvino")
+
+
+@pytest.fixture(scope="module")
+def control(by_torch, tmp_path_factory):
+    torch.manual_seed(5)
+    shape = ControlNetConfig(by_torch.folder.unet.config, hint_block_channels=(16, 16, 16))
+    network = ControlNet(shape)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    place = tmp_path_factory.mktemp("control") / "canny"
+    write_controlnet(place, network)
+    return Control("canny", noisy(1), network=place, hint=True)
+
+
+def noisy(seed: int) -> Image.Image:
+    levels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+def apart(picture, other) -> int:
+    first, second = (np.asarray(one.image).astype(int) for one in (picture, other))
+    return int(np.abs(first - second).max())
+
+
+def agree(by_torch, by_openvino, **options) -> None:
+    options = {"prompt": PROMPT, "steps": 3} | options
+    [ours], [theirs] = (one.generate(**options) for one in (by_openvino, by_torch))
+    assert (ours.manifest.engine, theirs.manifest.engine) == ("openvino", "torch")
+    assert apart(ours, theirs) <= 1
+
+
+MASK = Image.fromarray(np.kron(np.eye(2), np.ones((16, 16))).astype(np.uint8) * 255)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": 1.0},
+        {"image": noisy(0), "strength": 0.7},
+        {"image": noisy(0), "mask": MASK},
+        {"prompt": "a red cube AND a blue ball"},
+        {"guidance": Guidance(interval=(0.0, 5.0), rescale=0.5)},
+        {"guidance": Guidance(apg=Projection(eta=0.5, momentum=-0.5))},
+        {"guidance": Guidance(perp_neg=0.5), "negative": "a blue ball"},
+        {"quality": "fast"},
+    ],
+)
+def test_pictures_of_openvino_are_those_of_torch(by_torch, by_openvino, options):
+    agree(by_torch, by_openvino, **options)
+
+
+def test_so_are_those_by_a_control(by_torch, by_openvino, control):
+    plain, [steered] = (
+        by_torch.generate(PROMPT, steps=3),
+        by_torch.generate(PROMPT, steps=3, controls=[control]),
+    )
+    assert apart(plain[0], steered) > 1
+    agree(by_torch, by_openvino, controls=[control])
+
+
+def test_so_are_those_by_an_adapter_and_those_after_it(by_torch, by_openvino, tmp_path):
+    torch.manual_seed(2)
+    state = {f"{LAYER}.lora_down.weight": torch.randn(2, 32)}
+    state[f"{LAYER}.lora_up.weight"] = torch.randn(32, 2)
+    write_state(tmp_path / "style.safetensors", state)
+    [plain] = by_torch.generate(PROMPT, steps=3)
+    for pipeline in (by_torch, by_openvino):
+        pipeline.adapt(tmp_path / "style.safetensors", 0.8)
+    try:
+        assert apart(by_torch.generate(PROMPT, steps=3)[0], plain) > 1
+        agree(by_torch, by_openvino)
+    finally:
+        for pipeline in (by_torch, by_openvino):
+            pipeline.eject()
+    agree(by_torch, by_openvino)
+
+
+def test_what_openvino_cannot_do_is_done_by_torch_and_told_once(by_openvino, by_torch, caplog):
+    picture, _ = attention(by_openvino, Request(PROMPT, steps=2))
+    perturbed = {"guidance": Guidance(pag_scale=2.0)}
+    for _ in range(2):
+        [ours] = by_openvino.generate(PROMPT, steps=2, **perturbed)
+    [theirs] = by_torch.generate(PROMPT, steps=2, **perturbed)
+    assert (picture.manifest.engine, ours.manifest.engine, apart(ours, theirs)) == (
+        "torch",
+        "torch",
+        0,
+    )
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in told] == ["torch computes the networks"] * 2
+    assert "attention is recorded" in told[0]
+    assert "perturbed attention" in told[1]
+
+
+def test_auto_takes_what_is_ready_and_gains_time(model_folder, by_torch, monkeypatch):
+    exported = []
+    whole = compiled._exported
+    monkeypatch.setattr(
+        compiled, "_exported", lambda *given: exported.append(given) or whole(*given)
+    )
+    auto = load(model_folder, device="cpu")
+    auto.generate(PROMPT, steps=3)
+    assert (auto.engine, exported) == ("torch", [])  # nothing is exported for it
+
+    load(model_folder, device="cpu", engine="openvino").generate(PROMPT, steps=3)
+    assert len(exported) == 2  # the U-Net and the decoder
+    kept = own_store().kept()
+    verdicts = {place: read_verdict(place) for place in kept}
+    for place, verdict in verdicts.items():
+        assert min(verdict.torch, verdict.openvino, verdict.ready) > 0
+        write_verdict(place, replace(verdict, torch=2.0, openvino=1.0, ready=2.5))
+    auto = load(model_folder, device="cpu")
+    [few] = auto.generate(PROMPT, steps=2)  # which gain 2 seconds of the 2.5 that it takes to begin
+    [more] = auto.generate(PROMPT, steps=3)
+    [large] = auto.generate(PROMPT, steps=3, width=2 * SIZE)
+    assert [one.manifest.engine for one in (few, more, large)] == ["torch", "openvino", "torch"]
+    assert apart(more, by_torch.generate(PROMPT, steps=3)[0]) <= 1
+    assert len(exported) == 2
+
+    for place, verdict in verdicts.items():
+        write_verdict(place, replace(verdict, torch=1.0, openvino=2.0))
+    slower = load(model_folder, device="cpu")
+    slower.generate(PROMPT, steps=3)
+    assert slower.engine == "torch"
+    for place, verdict in verdicts.items():
+        write_verdict(place, replace(verdict, torch=2.0, openvino=0.0, machine="another"))
+    elsewhere = load(model_folder, device="cpu")
+    elsewhere.generate(PROMPT, steps=3)
+    assert elsewhere.engine == "torch"
+
+
+def test_what_was_prepared_is_taken_though_a_start_would_not_pay(model_folder, monkeypatch):
+    real = compiled.quickest
+    times = iter((2.0, 1.0) * 4)  # of torch and of OpenVINO
+    monkeypatch.setattr(compiled, "quickest", lambda call: real(call) and next(times))
+    auto = load(model_folder, device="cpu")
+    prepare(auto)
+    [picture] = auto.generate(PROMPT, steps=1)
+    assert picture.manifest.engine == "openvino"
+
+
+def test_a_picture_is_made_again_by_its_engine_or_that_is_told(by_openvino, monkeypatch, capsys):
+    [picture] = by_openvino.generate(PROMPT, steps=2)
+    remade = remake(picture.manifest)
+    assert remade.picture.manifest.engine == "openvino"
+    assert apart(remade.picture, picture) <= 1
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    remade = remake(picture.manifest)
+    assert remade.picture.manifest.engine == "torch"
+    assert apart(remade.picture, picture) <= 1
+    assert "openvino computed the picture, and cannot here" in capsys.readouterr().err
+    assert remade.same or "engine openvino -> torch" in remade.verdict
+
+
+def test_engines_that_are_not_there_are_refused_before_anything_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SafelightError, match="is not installed"):
+        load(tmp_path / "none", engine="openvino", device="cpu")
+    with pytest.raises(SafelightError, match=r"needs a C\+\+ compiler"):
+        load(tmp_path / "none", engine="compile", device="cpu")
+
+
+def test_torchs_compiler_makes_the_same_pictures(model_folder, by_torch):
+    by_compiler = load(model_folder, device="cpu", engine="compile")
+    [ours], [theirs] = (one.generate(PROMPT, steps=2) for one in (by_compiler, by_torch))
+    assert (ours.manifest.engine, apart(ours, theirs) <= 1) == ("compile", True)
