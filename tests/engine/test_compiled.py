@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from safelight.engine import compiled as module
 from safelight.engine.compiled import Compiled
+from safelight.engine.inductor import Inducted
 from safelight.engine.store import Store
 from safelight.errors import SafelightError
 
@@ -85,3 +86,17 @@ def test_what_cannot_be_exported_is_told_in_one_line(capsys, caplog):
         Compiled(Unexportable(), None, fill=True)(torch.ones(2))
     assert "\n" not in str(told.value)
     assert (root.handlers, root.filters) == (handlers, filters)
+
+
+def test_torchs_compiler_computes_what_a_module_gives(monkeypatch):
+    torch.manual_seed(0)
+    plain = Sum()
+    compiled = Inducted(plain)
+    x, y = torch.randn(2, 3, 4)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(x, y), plain(x, y))
+        before = compiled(x, y)
+        monkeypatch.setattr(Sum, "forward", lambda *_: pytest.fail("the module computes"))
+        torch.testing.assert_close(compiled(x, y), before)
+    with pytest.raises(SafelightError, match='take the engine "torch"'):
+        Inducted(Unexportable())(torch.ones(2))

@@ -1,9 +1,7 @@
 """Modules computed by OpenVINO, on the CPU."""
 
 import copy
-import logging
 import time
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +23,7 @@ from openvino.frontend import (
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor, nn
 
+from safelight.engine.exporting import exported, in_silence
 from safelight.engine.store import Shapes, Store, identity
 from safelight.engine.verdict import (
     Terms,
@@ -108,32 +107,37 @@ class Compiled(nn.Module):
         with _told_in_one_line():
             kept = None if place is None else _read(core, place)
             if kept is not None and place is not None:
-                self._remember(place, shapes)
+                self._remember(read_verdict(place), shapes)
                 return _runner(core, kept, settings)
             with _exported(self.base, shapes) as model:
+                run = None
                 if self._store is not None and place is not None:
-                    with suppress(OSError, RuntimeError), self._store.writing(place) as folder:
-                        openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
-                        write_verdict(folder, self._judged(core, folder, shapes))
-                    self._remember(place, shapes)
-                return _runner(core, model, settings)
+                    with suppress(OSError, RuntimeError):
+                        run = self._keep(core, model, self._store, place, shapes)
+                return run or _runner(core, model, settings)
 
-    def _remember(self, place: Path, shapes: Shapes) -> None:
-        verdict = read_verdict(place)
-        if verdict is not None:
-            self._verdicts[torch.get_num_threads(), shapes] = verdict
-
-    def _judged(self, core: openvino.Core, folder: Path, shapes: Shapes) -> Verdict:
-        """How fast what is kept in a folder is, beside torch."""
+    def _keep(
+        self, core: openvino.Core, model: openvino.Model, store: Store, place: Path, shapes: Shapes
+    ) -> _Run:
+        """Keeps the module as OpenVINO has it, and how fast it is beside torch."""
         inputs = [torch.zeros(shape, dtype=self._dtype) for shape in shapes]
         arrays = [_array(x) for x in inputs]
-        begun = time.perf_counter()
-        run = _runner(core, core.read_model(folder / _FILE), _settings(self._dtype))
-        ready = time.perf_counter() - begun
-        with torch.inference_mode():
-            plainly = quickest(lambda: self.base(*inputs))
-        threads = torch.get_num_threads()
-        return Verdict(machine(), threads, plainly, quickest(lambda: run(arrays)), ready)
+        with store.writing(place) as folder:
+            openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
+            begun = time.perf_counter()
+            run = _runner(core, core.read_model(folder / _FILE), _settings(self._dtype))
+            ready = time.perf_counter() - begun
+            with torch.inference_mode():
+                plainly = quickest(lambda: self.base(*inputs))
+            soonest = quickest(lambda: run(arrays))
+            verdict = Verdict(machine(), torch.get_num_threads(), plainly, soonest, ready)
+            write_verdict(folder, verdict)
+        self._remember(verdict, shapes)
+        return run
+
+    def _remember(self, verdict: Verdict | None, shapes: Shapes) -> None:
+        if verdict is not None:
+            self._verdicts[torch.get_num_threads(), shapes] = verdict
 
     def _place(self, shapes: Shapes) -> Path | None:
         """Where it is kept; None if it is not to be."""
@@ -208,42 +212,17 @@ def _exported(module: nn.Module, shapes: Shapes) -> Generator[openvino.Model]:
 
     Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
     """
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast("cpu", enabled=False),
-        _in_silence(),
-    ):
-        if any(tensor.dtype != torch.float32 for tensor in module.parameters()):
+    if any(tensor.dtype != torch.float32 for tensor in module.parameters()):
+        with torch.inference_mode(False):
             module = copy.deepcopy(module).float()
-        program = torch.export.export(module, tuple(torch.zeros(shape) for shape in shapes))
+    program = exported(module, [torch.zeros(shape) for shape in shapes])
+    with in_silence():
         decoder = TorchFXPythonDecoder.from_exported_program(program)
         frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]
         converted = frontend.convert(frontend.load(decoder))  # pyright: ignore[reportUnknownVariableType]
         model = cast(openvino.Model, converted)
     yield model
     del decoder  # of which the model had borrowed
-
-
-@contextmanager
-def _in_silence() -> Generator[None]:
-    """Without what `torch.export` says it will not do in years to come, and what OpenVINO does not
-    find in torch.
-    """
-    root, nowhere = logging.getLogger(), logging.NullHandler()  # else a handler is made for good
-    root.addHandler(nowhere)
-    root.addFilter(_is_not_about_operations)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeFilter(_is_not_about_operations)
-        root.removeHandler(nowhere)
-
-
-def _is_not_about_operations(record: logging.LogRecord) -> bool:
-    return "not found in decomp table" not in record.getMessage()
 
 
 def _read(core: openvino.Core, place: Path) -> openvino.Model | None:

@@ -28,12 +28,15 @@ class Computing:
     were made ready before, for these weights and sizes, and gain time in one picture; it makes none
     ready but within `preparing`. What an engine cannot do, such as to record attention, torch does.
 
+    Attributes:
+        best: what computes where it is ready and can.
+
     Raises `SafelightError` for an engine that is not there, or not for the model.
     """
 
     def __init__(self, wanted: Engine, device: str, dtype: torch.dtype):
         self._wanted = wanted
-        self._best: Chosen = choose_engine(wanted, device, dtype)
+        self.best: Chosen = choose_engine(wanted, device, dtype)
         self._unet, self._coder = (Terms(prepares=wanted != "auto") for _ in range(2))
         self._made: _Made | None = None
         self._told = ""
@@ -47,7 +50,7 @@ class Computing:
     def of(self, model: Model, batch: Batch, adapters: tuple[UsedAdapter, ...]) -> Model:
         """The model with the networks for a batch; `adapters` are those in its weights now."""
         self._used, self._unet.used = "torch", False
-        if self._best == "torch":
+        if self.best == "torch":
             return model
         hindrance = _hindrance(model, batch)
         if hindrance is not None:
@@ -56,7 +59,7 @@ class Computing:
         calls = self._unet.calls = batch.settings.total_steps
         if not (self._unet.prepares or self._made is not None or _any_gains(calls)):
             return model  # before anything is imported
-        if self._best == "compile":
+        if self.best == "compile":
             self._used = "compile"
         made = self._made
         if made is None or made.adapters != adapters or made.of is not model.folder.unet:
@@ -78,11 +81,6 @@ class Computing:
         finally:
             self._unet.prepares = self._coder.prepares = before
 
-    def refuse(self, reason: str) -> None:
-        """Lets torch compute from now on, which is told."""
-        self._best, self._made = "torch", None
-        _log.warning("torch computes the networks: %s", reason)
-
     def _make(self, model: Model, adapters: tuple[UsedAdapter, ...]) -> "_Made":
         unet, autoencoder = model.folder.unet, model.folder.autoencoder
         return _Made(
@@ -93,8 +91,8 @@ class Computing:
         )
 
     def _wrapping(self, terms: Terms) -> Wrap:
-        if self._best != "openvino":
-            return wrapping(self._best, fill=False)
+        if self.best != "openvino":
+            return wrapping(self.best, fill=False)
         from safelight.engine.compiled import OnTerms
 
         store = own_store()

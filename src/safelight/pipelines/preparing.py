@@ -1,7 +1,11 @@
 """A model made ready by its engine before there is a picture to make."""
 
+import logging
+
 from safelight.errors import SafelightError
 from safelight.pipelines.image import ImagePipeline
+
+_log = logging.getLogger(__name__)
 
 
 def prepare(pipeline: ImagePipeline) -> None:
@@ -9,12 +13,13 @@ def prepare(pipeline: ImagePipeline) -> None:
     own size and scale: "auto" then takes OpenVINO for these where it was measured to be faster.
 
     It takes seconds to minutes where that was not kept from before. Models that need more than a
-    prompt are left as they are, and so are those that the engine does not compute.
+    prompt are left as they are, and so, with a warning, are those that the engine does not compute.
     """
-    if pipeline.kind.beside != "nothing" or pipeline.kind.sees != "nothing":
+    kind = pipeline.kind
+    if pipeline.computing.best == "torch" or kind.beside != "nothing" or kind.sees != "nothing":
         return
     try:
         with pipeline.computing.preparing():
             pipeline.generate("", steps=1)
     except SafelightError as error:
-        pipeline.computing.refuse(str(error))
+        _log.warning("%s was not made ready: %s", pipeline.name, error)

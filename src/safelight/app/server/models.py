@@ -88,7 +88,7 @@ class Models:
         pipeline = load(
             place, dtype=dtype, device=working.device, engine=working.engine, offline=True
         )
-        prepare(pipeline)
+        prepare(pipeline)  # before it may check pictures
         pipeline.finish = Finish(working.watermark, working.safety)
         if working.preview_vae is None:
             return Loaded(pipeline, quick_previewer(pipeline.folder.autoencoder))
