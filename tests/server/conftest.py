@@ -32,6 +32,17 @@ def model_folder(models) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kept_networks(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(autouse=True)
+def networks_are_kept(computed_by_torch, kept_networks, monkeypatch):
+    """What one stream's process exported, that of the next finds."""
+    monkeypatch.setenv("SAFELIGHT_CACHE", str(kept_networks))
+
+
+@pytest.fixture(scope="session")
 def server(models, tmp_path_factory) -> Iterator[Running]:
     before = os.environ.get("SAFELIGHT_MODELS")
     os.environ["SAFELIGHT_MODELS"] = str(models)

@@ -157,6 +157,9 @@ def test_what_makes_no_clip_is_refused(client):
         assert told in answer.json()["error"]["message"]
 
 
+FOLLOWING = {"prompt": "a red ball", "steps": 2, "strength": 0.5}
+
+
 def live(server: Running, **options) -> ClientConnection:
     return connect(f"ws://127.0.0.1:{server.port}/v1/live", open_timeout=120, **options)
 
@@ -180,10 +183,9 @@ def drawing(level: int) -> bytes:
 
 
 def test_a_picture_follows_what_is_drawn_and_only_one_page_has_it(server):
-    opening = {"prompt": "a red ball", "steps": 2, "strength": 0.5}
     with live(server, subprotocols=["safelight"]) as socket:
         assert socket.subprotocol == "safelight"
-        socket.send(json.dumps(opening))
+        socket.send(json.dumps(FOLLOWING))
         begun = told(socket)
         assert begun["kind"] == "begun"
         assert (begun["width"], begun["draws"], begun["hint"]) == (SIDE, True, False)
@@ -193,7 +195,7 @@ def test_a_picture_follows_what_is_drawn_and_only_one_page_has_it(server):
         socket.send(drawing(230))
         assert not np.array_equal(picture(socket), first)
         with live(server) as other:
-            other.send(json.dumps(opening))
+            other.send(json.dumps(FOLLOWING))
             refused = told(other)
             assert refused["kind"] == "refused"
             assert "room for one" in refused["line"]
@@ -238,7 +240,7 @@ def test_a_stream_that_cannot_be_is_refused_in_one_line(server, opening, line):
 
 def test_a_drawing_that_is_none_ends_the_stream(server):
     with live(server) as socket:
-        socket.send(json.dumps({"prompt": "a hat", "steps": 1, "strength": 1.0}))
+        socket.send(json.dumps(FOLLOWING))
         assert told(socket)["kind"] == "begun"
         socket.send(b"\0\0\0\0")
         assert told(socket)["line"].startswith("A drawing is its width")
