@@ -262,7 +262,7 @@ def test_a_picture_becomes_a_clip(tab, tmp_path):
     page.get_by_label("Frames", exact=True).fill("4")
     page.get_by_role("button", name="Animate", exact=True).click()
     until(page, "document.querySelector('video')?.readyState >= 2")
-    assert page.evaluate("document.querySelector('video').duration") > 0.5
+    assert page.evaluate("document.querySelector('video').duration") == pytest.approx(0.5, abs=0.05)
     assert page.evaluate("document.querySelector('video').controls")
 
 
