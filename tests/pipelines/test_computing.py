@@ -207,6 +207,7 @@ def test_engines_that_are_not_there_are_refused_before_anything_is_read(monkeypa
         load(tmp_path / "none", engine="compile", device="cpu")
 
 
+@pytest.mark.slow  # it compiles a whole U-Net; a small module is compiled in tests/engine
 def test_torchs_compiler_makes_the_same_pictures(model_folder, by_torch):
     by_compiler = load(model_folder, device="cpu", engine="compile")
     [ours], [theirs] = (one.generate(PROMPT, steps=2) for one in (by_compiler, by_torch))
