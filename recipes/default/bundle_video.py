@@ -21,7 +21,7 @@ from safelight.errors import SafelightError
 from safelight.models.video import VideoUNet
 
 BUNDLE = HERE.parents[1] / "src" / "safelight" / "weights" / "default"
-LARGEST = 8_000_000  # bytes of its files
+LARGEST = 4_000_000  # bytes of its files
 
 
 def bundle(model: Path, base: Path, target: Path) -> int:
