@@ -84,11 +84,16 @@ MASK = Image.fromarray(np.kron(np.eye(2), np.ones((16, 16))).astype(np.uint8) * 
         {"scale": 1.0},
         {"image": noisy(0), "strength": 0.7},
         {"image": noisy(0), "mask": MASK},
-        {"prompt": "a red cube AND a blue ball"},
         {"guidance": Guidance(interval=(0.0, 5.0), rescale=0.5)},
-        {"guidance": Guidance(apg=Projection(eta=0.5, momentum=-0.5))},
-        {"guidance": Guidance(perp_neg=0.5), "negative": "a blue ball"},
         {"quality": "fast"},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)  # other calls of the same network
+            for options in (
+                {"prompt": "a red cube AND a blue ball"},
+                {"guidance": Guidance(apg=Projection(eta=0.5, momentum=-0.5))},
+                {"guidance": Guidance(perp_neg=0.5), "negative": "a blue ball"},
+            )
+        ),
     ],
 )
 def test_pictures_of_openvino_are_those_of_torch(by_torch, by_openvino, options):

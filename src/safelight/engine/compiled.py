@@ -216,7 +216,7 @@ def _exported(module: nn.Module, shapes: Shapes) -> Generator[openvino.Model]:
         with torch.inference_mode(False):
             module = copy.deepcopy(module).float()
     program = exported(module, [torch.zeros(shape) for shape in shapes])
-    with in_silence():
+    with in_silence(), torch.autocast("cpu", enabled=False):  # graphs are run to be decomposed
         decoder = TorchFXPythonDecoder.from_exported_program(program)
         frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]
         converted = frontend.convert(frontend.load(decoder))  # pyright: ignore[reportUnknownVariableType]
