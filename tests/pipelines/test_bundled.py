@@ -30,7 +30,9 @@ def test_it_fits_into_a_package():
     sizes = {path: path.stat().st_size for path in bundled().rglob("*") if path.is_file()}
     weights = {path: size for path, size in sizes.items() if path.suffix == ".safetensors"}
     controls = sum(size for path, size in weights.items() if "controls" in path.parts)
-    assert 1_000_000 < sum(weights.values()) - controls <= 40_000_000
+    video = sum(size for path, size in weights.items() if "video" in path.parts)
+    assert 1_000_000 < sum(weights.values()) - controls - video <= 40_000_000
+    assert video <= 4_000_000
     assert controls <= 15_000_000
     assert sum(sizes.values()) - sum(weights.values()) <= 1_000_000
 
