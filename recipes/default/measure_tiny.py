@@ -52,26 +52,29 @@ def through(pixels: Tensor, encoder: AnyAutoencoder, decoder: AnyAutoencoder) ->
     return torch.cat(parts)
 
 
-def made(own: ImagePipeline, tiny: ImagePipeline, subject: Subject, student: str) -> list[str]:
-    """The table's lines of one student and subject."""
+def made(
+    own: ImagePipeline, tiny: ImagePipeline, subject: Subject, student: str
+) -> tuple[list[str], list[Tensor]]:
+    """The table's lines of one student and subject, and the pictures of the fewest steps by both
+    decoders.
+    """
     pooled = load_features("efficientnet-lite0").pooled
     real = pooled_features(pooled, subject.real.pixels)
     lines: list[str] = []
+    shown: list[Tensor] = []
     for steps in STEPS:
-        wanted = pictures_of(own, subject.asked.prompts, steps)
-        for name, pixels in (
-            ("own", wanted),
-            ("tiny", pictures_of(tiny, subject.asked.prompts, steps)),
-        ):
+        pair = [pictures_of(pipeline, subject.asked.prompts, steps) for pipeline in (own, tiny)]
+        shown = shown or pair
+        for name, pixels in zip(("own", "tiny"), pair, strict=True):
             distance = frechet_distance(pooled_features(pooled, pixels), real)
             verdicts = rates(subject.judge(pixels, subject.asked.items))
-            far = "" if name == "own" else f"{psnr(pixels, wanted).mean():.1f} dB"
+            far = "" if name == "own" else f"{psnr(pixels, pair[0]).mean():.1f} dB"
             lines.append(
                 f"| {subject.name}, {student}, {steps} step{'s' if steps > 1 else ''} | {name} | "
                 f"{far} | {distance:.1f} | {100 * verdicts[subject.judge.main].part:.1f} % |"
             )
             print(lines[-1], flush=True)
-    return lines
+    return lines, shown
 
 
 def reconstructed(work: Path, own: AnyAutoencoder, tiny: AnyAutoencoder, size: int) -> list[str]:
@@ -109,9 +112,9 @@ def main() -> None:
     ]
     rows: list[Tensor] = []
     for subject in subjects_of(arguments.work, size, arguments.count):
-        lines += made(own, tiny, subject, "turbo")
-        prompts = subject.asked.prompts
-        rows += [pictures_of(pipeline, prompts, STEPS[0]) for pipeline in (own, tiny)]
+        told, shown = made(own, tiny, subject, "turbo")
+        lines += told
+        rows += shown
     lines += [
         "",
         *reconstructed(arguments.work, own.folder.autoencoder, tiny.folder.autoencoder, size),

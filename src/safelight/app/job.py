@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
 
 from safelight.app.enlarging import check_options, enlarge, enlarges
 from safelight.app.outputs import check_preview, plan_outputs
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 from safelight.pipelines.request import Request
-
-Engine = Literal["auto", "torch", "compile", "openvino"]  # as of `safelight.engine`, without torch
 
 _PUT_IN = ("lora", "embedding", "vae", "refiner", "refine_at", "guide", "ip_adapter")
 """What is put into a model, of the fields of `Loading`."""

@@ -17,7 +17,8 @@ from safelight.app.remaking_controls import (
     see_again,
 )
 from safelight.checkpoints.upscaler import is_upscaler
-from safelight.engine.choosing import Chosen, choose_engine
+from safelight.engine.choosing import choose_engine
+from safelight.engine.names import Chosen
 from safelight.errors import SafelightError
 from safelight.pipelines.finishing import finish_of
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part

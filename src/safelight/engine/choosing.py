@@ -3,15 +3,12 @@
 import os
 from importlib.util import find_spec
 from shutil import which
-from typing import Literal
 
 import torch
 
+from safelight.engine.names import Chosen, Engine
 from safelight.errors import SafelightError
 from safelight.nn.precision import multiplies_bfloat16
-
-Engine = Literal["auto", "torch", "compile", "openvino"]
-Chosen = Literal["torch", "compile", "openvino"]
 
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 

@@ -4,8 +4,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from safelight.engine.choosing import Chosen
 from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
+from safelight.engine.names import Chosen
 from safelight.engine.store import own_store
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.prepared import prepared

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from safelight.engine.choosing import Chosen, Engine, choose_engine
+from safelight.engine.choosing import choose_engine
 from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
+from safelight.engine.names import Chosen, Engine
 from safelight.engine.networks import wrapping
 from safelight.engine.store import own_store
 from safelight.engine.verdict import Terms, gains

@@ -15,7 +15,7 @@ from safelight.checkpoints.adapters import fused_networks
 from safelight.checkpoints.components import Reading
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.swap import with_autoencoder
-from safelight.engine.choosing import Chosen, Engine
+from safelight.engine.names import Chosen, Engine
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out

@@ -10,7 +10,8 @@ from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.model import read_model
 from safelight.checkpoints.swap import with_autoencoder
 from safelight.config import near
-from safelight.engine.choosing import Engine, choose_engine
+from safelight.engine.choosing import choose_engine
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 from safelight.pipelines.find import DEFAULT, lasting_name
 from safelight.pipelines.hub import find_or_fetch, find_part

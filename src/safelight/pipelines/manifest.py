@@ -8,7 +8,7 @@ from typing import cast
 from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
-from safelight.engine.choosing import Chosen
+from safelight.engine.names import Chosen
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from safelight.engine.choosing import Chosen, choose_engine
+from safelight.engine.choosing import choose_engine
+from safelight.engine.names import Chosen
 from safelight.engine.networks import accelerated_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder

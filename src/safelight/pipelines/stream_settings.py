@@ -8,7 +8,7 @@ from PIL import Image
 
 from safelight.conditioners.prompt_grammar import parse
 from safelight.diffusion.affine import MEMORYLESS
-from safelight.engine.choosing import Engine
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import Given, GivenPicture

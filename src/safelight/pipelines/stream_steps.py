@@ -10,7 +10,7 @@ from torch import Tensor
 from safelight.diffusion.affine import affine_step
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.residual import residual_guided
-from safelight.engine.choosing import Chosen
+from safelight.engine.names import Chosen
 from safelight.engine.networks import accelerated
 from safelight.models.controlnet import ControlNet
 from safelight.models.prepared import prepared

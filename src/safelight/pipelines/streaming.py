@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from safelight.engine.choosing import Engine
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 from safelight.nn.precision import multiplies_bfloat16
 from safelight.pipelines.control_settings import Control
@@ -72,9 +72,9 @@ def stream(
         similarity: from which up a picture may be passed over for being like the last; see
             `Similarity`.
         plain_prompt: whether brackets mean nothing in prompts.
-        engine: "torch"; "openvino", on the CPU alone, which compiles the networks before the
-            stream is open; or "auto": openvino where it is installed and computes
-            them, else torch. `Stream.engine` says which it is.
+        engine: "torch"; "compile" (`torch.compile`) or, on the CPU alone, "openvino", which compile
+            the networks before the stream is open; or "auto": openvino where it is installed and
+            computes them, else torch. `Stream.engine` says which it is.
         dtype: of the weights; by default bfloat16 where the hardware multiplies it, else float32.
         device: as `load`. What is loaded already has both, and others are refused.
 

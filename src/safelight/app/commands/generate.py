@@ -9,6 +9,7 @@ from safelight.app.condition_options import ConditionOptions
 from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import MaskFill, Quality, RngName, Upscaler
 
@@ -16,7 +17,6 @@ PLAIN = GuidanceOptions()
 FREE = ControlOptions()
 PROMPT_ALONE = ConditionOptions()
 Precision = Literal["float32", "bfloat16", "float16"]
-Engine = Literal["auto", "torch", "compile", "openvino"]
 
 
 def planned(

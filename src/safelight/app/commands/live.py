@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.engine.names import Engine
+
 Guidance = Literal["none", "full", "self", "onetime"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Engine = Literal["auto", "torch", "compile", "openvino"]
 
 
 def live(
@@ -112,8 +113,8 @@ def live(
         where the hardware multiplies it, else float32]
     engine
         What computes the networks: torch; compile, by
-        torch.compile; openvino, on the CPU alone; or auto: openvino where it is installed and
-        computes them.
+        torch.compile; openvino, on the CPU alone; or auto:
+        openvino where it is installed and computes them.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Engine = Literal["auto", "torch", "compile", "openvino"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 TOKEN = "SAFELIGHT_TOKEN"
 _MEGABYTE, _HOUR = 2**20, 3600.0

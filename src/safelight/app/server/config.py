@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safelight.app.job import Engine
+from safelight.engine.names import Engine
 from safelight.errors import SafelightError
 
 
