@@ -15,6 +15,7 @@ from serving import Running
 
 from safelight.app.server.config import Serving
 from safelight.app.server.service import Service
+from tiny_estimators import write_depth
 from tiny_video import write_video_model
 
 VIEWS = ("create", "edit", "live", "animate", "inside", "training")
@@ -38,6 +39,7 @@ def served(browser, tmp_path_factory) -> Iterator[str]:
         state=tmp_path_factory.mktemp("state"),
         device="cpu",
         engine="torch",
+        annotators={"depth": write_depth(tmp_path_factory.mktemp("depth"))},
         grace=5.0,
     )
     running = Running(Service(serving, offline=True))
@@ -205,6 +207,13 @@ def test_lines_and_poses_are_seen_before_they_lead(tab, tmp_path):
     assert (
         page.evaluate("(i) => i.decode().then(() => i.naturalWidth)", seen.element_handle()) == 64
     )
+
+    edges = pixels(seen)
+    with page.expect_response("**/v1/annotate") as answer:  # which the worker estimates
+        page.get_by_role("radio", name="Depth").click()
+    assert answer.value.ok
+    seen.wait_for()
+    assert not np.array_equal(pixels(seen), edges)
 
     page.get_by_role("radio", name="Pose").click()
     seen.wait_for()
