@@ -16,7 +16,7 @@ def test_a_marked_picture_comes_again_to_the_bit(model_folder, tmp_path, capsys)
     assert find_mark(Image.open(made)).marked
     capsys.readouterr()
     assert main(["show", str(made)]) == 0
-    assert json.loads(capsys.readouterr().out)["watermark"] == "qim-dct-1"
+    assert json.loads(capsys.readouterr().out)["watermark"] == "qim-dct-2"
     assert main(["rerun", str(made)]) == 0
     assert "the same pixels" in "".join(capsys.readouterr())
 

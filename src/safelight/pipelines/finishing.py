@@ -6,7 +6,7 @@ from PIL import Image
 
 from safelight.errors import SafelightError
 from safelight.pipelines.safety import WITHHELD_FROM, checked_by, unsafe_score
-from safelight.pipelines.watermark import MARK, marked
+from safelight.pipelines.watermark import MARK, MARKS
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,14 @@ class Finish:
     """How pictures are finished.
 
     Attributes:
-        watermark: whether they get the mark of `safelight.pipelines.watermark`.
+        watermark: whether they get a mark of `safelight.pipelines.watermark`.
         safety: whether they are looked at, and black in the place of what is unsafe.
+        mark: which mark, by its name.
     """
 
     watermark: bool = False
     safety: bool = False
+    mark: str = MARK
 
     def check(self) -> None:
         """Raises `SafelightError` if the checker is not installed."""
@@ -35,8 +37,8 @@ class Finish:
             if withheld:
                 image = Image.new("RGB", image.size)
         if self.watermark:
-            image = marked(image)
-        return Finished(image, MARK if self.watermark else "", told)
+            image = MARKS[self.mark](image)
+        return Finished(image, self.mark if self.watermark else "", told)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def finish_of(watermark: str, safety: str) -> Finish:
 
     Raises `SafelightError` for a mark that is not known here.
     """
-    if watermark not in ("", MARK):
+    if watermark and watermark not in MARKS:
         raise SafelightError(
-            f"The picture has the watermark {watermark!r}, this safelight knows {MARK}; install "
-            "the version that made it."
+            f"The picture has the watermark {watermark!r}, this safelight knows "
+            f"{' and '.join(MARKS)}; install the version that made it."
         )
-    return Finish(bool(watermark), bool(safety))
+    return Finish(bool(watermark), bool(safety), watermark or MARK)

@@ -1,121 +1,98 @@
 """A mark in a picture's pixels that is not seen and is found again: that safelight made it.
 
-Quantization index modulation (Chen and Wornell 2001, IEEE Transactions on Information Theory 47(4),
-section V: with uniform scalar quantizers) of low coefficients of the discrete cosine transform of
-the brightness, in the blocks of 8 x 8 pixels that JPEG has, too. It is one mark and no message:
-each coefficient holds the bit that a fixed hash of its block's place names.
+It lies in low coefficients of the discrete cosine transform of the whole picture's brightness,
+which stay what they are when it is resized, as they are waves over its width and height, whatever
+number of pixels those have. A mirror image has them too, some with another sign, which the grids of
+both bits allow for. It is one mark and no message: each coefficient holds a bit of a fixed hash.
 """
 
-import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from jaxtyping import Bool, Float
 from PIL import Image
 
-MARK = "qim-dct-1"
-"""What manifests call this mark."""
+from safelight.pipelines import block_mark
+from safelight.pipelines.quantized_marks import (
+    BRIGHTNESS,
+    Found,
+    agreeing,
+    change_to,
+    found,
+    hashed_bits,
+)
 
-_BLOCK = 8
-_COEFFICIENTS = ((0, 2), (1, 1), (2, 0))
-_STEP = 16.0  # of the quantizers; JPEG's own, at quality 80, are 4 to 6
-_ROOM = 3  # levels from black and from white that brightness needs to swing
-_TILE = 64  # blocks after which the bits come again
-_LEAST = 6.0  # standard deviations; of independent bits chance gives as many once in 10**9
-_BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # as JPEG's, of red, green and blue
+MARK = "qim-dct-2"
+"""What manifests call the mark that pictures get now."""
 
-
-@dataclass(frozen=True)
-class Found:
-    """What was looked for in a picture.
-
-    Attributes:
-        deviations: by how many standard deviations more bits are as the mark has them than half of
-            them, which an unmarked picture has.
-        bits: how many there are.
-    """
-
-    deviations: float
-    bits: int
-
-    @property
-    def marked(self) -> bool:
-        """Whether the mark is there. Chance alone says so of one picture in 10**9, if its bits are
-        independent of each other; a picture of fewer than 36 bits, 4 blocks by 3, is never said to
-        be marked.
-        """
-        return self.deviations >= _LEAST
+_WAVES = 13  # half waves over a side are less than that
+_LEAST, _MOST = 4, 14  # of both sides together; the lowest carry most of a picture
+_SIDE = 64  # the side of a picture whose coefficients are as large as these
+_STEP = 24.0  # of the quantizers
+_ROOM = 4  # levels from black and from white that brightness needs to swing
 
 
 def marked(image: Image.Image) -> Image.Image:
     """An RGB picture with the mark: brightness changes by 1 level a pixel or so, colours do not.
 
-    What is nearer than 3 levels to black or white is moved that far from it, so that there is room.
-    A picture smaller than a block comes back as it is.
+    What is nearer than 4 levels to black or white is moved that far from it, so that there is room.
+    A picture of fewer than 26 pixels a side comes back as it is.
     """
-    pixels = np.asarray(image.convert("RGB")).astype(np.float64)
-    rows, columns = (side // _BLOCK for side in pixels.shape[:2])
-    if not rows or not columns:
+    if not _fits(image):
         return image.convert("RGB")
-    area = pixels[: rows * _BLOCK, : columns * _BLOCK]  # a view: what is beside it stays
-    area[:] = area.clip(_ROOM, 255 - _ROOM)
-    coefficients = _transformed(area @ _BRIGHTNESS)
-    change = np.zeros_like(coefficients)
-    for place, bits in zip(_COEFFICIENTS, _bits(rows, columns), strict=True):
-        was = coefficients[..., place[0], place[1]]
-        shift = bits * _STEP / 2
-        change[..., place[0], place[1]] = _STEP * np.round((was - shift) / _STEP) + shift - was
-    area += _back(change)[..., None]
-    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    pixels = np.asarray(image.convert("RGB")).astype(np.float64).clip(_ROOM, 255 - _ROOM)
+    height, width = pixels.shape[:2]
+    change = change_to(_waves(pixels @ BRIGHTNESS), _bits(), _STEP) * _used()
+    swing = _basis(height).T @ change @ _basis(width) * (math.sqrt(height * width) / _SIDE)
+    return Image.fromarray((pixels + swing[..., None]).round().clip(0, 255).astype(np.uint8))
 
 
 def find_mark(image: Image.Image) -> Found:
-    """Looks for the mark, at the blocks that the picture's upper left corner begins."""
+    """Looks for the mark, and for the one that earlier pictures have; gives the clearer."""
+    former = block_mark.find_mark(image)
+    if not _fits(image):
+        return former
     pixels = np.asarray(image.convert("RGB")).astype(np.float64)
-    rows, columns = (side // _BLOCK for side in pixels.shape[:2])
-    count = rows * columns * len(_COEFFICIENTS)
-    if not count:
-        return Found(0.0, 0)
-    coefficients = _transformed(pixels[: rows * _BLOCK, : columns * _BLOCK] @ _BRIGHTNESS)
-    agreeing = 0
-    for place, bits in zip(_COEFFICIENTS, _bits(rows, columns), strict=True):
-        halves = np.round(coefficients[..., place[0], place[1]] / (_STEP / 2)) % 2
-        agreeing += int((halves == bits).sum())
-    return Found((agreeing - count / 2) / math.sqrt(count / 4), count)
+    agrees = agreeing(_waves(pixels @ BRIGHTNESS), _bits(), _STEP)
+    return max(found(agrees[_used()], MARK), former, key=lambda one: one.deviations)
 
 
-def _bits(rows: int, columns: int) -> list[Bool[np.ndarray, "r c"]]:
-    """The bits of each coefficient."""
-    r, c = np.arange(rows) % _TILE, np.arange(columns) % _TILE
-    return [tile[np.ix_(r, c)] for tile in _tiles()]
+MARKS: dict[str, Callable[[Image.Image], Image.Image]] = {
+    MARK: marked,
+    block_mark.MARK: block_mark.marked,
+}
+"""What puts each mark into a picture."""
 
 
-@cache
-def _tiles() -> list[Bool[np.ndarray, "64 64"]]:
-    size = len(_COEFFICIENTS) * _TILE * _TILE
-    stream = hashlib.shake_256(f"safelight {MARK}".encode()).digest(size // 8)
-    bits = np.unpackbits(np.frombuffer(stream, np.uint8)).astype(bool)
-    return list(bits.reshape(len(_COEFFICIENTS), _TILE, _TILE))
+def _fits(image: Image.Image) -> bool:
+    return min(image.size) >= 2 * _WAVES
 
 
-def _transformed(brightness: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "r c 8 8"]:
-    rows, columns = (side // _BLOCK for side in brightness.shape)
-    blocks = brightness.reshape(rows, _BLOCK, columns, _BLOCK).transpose(0, 2, 1, 3)
-    return _basis() @ blocks @ _basis().T
-
-
-def _back(coefficients: Float[np.ndarray, "r c 8 8"]) -> Float[np.ndarray, "h w"]:
-    blocks = _basis().T @ coefficients @ _basis()
-    rows, columns = blocks.shape[:2]
-    return blocks.transpose(0, 2, 1, 3).reshape(rows * _BLOCK, columns * _BLOCK)
+def _waves(brightness: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "13 13"]:
+    """The coefficients, as of a picture of 64 x 64 pixels that looks the same."""
+    height, width = brightness.shape
+    scale = _SIDE / math.sqrt(height * width)
+    return _basis(height) @ brightness @ _basis(width).T * scale
 
 
 @cache
-def _basis() -> Float[np.ndarray, "8 8"]:
-    """The orthonormal cosine transform (DCT-II) of 8 samples, a frequency a row."""
-    k, n = np.mgrid[:_BLOCK, :_BLOCK]
-    basis = np.cos(np.pi * (2 * n + 1) * k / (2 * _BLOCK)) * math.sqrt(2 / _BLOCK)
+def _bits() -> Bool[np.ndarray, "13 13"]:
+    return hashed_bits(MARK, (_WAVES, _WAVES))
+
+
+@cache
+def _used() -> Bool[np.ndarray, "13 13"]:
+    """Which coefficients hold a bit."""
+    rows, columns = np.mgrid[:_WAVES, :_WAVES]
+    return (rows + columns >= _LEAST) & (rows + columns <= _MOST)
+
+
+@cache
+def _basis(samples: int) -> Float[np.ndarray, "13 n"]:
+    """The first rows of the orthonormal cosine transform (DCT-II) of so many samples."""
+    k, n = np.mgrid[:_WAVES, :samples]
+    basis = np.cos(np.pi * (2 * n + 1) * k / (2 * samples)) * math.sqrt(2 / samples)
     basis[0] /= math.sqrt(2)
     return basis
