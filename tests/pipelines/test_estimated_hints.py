@@ -26,13 +26,12 @@ from safelight.conditioners.annotators.segmentation import ade20k_colours
 from safelight.errors import SafelightError
 from safelight.models.movenet import MoveNet
 from safelight.pipelines.annotate import annotate
+from tiny_estimators import LAYERS, hed_kernels, write_depth, write_hed
 
 cv2 = pytest.importorskip("cv2")
 transformers = pytest.importorskip("transformers")
 
 SIZE = (56, 40)
-WIDTHS = (2, 3, 4, 5, 6)
-LAYERS = (2, 2, 3, 3, 3)
 CAFFE_MEAN = (104.00698793, 116.66876762, 122.67891434)  # blue, green, red
 
 
@@ -47,26 +46,7 @@ def blue_first(image: Image.Image) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def depth_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("depth")
-    torch.manual_seed(0)
-    config = transformers.DPTConfig(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=64,
-        patch_size=16,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[8, 8, 8, 8],
-        fusion_hidden_size=8,
-        readout_type="project",
-    )
-    network = transformers.DPTForDepthEstimation(config)
-    torch.nn.init.constant_(network.head.head[4].bias, 5.0)  # away from the ReLU at its end
-    network.save_pretrained(folder)
-    size = {"height": 64, "width": 64}
-    transformers.DPTImageProcessor(size=size).save_pretrained(folder)
-    return folder
+    return write_depth(tmp_path_factory.mktemp("depth"))
 
 
 @pytest.fixture(scope="module")
@@ -154,21 +134,6 @@ def test_the_palette_is_the_published_one():
     assert colours[-2:].tolist() == [[102, 255, 0], [92, 0, 255]]
 
 
-def hed_kernels() -> dict[str, torch.Tensor]:
-    """Random kernels and biases of a narrow HED, by stage and place."""
-    draws, kernels, inputs = torch.Generator().manual_seed(0), {}, 3
-    for stage, (width, layers) in enumerate(zip(WIDTHS, LAYERS, strict=True)):
-        for layer in range(layers):
-            shape = (width, inputs, 3, 3)
-            scale = (2 / (9 * inputs)) ** 0.5 / (50 if inputs == 3 and layer == 0 else 1)
-            kernels[f"{stage}.{layer}.weight"] = torch.randn(shape, generator=draws) * scale
-            kernels[f"{stage}.{layer}.bias"] = torch.randn(width, generator=draws) * 0.1
-            inputs = width
-        kernels[f"{stage}.out.weight"] = torch.randn((1, width, 1, 1), generator=draws)
-        kernels[f"{stage}.out.bias"] = torch.randn(1, generator=draws)
-    return kernels
-
-
 def side_maps(x: torch.Tensor, kernels: dict[str, torch.Tensor]) -> list[np.ndarray]:
     """HED's five maps (Xie and Tu 2015, figure 3), enlarged by OpenCV."""
     maps = []
@@ -184,21 +149,11 @@ def side_maps(x: torch.Tensor, kernels: dict[str, torch.Tensor]) -> list[np.ndar
     return maps
 
 
-def controlnet_file(path: Path) -> Path:
-    state = {"norm": torch.tensor([120.0, 110, 100]).reshape(1, 3, 1, 1)}
-    for key, tensor in hed_kernels().items():
-        stage, layer, kind = key.split(".")
-        inside = "projection" if layer == "out" else f"convs.{layer}"
-        state[f"block{int(stage) + 1}.{inside}.{kind}"] = tensor
-    save_file(state, path)
-    return path
-
-
 def test_softedge_is_lllyasviels_hed(tmp_path: Path):
     norm = torch.tensor([120.0, 110, 100]).reshape(1, 3, 1, 1)
     maps = side_maps(blue_first(picture()).flip(1) - norm, hed_kernels())
     edges = 1 / (1 + np.exp(-np.mean(maps, axis=0)))
-    weights = controlnet_file(tmp_path / "ControlNetHED.safetensors")
+    weights = write_hed(tmp_path / "ControlNetHED.safetensors")
     hint = np.asarray(annotate("hed", picture(), weights=weights)).astype(int)
     assert np.ptp(edges) > 0.2
     assert np.abs(hint[:, :, 0] - edges * 255).max() < 1.01
@@ -353,7 +308,7 @@ def test_weights_of_something_else_are_refused(
 
 
 def test_edges_need_sixteen_pixels(tmp_path: Path):
-    weights = controlnet_file(tmp_path / "hed.safetensors")
+    weights = write_hed(tmp_path / "hed.safetensors")
     with pytest.raises(SafelightError, match="16 pixels a side or more, got 15 x 40"):
         annotate("hed", picture((15, 40)), weights=weights)
     assert annotate("hed", picture((16, 17)), weights=weights).size == (16, 17)

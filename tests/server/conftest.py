@@ -10,6 +10,7 @@ from serving import Running, wait_for
 
 from safelight.app.server.config import Limits, Serving
 from safelight.app.server.service import Service
+from tiny_estimators import write_depth, write_hed
 from tiny_model import write_tiny_model
 from tiny_video import write_video_model
 
@@ -43,7 +44,15 @@ def networks_are_kept(computed_by_torch, kept_networks, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def server(models, tmp_path_factory) -> Iterator[Running]:
+def estimators(tmp_path_factory) -> dict[str, Path]:
+    """The weights of small networks for two kinds of hints."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("estimators")
+    return {"depth": write_depth(folder), "softedge": write_hed(folder / "hed.safetensors")}
+
+
+@pytest.fixture(scope="session")
+def server(models, estimators, tmp_path_factory) -> Iterator[Running]:
     before = os.environ.get("SAFELIGHT_MODELS")
     os.environ["SAFELIGHT_MODELS"] = str(models)
     serving = Serving(
@@ -53,6 +62,7 @@ def server(models, tmp_path_factory) -> Iterator[Running]:
         device="cpu",
         engine="torch",
         kept=1,
+        annotators=estimators,
         grace=5.0,
     )
     running = Running(Service(serving, offline=True))

@@ -100,6 +100,12 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
         (["--port", "99999"], "Cannot listen"),
         (["--port", "0", "--model", "no-such"], "No model 'no-such'"),
         (["--port", "0", "--queue", "0"], "limit queue"),
+        (["--port", "0", "--annotator", "depth"], "depth=FOLDER; got 'depth'"),
+        (["--port", "0", "--annotator", "canny=x"], "made without a network"),
+        (["--port", "0", "--annotator", "detph=x"], "Did you mean 'depth'"),
+        (["--port", "0", "--annotator", "depth=nowhere"], "not at nowhere; it takes a folder"),
+        (["--port", "0", "--annotator", "hed=no/such/file.pth", "--offline"], "No model 'no"),
+        (["--port", "0", "--annotator", "dpt=no/such"], "safelight annotate depth PICTURE"),
     ):
         assert main(["serve", *state, *arguments]) == 2
         assert told in capsys.readouterr().err

@@ -15,6 +15,7 @@ from serving import Running
 
 from safelight.app.server.config import Serving
 from safelight.app.server.service import Service
+from tiny_estimators import write_depth
 from tiny_video import write_video_model
 
 VIEWS = ("create", "edit", "live", "animate", "inside", "training")
@@ -38,6 +39,7 @@ def served(browser, tmp_path_factory) -> Iterator[str]:
         state=tmp_path_factory.mktemp("state"),
         device="cpu",
         engine="torch",
+        annotators={"depth": write_depth(tmp_path_factory.mktemp("depth"))},
         grace=5.0,
     )
     running = Running(Service(serving, offline=True))
@@ -193,6 +195,25 @@ def test_a_picture_is_edited(tab, tmp_path, way):
     )
 
 
+@pytest.mark.parametrize("colour", ["#ff5a3c", "#ffffff", "#000000", "#808080"])
+def test_a_mask_is_seen_on_any_colour(tab, tmp_path, colour):
+    page = tab.open("#/edit/inside")
+    Image.new("RGB", (64, 64), colour).save(tmp_path / "flat.png")
+    page.locator(".drop input").set_input_files(tmp_path / "flat.png")
+    page.get_by_text("64 x 64 pixels").wait_for()
+    board = page.locator(".board-canvas")
+    drag(page, board, (0.3, 0.5), (0.7, 0.5))
+    seen = pixels(board)
+    height, width = seen.shape[:2]
+    inside = seen[int(0.47 * height) : int(0.53 * height), int(0.35 * width) : int(0.65 * width)]
+    edge = seen[int(0.4 * height) : int(0.5 * height), width // 2]
+    free = seen[int(0.15 * height), width // 2]
+    for part in (inside.reshape(-1, 3), edge):
+        far = np.abs(part - free).sum(axis=1)
+        assert far.max() > 250
+        assert (far > 200).mean() > 0.1
+
+
 def test_lines_and_poses_are_seen_before_they_lead(tab, tmp_path):
     page = tab.open("#/edit")
     page.get_by_role("radio", name="Control").click()
@@ -205,6 +226,13 @@ def test_lines_and_poses_are_seen_before_they_lead(tab, tmp_path):
     assert (
         page.evaluate("(i) => i.decode().then(() => i.naturalWidth)", seen.element_handle()) == 64
     )
+
+    edges = pixels(seen)
+    with page.expect_response("**/v1/annotate") as answer:  # which the worker estimates
+        page.get_by_role("radio", name="Depth").click()
+    assert answer.value.ok
+    seen.wait_for()
+    assert not np.array_equal(pixels(seen), edges)
 
     page.get_by_role("radio", name="Pose").click()
     seen.wait_for()

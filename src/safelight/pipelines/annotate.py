@@ -1,6 +1,7 @@
 """`annotate`: from a picture to the hint of a ControlNet, by the kind's name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,19 @@ def kind_of(name: str) -> str:
     return kind
 
 
+def makeable(estimated: Collection[str]) -> tuple[str, ...]:
+    """The kinds that can be made where of those that a network estimates there are `estimated`:
+    without OpenCV only those that do without it too.
+    """
+    can = {*_WEIGHTLESS, *estimated}
+    return tuple(sorted(can if find_spec("cv2") is not None else can - _BY_OPENCV))
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """A kind and its other names."""
+    return kind, *(name for name, meant in _ALIASES.items() if meant == kind)
+
+
 def _check_there(weights: str, kind: str) -> None:
     if HubId.of(weights) is None and not expanded(weights).exists():
         raise SafelightError(f"{weights} does not exist; {kind} takes {WEIGHTS[kind]}.")
@@ -106,6 +120,7 @@ _ESTIMATED = {
     "segmentation": estimating.segmentation,
     "softedge": estimating.softedge,
 }
+_BY_OPENCV = frozenset({"canny", "lineart", "normal", "pose", "scribble", "scribble_hed"})
 KINDS = tuple(sorted({*_WEIGHTLESS, *_ESTIMATED}))
 """The kinds of hints."""
 
@@ -115,6 +130,7 @@ _ALIASES = {
     "depth_anything_v2": "depth",
     "depth_midas": "depth",
     "dpt": "depth",
+    "dw_openpose": "pose",
     "dw_openpose_full": "pose",
     "dwpose": "pose",
     "hed": "softedge",

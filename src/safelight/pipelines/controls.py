@@ -15,7 +15,8 @@ from safelight.checkpoints.folder import SINGLE, Folder
 from safelight.config import near
 from safelight.errors import SafelightError
 from safelight.models.controlnet import SteeringNetwork
-from safelight.pipelines.annotate import Annotator, annotator
+from safelight.pipelines.annotate import Annotator
+from safelight.pipelines.annotators import Annotators
 from safelight.pipelines.control_fit import check_fit
 from safelight.pipelines.control_settings import Control, ControlMode
 from safelight.pipelines.find import lasting_name, own_controls
@@ -78,7 +79,11 @@ class ReadControl:
 
 
 class Controls:
-    """What reads controls for one model; a network is read once, for all pictures."""
+    """What reads controls for one model; a network is read once, for all pictures.
+
+    Attributes:
+        annotators: what makes their hints; several models may share them.
+    """
 
     def __init__(self, folder: Folder, name: str, reading: Reading, *, offline: bool = False):
         self.folder = folder
@@ -86,7 +91,7 @@ class Controls:
         self.name = name
         self.reading = reading
         self._networks: dict[Path, tuple[SteeringNetwork, str]] = {}
-        self._annotators: dict[tuple[str, str], Annotator] = {}
+        self.annotators = Annotators(str(reading.device), offline=offline)
 
     def read(self, control: Control) -> ReadControl:
         """A control with all that it needs.
@@ -120,24 +125,13 @@ class Controls:
         return cast(ControlMode, said)
 
     def _annotator(self, control: Control) -> Annotator:
-        """What makes the control's hint; read once."""
-        weights = control.annotator
-        key = (control.kind, str(weights or ""))
-        if key not in self._annotators:
-            try:
-                made = annotator(
-                    control.kind,
-                    weights=weights,
-                    device=str(self.reading.device),
-                    offline=self.offline,
-                )
-            except SafelightError as error:
-                raise SafelightError(
-                    f"{error} Or give the hint itself as the picture, and say that it is one "
-                    "(--hint)."
-                ) from error
-            self._annotators[key] = made
-        return self._annotators[key]
+        """What makes the control's hint."""
+        try:
+            return self.annotators.of(control.kind, control.annotator)
+        except SafelightError as error:
+            raise SafelightError(
+                f"{error} Or give the hint itself as the picture, and say that it is one (--hint)."
+            ) from error
 
     def _find(self, control: Control) -> tuple[Path, str]:
         """Where the network lies, and the same in words that last."""

@@ -59,6 +59,7 @@ class ImagePipeline:
         refiner, guide: what `refine_by` and `guide_by` have set.
         finish: a check of each picture, and its watermark.
         computing: what puts an engine's networks into the place of torch's.
+        controls: what reads the controls of requests, and keeps their networks.
         watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
     """
@@ -85,7 +86,7 @@ class ImagePipeline:
         self.kind = kind_of(folder, name)
         self._text = text_conditioner(folder, self.kind)
         self._reading = Reading(dtype, device)
-        self._controls = Controls(self.folder, name, self._reading, offline=offline)
+        self.controls = Controls(self.folder, name, self._reading, offline=offline)
         self._seeing: Seeing | None = None
         self.dtype, self.device = dtype, device
 
@@ -333,7 +334,7 @@ class ImagePipeline:
                 self._seeing = own_seeing(self.folder, self.name, self._reading)
             shown = self._seeing.read(request.image_prompts, request.image_prompt_scale)
         return Led(
-            tuple(self._controls.read(control) for control in request.controls),
+            tuple(self.controls.read(control) for control in request.controls),
             tuple(read_condition(one, self.folder, self.name) for one in request.conditions),
             shown,
         )

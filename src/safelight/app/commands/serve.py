@@ -27,6 +27,7 @@ def serve(
     kept_models: int = 2,
     batch: int = 4,
     preview_vae: str | None = None,
+    annotator: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     watermark: Annotated[bool, Parameter(negative=())] = False,
     safety: Annotated[bool, Parameter(negative=())] = False,
     runs: Path | None = None,
@@ -82,6 +83,10 @@ def serve(
     preview_vae
         The autoencoder of previews, such as a tiny one.
         [default: the model's if it is small, else colours]
+    annotator
+        KIND=WEIGHTS of the network that makes hints of a kind,
+        such as depth=FOLDER, as of safelight annotate. Give it
+        several times for several.
     watermark
         Put a mark into pictures that is not seen.
     safety
@@ -167,6 +172,7 @@ def serve(
             kept=kept_models,
             batch=batch,
             preview_vae=preview_vae,
+            annotators=dict(_annotator(text, offline) for text in annotator),
             watermark=watermark,
             safety=safety,
             runs=runs,
@@ -176,3 +182,13 @@ def serve(
         log_level=log_level,
         offline=offline,
     )
+
+
+def _annotator(text: str, offline: bool) -> tuple[str, Path]:
+    """The kind and the weights of `KIND=WEIGHTS`."""
+    from safelight.pipelines.annotators import find_weights
+
+    kind, equals, weights = text.partition("=")
+    if not (equals and kind.strip() and weights):
+        raise SafelightError(f"--annotator should be such as depth=FOLDER; got {text!r}.")
+    return find_weights(kind, weights, offline=offline)

@@ -4,12 +4,14 @@ import hashlib
 import re
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from PIL import Image
 
 from safelight.app.server.asked import Asked, put_aside, request_of
 from safelight.app.server.catalogue import Catalogue, Entry
 from safelight.app.server.config import Limits, check_asked
+from safelight.app.server.estimates import check_estimated
 from safelight.app.server.grids import cells_of, count_of
 from safelight.app.server.records import NewJob
 from safelight.app.server.uploads import from_base64, opened, opened_depth, png
@@ -48,13 +50,15 @@ def admitted(
     pictures: Mapping[str, Image.Image],
     catalogue: Catalogue,
     limits: Limits,
+    annotators: Mapping[str, Path],
     *,
     key: str | None = None,
     digest: str = "",
 ) -> NewJob:
     """A job to be handed in, with a seed if it had none.
 
-    Raises `SafelightError` for what no model here can make, or more than one client may ask for.
+    Raises `SafelightError` for what no model here can make, or more than one client may ask for,
+    and `NotHereError` for a control's hint that none of `annotators` makes.
     """
     model = catalogue.find(asked.model)
     _check_limits(asked, limits)
@@ -63,6 +67,9 @@ def admitted(
     for cell in cells_of(asked):
         _check_limits(cell, limits)
         _check_names(cell, model)
+        for control in cell.controls:
+            if not control.hint:
+                check_estimated(control.kind, annotators)
         request_of(cell, pictures)
         with_files(cell.prompt)
     asked = asked.model_copy(update={"model": model.name})

@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from PIL import Image
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.asked import Strict, Upload
+from safelight.app.server.hints import hint_of
 from safelight.app.server.replies import service_of
 from safelight.app.server.uploads import from_base64, opened, png
-from safelight.app.server.webui_control import hint_of
 from safelight.conditioners.annotators.pose import Keypoint, Person, draw_pose
 from safelight.errors import SafelightError
 
@@ -49,16 +50,16 @@ _PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 @router.post("/annotate", summary="Make a hint", response_class=Response, responses=_PNG)
 async def annotate(request: Request, asked: AskedHint) -> Response:
-    """The hint of a picture, as large as it, as PNG; 501 for one that a network estimates."""
+    """The hint of a picture, as large as it, as PNG; 501 for one whose network is not here."""
     limits = service_of(request).serving.limits
+    levels = {"low": asked.low, "high": asked.high}
+    options = {name: level for name, level in levels.items() if level is not None}
 
-    def make() -> bytes:
-        picture = opened(from_base64(asked.picture, "picture"), "picture", limits)
-        levels = {"low": asked.low, "high": asked.high}
-        options = {name: level for name, level in levels.items() if level is not None}
-        return png(hint_of(asked.kind, picture, options))
+    def read() -> Image.Image:
+        return opened(from_base64(asked.picture, "picture"), "picture", limits)
 
-    return Response(await run_in_threadpool(make), media_type="image/png")
+    hint = await hint_of(request, asked.kind, await run_in_threadpool(read), options)
+    return Response(await run_in_threadpool(png, hint), media_type="image/png")
 
 
 @router.post("/pose", summary="Draw a pose", response_class=Response, responses=_PNG)

@@ -72,6 +72,7 @@ class Working:
         seconds: that a job may run.
         preview_vae: the autoencoder of previews; None for `quick_previewer`.
         watermark, safety: as of `Finish`.
+        annotators: where the weights lie of each kind of hint that a network estimates.
         engine: as of `safelight.load`; what "auto" takes is made ready as a model is loaded.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """
@@ -88,6 +89,7 @@ class Working:
     first: str = "default"
     watermark: bool = False
     safety: bool = False
+    annotators: dict[str, Path] = field(default_factory=dict[str, Path])
     engine: Engine = "auto"
 
 
@@ -105,6 +107,7 @@ class Serving:
         origins: of other sites' pages that may use the server, such as "https://example.org".
         watermark, safety: as of `Finish`; with `safety` there are no clips and no streams, which
             are not looked at.
+        annotators: as of `Working`.
         runs: the folder whose trainings may be looked at.
         engine: as of `Working`.
         grace: seconds that a running job has to end when the server is asked to.
@@ -126,6 +129,7 @@ class Serving:
     preview_vae: str | None = None
     watermark: bool = False
     safety: bool = False
+    annotators: dict[str, Path] = field(default_factory=dict[str, Path])
     runs: Path | None = None
     grace: float = 20.0
     engine: Engine = "auto"
@@ -155,6 +159,7 @@ class Serving:
             first=first,
             watermark=self.watermark,
             safety=self.safety,
+            annotators=self.annotators,
             engine=self.engine,
         )
 

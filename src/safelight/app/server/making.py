@@ -1,12 +1,15 @@
 """Jobs to pictures, in the worker: one after the other, or several in a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from safelight.app.server.asked import Asked, request_of
+from safelight.app.server.config import Working
+from safelight.app.server.estimates import weights_of
 from safelight.app.server.grids import cells_of
 from safelight.app.server.inside_view import view_of_inside
 from safelight.app.server.models import Loaded
@@ -94,7 +97,7 @@ class Hooks:
     put: Callable[[str, int, Picture], bool]
 
 
-def read_work(job: Job, inputs: dict[str, bytes], loaded: Loaded, most_pixels: int) -> Work:
+def read_work(job: Job, inputs: dict[str, bytes], loaded: Loaded, working: Working) -> Work:
     """A job made ready for a model.
 
     Raises `SafelightError` for what the model cannot do, and pictures that are larger than may be.
@@ -103,14 +106,23 @@ def read_work(job: Job, inputs: dict[str, bytes], loaded: Loaded, most_pixels: i
     pictures = {name: reopened(content) for name, content in inputs.items()}
     cells: list[Cell] = []
     for one in cells_of(asked):
-        request = request_of(one, pictures)
+        request = _with_annotators(request_of(one, pictures), working.annotators)
         settings = loaded.pipeline.settle(request)
-        _check_size(settings, most_pixels)
+        _check_size(settings, working.pixels)
         for place in range(request.count):
             seed, subseed = request.seeds_at(place)
             alone = replace(request, seed=seed, subseed=subseed, count=1)
             cells.append(Cell(alone, settings))
     return Work(job, asked, tuple(cells))
+
+
+def _with_annotators(request: Request, annotators: Mapping[str, Path]) -> Request:
+    """The same with the weights of the networks that make its hints."""
+    controls = tuple(
+        one if one.hint else replace(one, annotator=weights_of(one.kind, annotators))
+        for one in request.controls
+    )
+    return replace(request, controls=controls)
 
 
 def _check_size(settings: Settings, most: int) -> None:

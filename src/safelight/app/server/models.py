@@ -13,10 +13,11 @@ from typing import Literal
 import torch
 
 from safelight.app.server.config import Working
+from safelight.pipelines.annotators import Annotators
 from safelight.pipelines.finishing import Finish
 from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
-from safelight.pipelines.load import load, precision_named
+from safelight.pipelines.load import choose_device, load, precision_named
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.preparing import prepare
 from safelight.pipelines.previews import ColourPreviewer, Previewer, quick_previewer
@@ -37,11 +38,15 @@ class Models:
     """Loads models by their places and keeps `working.kept` of them.
 
     `tell(what, place)` hears what is "loaded" and what is "evicted".
+
+    Attributes:
+        annotators: what makes hints; they are shared by all models, and stay.
     """
 
     def __init__(self, working: Working, tell: Callable[[str, str], None]):
         self.working = working
         self.tell = tell
+        self.annotators = Annotators(choose_device(working.device), offline=True)
         self._kept: OrderedDict[tuple[What, str], Loaded | VideoPipeline] = OrderedDict()
 
     @property
@@ -89,6 +94,7 @@ class Models:
             place, dtype=dtype, device=working.device, engine=working.engine, offline=True
         )
         prepare(pipeline)  # before it may check pictures
+        pipeline.controls.annotators = self.annotators
         pipeline.finish = Finish(working.watermark, working.safety)
         if working.preview_vae is None:
             return Loaded(pipeline, quick_previewer(pipeline.folder.autoencoder))

@@ -299,7 +299,7 @@ def _progress(event: Event) -> ProgressView:
 
 async def _found(service: Service, identity: str) -> Job:
     job = await service.job(identity)
-    if job is None:
+    if job is None or job.is_hint:
         raise HTTPException(404, f"There is no job {identity!r}; it may be forgotten by now.")
     return job
 

@@ -15,8 +15,7 @@ from safelight.config import from_dict, read_json
 from safelight.diffusion.samplers import SAMPLERS
 from safelight.diffusion.schedules import SCHEDULES
 from safelight.errors import SafelightError
-from safelight.pipelines.annotate import KINDS
-from safelight.pipelines.estimating import WEIGHTS
+from safelight.pipelines.annotate import makeable
 from safelight.pipelines.prompt_tags import known_adapters
 
 router = APIRouter(prefix="/v1", tags=["the page's"])
@@ -80,7 +79,7 @@ async def offer(request: Request) -> Offer:
         adapters=adapters,
         samplers=list(SAMPLERS),
         schedules=list(SCHEDULES),
-        annotators=[kind for kind in KINDS if kind not in WEIGHTS],
+        annotators=list(makeable(service.serving.annotators)),
         clip_formats=["mp4", "webp"] if find_spec("av") else ["webp"],
         trainings=service.serving.runs is not None,
         limits=OfferedLimits(

@@ -17,7 +17,7 @@ class NewJob:
     Attributes:
         spec: an `Asked` as JSON, whose pictures are names of `inputs`.
         inputs: pictures that were given, as PNG.
-        place: where the model lies.
+        model, place: its name, and where it lies; empty for a hint, which takes none.
         count: how many pictures are asked for.
         merge: equal for jobs whose pictures may share a batch; None for none.
         key: an idempotency key, and `digest` what was asked under it.
@@ -53,6 +53,11 @@ class Job:
     error: str | None
     fault: Fault | None
     made: int  # pictures that are there
+
+    @property
+    def is_hint(self) -> bool:
+        """Whether it is no picture of a model, but a hint of one."""
+        return not self.model
 
     @property
     def has_ended(self) -> bool:

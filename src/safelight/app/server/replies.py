@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from safelight.app.server.catalogue import UnknownModelError
 from safelight.app.server.records import Job
+from safelight.app.server.refusals import NotHereError
 from safelight.app.server.service import ClosingError, GoneError, Service
 from safelight.app.server.store import KeyReusedError, QueueFullError
 from safelight.errors import SafelightError
@@ -22,10 +23,6 @@ log = logging.getLogger("safelight.serve")
 
 _GONE = 499  # nobody reads it
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 429: "rate_limit_error"}
-
-
-class NotHereError(SafelightError):
-    """Something that other servers of these APIs have and this one has not."""
 
 
 def service_of(request: Request) -> Service:

@@ -101,7 +101,11 @@ class Service:
         """
         limits = self.serving.limits
         return await self.hand_in(
-            lambda: admitted(asked, pictures, self.catalogue, limits, key=key, digest=digest)
+            lambda: admitted(
+                *(asked, pictures, self.catalogue, limits, self.serving.annotators),
+                key=key,
+                digest=digest,
+            )
         )
 
     async def hand_in(self, admit: Callable[[], NewJob]) -> tuple[Job, bool]:
@@ -138,6 +142,10 @@ class Service:
         self.supervisor.send("cancel", identity)
         self.live.ended(identity)
         return job
+
+    async def forget(self, identity: str) -> None:
+        """Forgets a job that nobody asks for any more."""
+        await run_in_threadpool(self.store.forget, identity)
 
     def cancel_soon(self, identity: str) -> None:
         """The same for a caller that is itself about to be ended, and cannot wait."""

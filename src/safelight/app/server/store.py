@@ -155,15 +155,20 @@ class Store:
         with self._changing():
             self._end(identity, "failed", error, fault)
 
+    def forget(self, identity: str) -> None:
+        """Takes a job away with all that is of it."""
+        with self._changing():
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (identity,))
+
     def get(self, identity: str) -> Job | None:
         """A job by its id."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", identity)
         return Job(*rows[0]) if rows else None
 
     def newest(self, most: int, before: int | None = None, state: str | None = None) -> list[Job]:
-        """Jobs from the newest on, those that came before number `before`."""
+        """Jobs from the newest on, those that came before number `before`; hints are left out."""
         rows = self._rows(
-            f"SELECT {_COLUMNS} FROM jobs WHERE (? IS NULL OR number < ?) AND"
+            f"SELECT {_COLUMNS} FROM jobs WHERE model != '' AND (? IS NULL OR number < ?) AND"
             " (? IS NULL OR state = ?) ORDER BY number DESC LIMIT ?",
             *(before, before, state, state, most),
         )

@@ -15,7 +15,8 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from safelight.app.server.replies import NotHereError, service_of
+from safelight.app.server.refusals import NotHereError
+from safelight.app.server.replies import service_of
 from safelight.train.progress import LOG_NAME
 
 router = APIRouter(prefix="/v1/trainings", tags=["trainings"])

@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from safelight.app.server.admission import Pictures
 from safelight.app.server.asked import Asked, in_one_line
 from safelight.app.server.records import Job, Picture
-from safelight.app.server.replies import NotHereError, failed, service_of
+from safelight.app.server.refusals import NotHereError
+from safelight.app.server.replies import failed, service_of
 from safelight.app.server.service import Service
 from safelight.app.server.uploads import from_base64, opened, suffix_of
 from safelight.app.server.webui_bodies import (
@@ -24,7 +25,7 @@ from safelight.app.server.webui_bodies import (
     asked_of,
     blur_of,
 )
-from safelight.app.server.webui_control import controls_of, units_in
+from safelight.app.server.webui_control import Units, controls_of, units_in
 from safelight.app.server.webui_masks import FILLS, Prepared, prepared
 from safelight.app.server.webui_options import options_of
 from safelight.errors import SafelightError
@@ -74,8 +75,9 @@ async def txt2img(request: Request, body: Txt2Img) -> Made:
     service = service_of(request)
     with in_one_line():
         asked = asked_of(body, options_of(request))
-    asked, pictures = await run_in_threadpool(_with_units, service, body, asked, None)
-    job = await _done(request, asked, pictures)
+    units = await run_in_threadpool(_units, service, body, asked, None)
+    asked = asked.model_copy(update={"controls": units.controls})
+    job = await _done(request, asked, await units.made(request))
     return await _made(service, job, body, None)
 
 
@@ -89,24 +91,24 @@ async def img2img(request: Request, body: Img2Img) -> Made:
         told = f"One picture is begun from here; got {len(body.init_images)} init_images."
         raise NotHereError(told) if body.init_images else SafelightError(told)
 
-    def read() -> tuple[Prepared, Asked, Pictures]:
+    def read() -> tuple[Prepared, Units]:
         image, mask = (
             None if text is None else opened(from_base64(text, what), what, service.serving.limits)
             for text, what in ((body.init_images[0], "init_images"), (body.mask, "mask"))
         )
         assert image is not None
         ready = prepared(body, image.convert("RGB"), mask, service.serving.limits.pixels)
-        changed, pictures = _with_units(service, body, asked, ready.image)
-        pictures["image"] = ready.image
-        update: dict[str, object] = {"image": "image", "strength": body.denoising_strength}
-        update |= {"image_scale": body.image_cfg_scale if _edits(service, asked) else None}
-        if ready.mask is not None:
-            pictures["mask"] = ready.mask
-            update |= {"mask": "mask", "mask_blur": blur_of(body)}
-            update |= {"mask_fill": FILLS[body.inpainting_fill]}
-        return ready, changed.model_copy(update=update), pictures
+        return ready, _units(service, body, asked, ready.image)
 
-    ready, asked, pictures = await run_in_threadpool(read)
+    ready, units = await run_in_threadpool(read)
+    pictures = {**await units.made(request), "image": ready.image}
+    update: dict[str, object] = {"image": "image", "strength": body.denoising_strength}
+    update |= {"image_scale": body.image_cfg_scale if _edits(service, asked) else None}
+    if ready.mask is not None:
+        pictures["mask"] = ready.mask
+        update |= {"mask": "mask", "mask_blur": blur_of(body)}
+        update |= {"mask_fill": FILLS[body.inpainting_fill]}
+    asked = asked.model_copy(update=update | {"controls": units.controls})
     job = await _done(request, asked, pictures)
     return await _made(service, job, body, ready if ready.whole is not None else None)
 
@@ -172,15 +174,12 @@ def _edits(service: Service, asked: Asked) -> bool:
     return "InstructPix2Pix" in service.catalogue.find(asked.model).family
 
 
-def _with_units(
-    service: Service, body: Making, asked: Asked, begun_from: Image.Image | None
-) -> tuple[Asked, Pictures]:
-    """The same with the ControlNets that a body names."""
+def _units(service: Service, body: Making, asked: Asked, begun_from: Image.Image | None) -> Units:
+    """The ControlNets that a body names."""
     units = units_in(body.alwayson_scripts)
     model = service.catalogue.find(asked.model)
     with in_one_line():
-        controls, pictures = controls_of(units, model, begun_from, service.serving.limits)
-    return asked.model_copy(update={"controls": controls}), pictures
+        return controls_of(units, model, begun_from, service.serving.limits)
 
 
 async def _done(request: Request, asked: Asked, pictures: Pictures) -> Job:

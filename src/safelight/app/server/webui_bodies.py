@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from safelight.app.server.asked import Asked, AskedHires, Format
-from safelight.app.server.replies import NotHereError
+from safelight.app.server.refusals import NotHereError
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import RngName, Upscaler
 from safelight.pipelines.webui_names import UPSCALERS

@@ -1,6 +1,7 @@
 """The web UI's ControlNet extension: units in a request, and its own addresses."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Request
@@ -12,15 +13,16 @@ from safelight.app.server.admission import Pictures
 from safelight.app.server.asked import AskedControl
 from safelight.app.server.catalogue import Entry
 from safelight.app.server.config import Limits
-from safelight.app.server.replies import NotHereError, service_of
+from safelight.app.server.hints import hint_of
+from safelight.app.server.refusals import NotHereError
+from safelight.app.server.replies import service_of
 from safelight.app.server.uploads import from_base64, opened
 from safelight.app.server.webui_bodies import Webui
 from safelight.app.server.webui_pictures import base64_of
 from safelight.config import Value, near
 from safelight.errors import SafelightError
-from safelight.pipelines.annotate import KINDS, annotate, kind_of
+from safelight.pipelines.annotate import kind_of, makeable, names_of
 from safelight.pipelines.control_settings import ControlMode, ControlResize
-from safelight.pipelines.estimating import WEIGHTS
 
 router = APIRouter(prefix="/controlnet", tags=["AUTOMATIC1111"])
 
@@ -97,12 +99,13 @@ def units_in(scripts: Mapping[str, object]) -> list[Unit]:
 
 def controls_of(
     units: list[Unit], model: Entry, begun_from: Image.Image | None, limits: Limits
-) -> tuple[tuple[AskedControl, ...], Pictures]:
+) -> "Units":
     """The controls of units, with their pictures by name; a unit that has none takes the picture
     that is begun from.
     """
     controls: list[AskedControl] = []
     pictures: Pictures = {}
+    unmade: dict[str, Preprocessor] = {}
     for i, unit in enumerate(units):
         text, mask = _texts(unit)
         name = f"control-{i}"
@@ -116,8 +119,8 @@ def controls_of(
             pictures[f"control-mask-{i}"] = _read(mask, f"mask of control {i}", limits)
         kind, ready = _kind(unit, model), unit.module in _NONE
         options = _options(unit.module, unit.threshold_a, unit.threshold_b)
-        if not ready and options:
-            pictures[name] = hint_of(unit.module or "", pictures[name], options)
+        if not ready and (options or kind_of(unit.module or "") != kind):
+            unmade[name] = Preprocessor(unit.module or "", options)
             ready = True
         controls.append(
             AskedControl(
@@ -132,21 +135,34 @@ def controls_of(
                 resize=_resize(unit.resize_mode),
             )
         )
-    return tuple(controls), pictures
+    return Units(tuple(controls), pictures, unmade)
 
 
-def hint_of(module: str, picture: Image.Image, options: Mapping[str, Value]) -> Image.Image:
-    """The hint that a preprocessor makes.
+@dataclass(frozen=True)
+class Preprocessor:
+    """What makes a hint, and its options."""
 
-    Raises `NotHereError` for one that estimates by a network, which no request brings.
+    module: str
+    options: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Units:
+    """Controls, their pictures by name, and by what those of the pictures come to be hints that
+    are hints no more than in name: of another kind than the control, or with options.
     """
-    kind = kind_of(module)
-    if kind in WEIGHTS:
-        raise NotHereError(
-            f"{module} is estimated by a network that this server has not; send the hint itself, "
-            "with the module none."
-        )
-    return annotate(kind, picture, options)
+
+    controls: tuple[AskedControl, ...]
+    pictures: Pictures
+    unmade: dict[str, Preprocessor]
+
+    async def made(self, request: Request) -> Pictures:
+        """The pictures with these hints made; errors as of `hint_of`."""
+        hints = {
+            name: await hint_of(request, one.module, self.pictures[name], one.options)
+            for name, one in self.unmade.items()
+        }
+        return {**self.pictures, **hints}
 
 
 @router.get("/version", summary="The extension's version")
@@ -170,16 +186,18 @@ async def model_list(request: Request) -> dict[str, list[str]]:
 
 
 @router.get("/module_list", summary="List preprocessors")
-def module_list(alias_names: bool = False) -> dict[str, list[str]]:
-    """What makes hints here."""
-    return {"module_list": ["none", *(kind for kind in KINDS if kind not in WEIGHTS)]}
+def module_list(request: Request, alias_names: bool = False) -> dict[str, list[str]]:
+    """What makes hints here; with `alias_names` by all of its names."""
+    kinds = makeable(service_of(request).serving.annotators)
+    names = [name for kind in kinds for name in (names_of(kind) if alias_names else (kind,))]
+    return {"module_list": ["none", *names]}
 
 
 @router.get("/control_types", summary="List kinds of control")
 async def control_types(request: Request) -> dict[str, JsonValue]:
     """The kinds of control, each with its preprocessors and networks."""
     kinds = (await model_list(request))["model_list"]
-    modules = module_list()["module_list"]
+    modules = module_list(request)["module_list"]
 
     def told(kind: str) -> dict[str, JsonValue]:
         made: list[JsonValue] = ["none", *([kind] if kind in modules else [])]
@@ -196,20 +214,21 @@ async def control_types(request: Request) -> dict[str, JsonValue]:
 @router.post("/detect", summary="Make hints")
 async def detect(request: Request, body: Detect) -> dict[Annotated[str, "images, info"], JsonValue]:
     """The hints of pictures."""
-    limits = service_of(request).serving.limits
-    options = _options(
-        body.controlnet_module, body.controlnet_threshold_a, body.controlnet_threshold_b
-    )
+    limits, module = service_of(request).serving.limits, body.controlnet_module
+    options = _options(module, body.controlnet_threshold_a, body.controlnet_threshold_b)
 
-    def make() -> list[JsonValue]:
-        pictures = [
+    def read() -> list[Image.Image]:
+        return [
             opened(from_base64(text, "image"), "image", limits) for text in body.controlnet_images
         ]
-        if body.controlnet_module not in _NONE:
-            pictures = [hint_of(body.controlnet_module, one, options) for one in pictures]
+
+    def written() -> list[JsonValue]:
         return [base64_of(one) for one in pictures]
 
-    return {"images": await run_in_threadpool(make), "info": "Success"}
+    pictures = await run_in_threadpool(read)
+    if module not in _NONE:
+        pictures = [await hint_of(request, module, one, options) for one in pictures]
+    return {"images": await run_in_threadpool(written), "info": "Success"}
 
 
 def _texts(unit: Unit) -> tuple[str | None, str | None]:

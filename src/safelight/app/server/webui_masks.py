@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFilter, ImageOps
 
-from safelight.app.server.replies import NotHereError
+from safelight.app.server.refusals import NotHereError
 from safelight.app.server.webui_bodies import Img2Img
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import MaskFill

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, JsonValue
 from starlette.concurrency import run_in_threadpool
 
-from safelight.app.server.replies import NotHereError, service_of
+from safelight.app.server.refusals import NotHereError
+from safelight.app.server.replies import service_of
 from safelight.app.server.webui_bodies import Options, with_overrides
 from safelight.app.server.webui_pictures import RESAMPLINGS
 from safelight.diffusion.schedules import SCHEDULES as OURS

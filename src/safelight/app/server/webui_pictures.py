@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue
 from starlette.concurrency import run_in_threadpool
 
 from safelight.app.server.config import Limits
-from safelight.app.server.replies import NotHereError, service_of
+from safelight.app.server.refusals import NotHereError
+from safelight.app.server.replies import service_of
 from safelight.app.server.uploads import check_header, from_base64, opened, png
 from safelight.app.server.webui_bodies import Webui
 from safelight.errors import SafelightError

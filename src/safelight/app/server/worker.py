@@ -35,6 +35,7 @@ from safelight.app.server.making import (
     read_work,
 )
 from safelight.app.server.making_clips import make_clip
+from safelight.app.server.making_hints import make_hint
 from safelight.app.server.models import Loaded, Models, memory_used
 from safelight.app.server.records import Job, Picture
 from safelight.app.server.store import Store
@@ -75,15 +76,16 @@ class Worker:
         self._deadline = time.monotonic() + self.working.seconds * len(claimed)
         for job, _ in claimed:
             self.events.send("begun", job=job.id, seconds=self.working.seconds * len(claimed))
-        if is_clip(claimed[0][0].spec):  # which shares with none
-            self._do_clip(*claimed[0])
+        first = claimed[0][0]
+        if first.is_hint or is_clip(first.spec):  # which share with none
+            self._do_single(*claimed[0])
             return
         works: list[Work] = []
         loaded: Loaded | None = None
         for job, inputs in claimed:
             try:
                 loaded = self.models.at(job.place)
-                works.append(read_work(job, inputs, loaded, self.working.pixels))
+                works.append(read_work(job, inputs, loaded, self.working))
             except Exception as error:
                 self._fail(job, error)
         if loaded is None:
@@ -100,11 +102,15 @@ class Worker:
         for work in works:
             self._end(work.job)
 
-    def _do_clip(self, job: Job, inputs: dict[str, bytes]) -> None:
-        """Does a job of a clip; it has ended, or waits again."""
+    def _do_single(self, job: Job, inputs: dict[str, bytes]) -> None:
+        """Does a job of a clip or a hint; it has ended, or waits again."""
         hooks = Hooks(self._stop, self._tell_step, self._put)
         try:
-            if not self.store.places(job.id):  # by an attempt that died
+            if self.store.places(job.id):
+                pass  # by an attempt that died
+            elif job.is_hint:
+                make_hint(job, inputs, self.models.annotators, self.working, hooks)
+            else:
                 pipeline = self.models.of_clips_at(job.place)
                 make_clip(job, inputs, pipeline, self.working, hooks)
         except (CancelledError, SkippedError, TimeUpError):

@@ -13,6 +13,8 @@ import { sliderField } from "./fields.js";
 
 const SIDE = 768; // pixels of the longer side, as it is drawn
 const KEY_STEP = 0.02;
+const STRIPE = 24; // pixels from one pair of stripes to the next
+const EDGES = /** @type {[string, number][]} */ ([["#ffffff", 3], ["#000000", 6]]); // and pixels around the mask
 
 export class Board {
   /** @type {Stroke[]} */
@@ -24,10 +26,12 @@ export class Board {
 
   /**
    * @param {{label: string, width: number, height: number, ground?: string | null, colour: string,
-   *   colours?: boolean, size?: number, onChange?: () => void}} options `ground` null shows what is behind
+   *   colours?: boolean, size?: number, mask?: boolean, onChange?: () => void}} options `ground` null shows what is
+   *   behind; what is drawn on a `mask` is seen as stripes, on any colour
    */
-  constructor({ label, width, height, ground = null, colour, colours = false, size = 0.06, onChange }) {
+  constructor({ label, width, height, ground = null, colour, colours = false, size = 0.06, mask = false, onChange }) {
     this.ground = ground;
+    this.mask = mask;
     this.onChange = onChange ?? (() => {});
     this.backdrop = h("img", { alt: "", class: "board-backdrop", hidden: true, draggable: false });
     this.canvas = h("canvas", { class: "board-canvas", tabindex: 0, role: "img",
@@ -94,6 +98,7 @@ export class Board {
 
   #draw() {
     paint(this.canvas, this.strokes, this.ground);
+    if (this.mask) hatch(this.canvas);
   }
 
   /** @param {[number, number]} point @returns {Stroke} */
@@ -145,13 +150,15 @@ export class Board {
 
   /** Shows where keys would draw. */
   #mark() {
-    const pen = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
+    const pen = penOf(this.canvas);
     const { width, height } = this.canvas;
     pen.beginPath();
     pen.arc(this.#cursor[0] * width, this.#cursor[1] * height, (this.brush.get() / 200) * width, 0, 7);
-    pen.lineWidth = 2;
-    pen.strokeStyle = "#ff6a4a";
-    pen.stroke();
+    for (const [colour, wide] of [["#000000", 6], ["#ffffff", 2]]) {
+      pen.lineWidth = Number(wide);
+      pen.strokeStyle = String(colour);
+      pen.stroke();
+    }
   }
 
   #changed() {
@@ -160,9 +167,64 @@ export class Board {
   }
 }
 
+/** @param {HTMLCanvasElement} canvas @returns {CanvasRenderingContext2D} */
+function penOf(canvas) {
+  return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+}
+
+/** Puts stripes of black and of white, the picture between them, in the place of what is drawn, and an edge of both
+ * around it. @param {HTMLCanvasElement} canvas */
+function hatch(canvas) {
+  const { width, height } = canvas;
+  const drawn = h("canvas", { width, height });
+  penOf(drawn).drawImage(canvas, 0, 0);
+  const pen = penOf(canvas);
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = /** @type {CanvasPattern} */ (pen.createPattern(stripes(), "repeat"));
+  pen.fillRect(0, 0, width, height);
+  pen.globalCompositeOperation = "destination-over";
+  for (const [colour, far] of EDGES) pen.drawImage(around(drawn, colour, far), 0, 0);
+  pen.globalCompositeOperation = "source-over";
+}
+
+/** A tile of slanted stripes. @returns {HTMLCanvasElement} */
+function stripes() {
+  const tile = h("canvas", { width: STRIPE, height: STRIPE });
+  const pen = penOf(tile);
+  pen.lineWidth = STRIPE / 6;
+  for (const [colour, at] of /** @type {[string, number][]} */ ([["rgb(0 0 0 / 70%)", 0], ["rgb(255 255 255 / 80%)", STRIPE / 4]])) {
+    pen.strokeStyle = colour;
+    for (const by of [-STRIPE, 0, STRIPE]) {
+      pen.beginPath();
+      pen.moveTo(at + by - STRIPE, 2 * STRIPE);
+      pen.lineTo(at + by + 2 * STRIPE, -STRIPE);
+      pen.stroke();
+    }
+  }
+  return tile;
+}
+
+/** What lies within some pixels of what is drawn, and not in it, in one colour.
+ * @param {HTMLCanvasElement} drawn @param {string} colour @param {number} far @returns {HTMLCanvasElement} */
+function around(drawn, colour, far) {
+  const { width, height } = drawn;
+  const ring = h("canvas", { width, height });
+  const pen = penOf(ring);
+  for (let eighth = 0; eighth < 8; eighth++) {
+    const angle = (eighth * Math.PI) / 4;
+    pen.drawImage(drawn, far * Math.cos(angle), far * Math.sin(angle));
+  }
+  pen.globalCompositeOperation = "destination-out";
+  pen.drawImage(drawn, 0, 0);
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, width, height);
+  return ring;
+}
+
 /** @param {HTMLCanvasElement} canvas @param {Stroke[]} strokes @param {string | null} ground @param {string} [colour] */
 function paint(canvas, strokes, ground, colour) {
-  const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const pen = penOf(canvas);
   const { width, height } = canvas;
   pen.clearRect(0, 0, width, height);
   pen.lineCap = pen.lineJoin = "round";

@@ -35,7 +35,7 @@ export function controlWay(context, offer, form) {
   const [width, height] = [form.model().width ?? SIDE, form.model().height ?? SIDE];
   const board = new Board({ label: "The scribble", width, height, ground: "#000000", colour: "#ffffff", size: 0.03,
     onChange: later(PAUSE, () => { source = null; show(); }, signal) });
-  const pose = new Pose({ width, height, onChange: later(PAUSE, () => show(), signal) });
+  const pose = new Pose({ width, height, onChange: later(PAUSE, () => { source = null; show(); }, signal) });
   const work = h("div", { class: "stack tight" });
   const kinds = h("div");
   const drop = dropOf("Drop a picture here, or choose one, to make the hint of it", take);
@@ -66,11 +66,16 @@ export function controlWay(context, offer, form) {
     kind = chosen;
     hint = null;
     image.hidden = true;
-    if (kind === "pose") fill(work, pose.element);
+    if (kind === "pose") fill(work, pose.element, makes(kind) ? drop : []);
     else if (kind === "scribble") fill(work, board.element, drop);
-    else if (offer.annotators.includes(kind)) fill(work, drop, kind === "canny" ? [low.element, high.element] : []);
+    else if (makes(kind)) fill(work, drop, kind === "canny" ? [low.element, high.element] : []);
     else fill(work, h("p", { class: "muted small" }, `A network makes hints of ${kind}, which this server has not: give the hint itself.`), drop);
     show();
+  }
+
+  /** Whether the server makes hints of a kind. @param {string} one */
+  function makes(one) {
+    return offer.annotators.includes(one);
   }
 
   /** @param {Blob} picture */
@@ -96,12 +101,12 @@ export function controlWay(context, offer, form) {
   async function make() {
     const model = form.model();
     const [across, down] = [model.width ?? SIDE, model.height ?? SIDE];
-    if (kind === "pose") {
+    if (kind === "pose" && !(source && makes(kind))) {
       return api.send("v1/pose", { width: across, height: down, people: [pose.person] }, { signal });
     }
     if (kind === "scribble" && !source) return board.strokes.length ? pngOf(board.drawn(across, down)) : null;
     if (!source) return null;
-    if (!offer.annotators.includes(kind)) return source;
+    if (!makes(kind)) return source;
     const levels = kind === "canny" ? { low: Math.min(low.get(), high.get()), high: high.get() } : {};
     return api.send("v1/annotate", { kind, picture: await base64Of(source), ...levels }, { signal });
   }

@@ -7,7 +7,6 @@ import { base64Of, dropOf, pngOf } from "../parts/pictures.js";
 
 /** @typedef {import("./edit.js").Way} Way */
 
-const MASK = "#ff5a3c";
 const part = (/** @type {number} */ value) => `${Math.round(100 * value)} %`;
 
 /**
@@ -32,8 +31,7 @@ export function ways(context, form) {
 
   /** @returns {Way} */
   function inside() {
-    const board = new Board({ label: "The mask: paint what is to be made anew", width: 1, height: 1, colour: MASK, size: 0.12 });
-    board.surface.classList.add("see-through");
+    const board = new Board({ label: "The mask: paint what is to be made anew", width: 1, height: 1, colour: "#ffffff", size: 0.12, mask: true });
     const source = sourceOf(context, board.element, (address, width, height) => {
       board.resize(width, height);
       board.clear();
