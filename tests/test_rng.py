@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safelight.rng import Counted, SeededNoise, generator_for
+from safelight.rng import Counted, SeededNoise, chained, generator_for
 
 seeds = st.integers(-(2**63), 2**64 - 1)
 
@@ -97,3 +97,13 @@ def test_noise_that_is_counted_is_the_same_and_tells_what_was_taken():
     for index in (1, 2, 4):
         assert torch.equal(counted((2, 1, 4, 4), index), noise((2, 1, 4, 4), index))
     assert counted.taken == 5
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_chained_noise_is_standard_and_as_alike_as_asked_for(correlation: float):
+    white = torch.randn(20_000, 5, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    rows = chained(white, correlation).flatten(1)
+    places = torch.arange(5.0)
+    wanted = correlation ** (places[:, None] - places[None]).abs()
+    assert torch.allclose(rows.T @ rows / len(rows), wanted, atol=0.03)
+    assert torch.equal(rows[:, 0], white[:, 0].flatten())

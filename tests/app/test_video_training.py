@@ -133,8 +133,9 @@ def _in_video(name: str, state: dict[str, torch.Tensor]) -> str:
             "optim.accumulate=2",
         ),
         ('video.given="repeated"', "video.last=0.15", 'video.numbers=["motion"]'),
+        ("video.noise_correlation=0.8", "video.number_dropout=0.5", "optim.accumulate=2"),
     ],
-    ids=["frozen", "all with stills", "repeated"],
+    ids=["frozen", "all with stills", "repeated", "chained"],
 )
 def test_it_is_resumed_to_the_bit(workshop: Path, tmp_path: Path, changed: tuple[str, ...]):
     changed = tuple(text.replace("STILLS", str(workshop / "stills")) for text in changed)
@@ -152,8 +153,10 @@ def test_it_is_resumed_to_the_bit(workshop: Path, tmp_path: Path, changed: tuple
 def test_a_video_model_is_gone_on_from(workshop: Path, tmp_path: Path):
     trained(workshop, tmp_path / "first", "loop.steps=1")
     base = f'base="{tmp_path / "first/model"}"'
-    unet = trained(workshop, tmp_path / "second", base, "clips.frames=3", "loop.steps=1")
+    other = ("video.noise_correlation=0.5", "video.number_dropout=0.1")
+    unet = trained(workshop, tmp_path / "second", base, "clips.frames=3", "loop.steps=1", *other)
     assert (unet.temporal.narrow, unet.temporal.num_frames) == (2, 3)
+    assert (unet.temporal.noise_correlation, unet.temporal.null_numbers) == (0.5, True)
     assert read_folder(tmp_path / "second/model").unet.temporal == unet.temporal
     with pytest.raises(SafelightError, match=r"narrow = 2.*has the same in"):
         trained(workshop, tmp_path / "third", base, "video.narrow=1")
@@ -176,6 +179,9 @@ def test_what_it_stands_on_may_not_change(workshop: Path, tmp_path: Path):
         ('video.numbers=["fps", "fps"]', "names one twice"),
         ('video.numbers=["fps", "augmentation"]', "noise on the pixels of a known frame"),
         ('video.numbers=["speed"]', r"video\.numbers"),
+        ("video.noise_correlation=1.0", "video.noise_correlation should be from 0 up to below 1"),
+        ("video.number_dropout=-0.1", "video.number_dropout should be between 0 and 1"),
+        ("video={numbers=[], number_dropout=0.1}", "video.number_dropout would change nothing"),
         ('video.given="placd"', r"video\.given"),
         ('video.given="none"', "video.first would change nothing"),
         ('video.given="repeated"', "video.last would change nothing"),
@@ -207,7 +213,8 @@ def test_a_base_that_is_told_a_picture_is_refused(workshop: Path, tmp_path: Path
         trained(workshop, tmp_path / "out", f'base="{tmp_path / "seeing"}"')
 
 
-def test_the_recipe_of_the_default_model_reads():
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes/default/video.toml")
+@pytest.mark.parametrize("name", ["video", "video_longer", "video_slowed"])
+def test_the_recipes_of_the_default_model_read(name: str):
+    recipe = read_recipe(Path(__file__).parents[2] / f"recipes/default/{name}.toml")
     assert isinstance(recipe, VideoRecipe)
     assert recipe.clips.frames >= 8

@@ -45,3 +45,16 @@ def test_numbers_come_in_the_models_order_and_fps_is_one_less():
     for row, pair in zip(told.vector, ((7.0, 127.0), (24.0, 30.0)), strict=True):
         assert torch.equal(row, sinusoidal(torch.tensor(pair), 8).flatten())
     assert with_clip_numbers(CONTEXT, numbers, TemporalConfig(3), unet) is CONTEXT
+
+
+def test_a_clip_that_is_told_no_number_gets_zeros():
+    unet = UNetConfig(added_dim=16, added_time_dim=8)
+    numbers = {"motion": torch.tensor([0, 30]), "fps": torch.tensor([1.0, 25.0])}
+    temporal = TemporalConfig(3, numbers=("fps", "motion"))
+    all_told = with_clip_numbers(CONTEXT, numbers, temporal, unet).vector
+    told = with_clip_numbers(CONTEXT, numbers, temporal, unet, torch.tensor([False, True])).vector
+    assert all_told is not None
+    assert told is not None
+    assert float(told[0].abs().max()) == 0
+    assert float(all_told[0].abs().max()) > 0  # of numbers that are 0
+    assert torch.equal(told[1], all_told[1])

@@ -260,7 +260,7 @@ def test_too_small_clips_and_repeats(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"frames": 1}, {"strides": (0,)}, {"fps": 0.0}, {"seconds": 0.0}]
+    "wrong", [{"frames": 1}, {"strides": (0,)}, {"fps": 0.0}, {"seconds": 0.0}, {"slowed": 1.5}]
 )
 def test_values_out_of_range(wrong: dict[str, object]):
     with pytest.raises(SafelightError, match=f"clips.{next(iter(wrong))} should be"):

@@ -207,6 +207,41 @@ def test_batches_are_functions_of_the_step(root: Path, tmp_path: Path):
     assert torch.equal(again, first)
 
 
+def test_clips_are_slowed_as_far_as_to_stills(root: Path, tmp_path: Path):
+    data, config = config_for(root), ClipsConfig(frames=4, strides=(1, 2), slowed=0.5)
+    cache = cached(tmp_path / "cache", data, Encoder(), config)
+    batches = ClipBatches(cache, 3, shift=0.5, scale=2.0)
+    seen: dict[tuple[int, int], int] = {}
+    for step in range(60):
+        batch = batches.batch(step)
+        assert batch.clips is not None
+        for row, item in enumerate(batch.extras["item"].tolist()):
+            encoded = cache.encoded(item, (16, 16), False, 0)
+            whole = (encoded.moments[:, 0].float() - 0.5) * 2
+            stride = 20 // int(batch.extras["fps"][row])
+            found: list[tuple[int, int]] = []
+            for taken in range(stride + 1):
+                for first in range(16 - 3 * taken):
+                    places = first + taken * torch.arange(4)
+                    if torch.allclose(whole[places], batch.clips[row], atol=0.1):
+                        found.append((taken, first))
+            motions = {
+                bucket_of(
+                    float(encoded.motion[first : first + 3 * taken].mean()) * 20 * taken / stride
+                    if taken
+                    else 0.0
+                )
+                for taken, first in found
+            }
+            assert int(batch.extras["motion"][row]) in motions
+            if cache.clips.items[item].path.stem == "fast ball":  # no two frames are alike
+                ((taken, _),) = found
+                seen[stride, taken] = seen.get((stride, taken), 0) + 1
+                if not taken:
+                    assert torch.equal(batch.clips[row], batch.clips[row][:1].expand(4, -1, -1, -1))
+    assert seen.keys() == {(1, 1), (1, 0), (2, 2), (2, 1), (2, 0)}
+
+
 def test_stills_come_between_clips(root: Path, tmp_path: Path):
     data, config = config_for(root), ClipsConfig(frames=4)
     cache = cached(tmp_path / "cache", data, Encoder(), config)

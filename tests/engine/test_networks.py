@@ -7,7 +7,6 @@ from safelight.engine.compiled import Compiled
 from safelight.engine.compiled_networks import CompiledUNet
 from safelight.engine.networks import accelerated, accelerated_autoencoder
 from safelight.errors import SafelightError
-from safelight.models.prepared import prepared
 from safelight.pipelines.load import load
 from safelight.types import Conditioning
 
@@ -24,7 +23,7 @@ def installed(monkeypatch):
 
 def test_a_unet_with_and_without_residuals(pipeline):
     unet = pipeline.folder.unet
-    network = accelerated(unet, prepared(unet), "openvino")
+    network = accelerated(unet, 8, "openvino")
     assert isinstance(network, CompiledUNet)
     generator = torch.Generator().manual_seed(0)
 

@@ -1,5 +1,6 @@
 """Clips by a tiny model: known frames, loops, windows, chunks and numbers."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -14,6 +15,9 @@ from safelight.checkpoints.video_layers import write_video_layers
 from safelight.config import to_dict
 from safelight.errors import SafelightError
 from safelight.models.video import TemporalConfig, inflate, new_parameters
+from safelight.pictures import to_pixels
+from safelight.pipelines.coding import encoded_surely
+from safelight.pipelines.generated import to_image
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.video import VideoPipeline
 from tiny_model import tiny_folder
@@ -56,6 +60,48 @@ def test_a_known_last_frame_is_told_at_the_end(pipeline, picture):
     first = pixels(pipeline.animate(picture))
     last = pixels(pipeline.animate(last=picture))
     assert np.abs(first - last).max() > 0
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_a", "dpmpp_2m"])
+@pytest.mark.parametrize("options", [{}, {"frames": 7}, {"low_memory": True}])
+def test_known_frames_are_those_given_as_the_autoencoder_has_them(
+    pipeline, picture, sampler, options
+):
+    other = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    clip = pixels(pipeline.animate(picture, last=other, sampler=sampler, **options))
+    vae = pipeline.folder.autoencoder
+    for frame, given in ((clip[0], picture), (clip[-1], other)):
+        with torch.inference_mode():
+            seen = vae.decode(encoded_surely(vae, to_pixels(given)[None]))
+        assert np.abs(frame - np.array(to_image(seen[0].clamp(-1, 1)), dtype=float)).max() <= 1
+
+
+def with_temporal(pipeline: VideoPipeline, **changes) -> VideoPipeline:
+    """The same model, of which its configuration says something else."""
+    unet = copy.deepcopy(pipeline.folder.unet)
+    unet.temporal = replace(unet.temporal, **changes)
+    folder = replace(pipeline.folder, unet=unet)
+    return VideoPipeline(folder, "tiny", dtype=torch.float32, device="cpu")
+
+
+def test_guidance_leads_towards_the_numbers_of_a_model_that_knows_clips_without(pipeline):
+    knowing = with_temporal(pipeline, null_numbers=True)
+
+    def apart(model: VideoPipeline) -> float:  # both sides have the same prompt
+        weak, strong = (pixels(model.animate(motion=255.0, scale=s)) for s in (1.5, 6.0))
+        return float(np.abs(weak - strong).max())
+
+    assert apart(pipeline) <= 1  # rounding
+    assert apart(knowing) > 1
+
+
+def test_noise_is_chained_as_the_model_was_trained(pipeline):
+    chained = with_temporal(pipeline, noise_correlation=0.99)
+
+    def changing(model: VideoPipeline) -> float:
+        return float(np.abs(np.diff(pixels(model.animate(prompt="a red cube")), axis=0)).mean())
+
+    assert changing(chained) < 0.5 * changing(pipeline)
 
 
 def test_a_loop_is_closed_by_its_first_frame(pipeline, picture):

@@ -64,7 +64,12 @@ def start_video(recipe: VideoRecipe) -> Start:
     if isinstance(model.unet, VideoUNet):
         unet, former = model.unet, None
         _check_same(recipe, unet, wanted)
-        unet.temporal = replace(unet.temporal, num_frames=wanted.num_frames)
+        unet.temporal = replace(
+            unet.temporal,
+            num_frames=wanted.num_frames,
+            noise_correlation=wanted.noise_correlation,
+            null_numbers=wanted.null_numbers,
+        )
     else:
         unet, former = _inflated(recipe, model, wanted), model.unet
     model = replace(model, unet=unet, pipeline_class=OWN_PIPELINE)
@@ -89,7 +94,7 @@ def _inflated(recipe: VideoRecipe, model: Folder, wanted: TemporalConfig) -> Vid
 
 def _check_same(recipe: VideoRecipe, unet: VideoUNet, wanted: TemporalConfig) -> None:
     """Raises `SafelightError` if a recipe asks for another shape than its base has; the number of
-    frames is free.
+    frames is free, and so is what makes no other layers.
     """
     has, number_dim = unet.temporal, unet.config.added_time_dim
     different = [

@@ -1,6 +1,6 @@
 """What a video model in training makes of a few clips, shown below them, frame by frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,10 @@ from safelight.checkpoints.schedulers import SchedulerConfig
 from safelight.data.clip_latents import ClipCache
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
+from safelight.diffusion.inpainting import Kept, keeping
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.video import Number
-from safelight.rng import SeededNoise
+from safelight.rng import SeededNoise, chained
 from safelight.train.latent_task import Conditioner
 from safelight.train.loop import Preview
 from safelight.train.video_task import Told
@@ -64,19 +65,32 @@ def video_preview(
     kinds = {"none": (False,), "repeated": (True,), "placed": (True, False)}
     shown = kinds[model.told.temporal.given]
 
+    def drawn(shape: Sequence[int], index: int) -> Tensor:
+        clips = rearrange(noise(shape, index), "(b f) c h w -> b f c h w", f=real.shape[1])
+        return chained(clips, model.told.temporal.noise_correlation).flatten(0, 1)
+
     def sample(given: bool, device: torch.device) -> Tensor:
         clips = real.to(device)
         known = torch.zeros(clips.shape[:2], dtype=torch.bool, device=device)
         known[:, 0] = given
         here: dict[Number, Tensor] = {name: rows.to(device) for name, rows in numbers.items()}
-        sides = ((captions, known), ([""] * len(captions), torch.zeros_like(known)))
+        silent = known.new_zeros(len(known)) if model.told.temporal.null_numbers else None
+        sides = (
+            (captions, known, None),
+            ([""] * len(captions), torch.zeros_like(known), silent),
+        )
         cond, uncond = (
-            model.told.of_clips(model.condition(prompts), clips, there, here)
-            for prompts, there in sides
+            model.told.of_clips(model.condition(prompts), clips, there, here, spoken)
+            for prompts, there, spoken in sides
         )
         denoise = cfg(model.denoiser, cond, uncond, config.scale)
         shape = (clips.shape[0] * clips.shape[1], *clips.shape[2:])
-        return preview_latents(denoise, model.scheduler, config.steps, noise, shape, device)
+        if given and model.told.temporal.given == "placed":
+            first = drawn(shape, 0).to(device)
+            anew = (~known).to(first).flatten()[:, None, None, None]
+            mask = anew.expand(-1, 1, *shape[2:])
+            denoise = keeping(denoise, Kept(clips.flatten(0, 1), mask, first))
+        return preview_latents(denoise, model.scheduler, config.steps, drawn, shape, device)
 
     def pictures(z: Tensor) -> Tensor:
         frames = [

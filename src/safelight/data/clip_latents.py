@@ -24,13 +24,14 @@ from safelight.types import Batch
 
 class Window(NamedTuple):
     """A part of a clip: its latents' means and standard deviations, how many frames a second it is
-    told to have, and its motion bucket.
+    told to have, its motion bucket, and whether it is a still, one frame over and over.
     """
 
     mean: Float[Tensor, "f c h w"]
     std: Float[Tensor, "f c h w"]
     fps: int
     motion: int
+    still: bool = False
 
 
 class ClipCache:
@@ -70,13 +71,19 @@ class ClipCache:
             return self._store[opaque]
         return self._store[clip_name(digest, clip, bucket, flip, self.data.colours[background])]
 
-    def window(self, item: int, encoded: Encoded, first: int, stride: int) -> Window:
-        """The frames of a clip from `first` on, each `stride` after the one before it."""
-        last = first + (self.config.frames - 1) * stride
-        mean, std = encoded.moments[first : last + 1 : stride].float().unbind(1)
+    def window(
+        self, item: int, encoded: Encoded, first: int, stride: int, taken: int | None = None
+    ) -> Window:
+        """The frames of a clip from `first` on, each `stride` after the one before it; or, slowed
+        down, `taken` after it, from 0 up, at the rate of the stride.
+        """
+        taken = stride if taken is None else taken
+        places = first + taken * torch.arange(self.config.frames)
+        mean, std = encoded.moments[places].float().unbind(1)
         rate = self.clips.items[item].fps
-        speed = float(encoded.motion[first:last].mean()) * rate
-        return Window(mean, std, max(1, round(rate / stride)), bucket_of(speed))
+        moved = float(encoded.motion[first : int(places[-1])].mean()) if taken else 0.0
+        speed = moved * rate * taken / stride
+        return Window(mean, std, max(1, round(rate / stride)), bucket_of(speed), taken == 0)
 
     def strides(self, clip: ClipItem) -> list[int]:
         """The strides of the configuration at which a clip has frames enough."""
@@ -124,7 +131,10 @@ class ClipBatches:
             draws = Draws(self._cache.data, epoch, group.slots[member])
             encoded = self._cache.encoded(index, group.bucket, draws.flip(), draws.background())
             window = self._window(index, encoded, draws.generator(_WINDOW))
-            rows.append(window.mean + window.std * draws.normal(window.std.shape))
+            noise = draws.normal(window.std.shape)
+            if window.still:
+                noise = noise[:1]
+            rows.append(window.mean + window.std * noise)
             captions.append(draws.caption(self._cache.clips.items[index]))
             for name, value in (("item", index), ("fps", window.fps), ("motion", window.motion)):
                 told[name].append(value)
@@ -138,10 +148,13 @@ class ClipBatches:
         """A part of a clip at a random stride from a random frame on."""
         clip = self._cache.clips.items[index]
         strides = self._cache.strides(clip)
-        stride = strides[int(torch.randint(len(strides), (), generator=random))]
-        room = clip.frames - (self._cache.config.frames - 1) * stride
+        stride = taken = strides[int(torch.randint(len(strides), (), generator=random))]
+        slowed = self._cache.config.slowed
+        if slowed and float(torch.rand((), generator=random)) < slowed:
+            taken = int(torch.randint(stride, (), generator=random))
+        room = clip.frames - (self._cache.config.frames - 1) * taken
         first = int(torch.randint(room, (), generator=random))
-        return self._cache.window(index, encoded, first, stride)
+        return self._cache.window(index, encoded, first, stride, taken)
 
 
 _WINDOW = 64  # of the numbers that go along with a picture; conditions have those from 0 on

@@ -26,9 +26,11 @@ class ClipsConfig:
     A training sees `frames` frames at a time, each some frames (one of `strides` is drawn) after
     the one before it, of at most `fps` a second that are kept of a file: all of them, or every
     second, third and so on, as a motion would jerk where they are not evenly spread. So a clip is
-    told to have the rate that is kept divided by the stride. Files longer than `seconds` count as
-    several clips. Folders of frames have `folder_fps` pictures a second, unless their metadata has
-    an `fps`.
+    told to have the rate that is kept divided by the stride. A share of them, `slowed`, is played
+    slower than it is: at the rate of its stride, with frames that follow each other by fewer, down
+    to none, which is a still; so that a model learns of little motion where clips have much. Files
+    longer than `seconds` count as several clips. Folders of frames have `folder_fps` pictures a
+    second, unless their metadata has an `fps`.
 
     Raises `SafelightError` for a value out of range.
     """
@@ -38,8 +40,11 @@ class ClipsConfig:
     strides: tuple[int, ...] = (1, 2, 3)
     seconds: float = 10.0
     folder_fps: float = 24.0
+    slowed: float = 0.0
 
     def __post_init__(self):
+        if not 0 <= self.slowed <= 1:
+            raise SafelightError(f"clips.slowed should be between 0 and 1, got {self.slowed}.")
         if self.frames < 2:
             raise SafelightError(f"clips.frames should be at least 2, got {self.frames}.")
         if not self.strides or min(self.strides) < 1:

@@ -15,13 +15,13 @@ from safelight.types import Network
 A = TypeVar("A", bound=AnyAutoencoder)
 
 
-def accelerated(unet: UNet, ready: UNet, engine: Chosen) -> Network:
-    """What a U-Net gives, up to rounding, by an engine; `ready` is the same U-Net made ready for
-    many calls (`models.prepared`).
+def accelerated(unet: UNet, steps: int, engine: Chosen) -> Network:
+    """What a U-Net gives, up to rounding, by an engine; torch's is made ready for many calls
+    (`models.prepared`).
     """
     if engine == "torch" or type(unet) is not UNet:
-        return ready
-    return CompiledUNet(unet, ready, wrapping(engine, fill=True))
+        return prepared(unet, steps)
+    return CompiledUNet(unet, wrapping(engine, fill=True))
 
 
 def accelerated_autoencoder(autoencoder: A, engine: Chosen) -> A:

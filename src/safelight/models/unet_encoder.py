@@ -138,34 +138,50 @@ class UNetEncoder(nn.Module):
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Emb:
         """The sum of the time's, class's, added, guidance and context embeddings, (b, emb_dim)."""
+        emb = self.embed_features(self.time_features(t), cond.vector)
+        pooled = self.pool(cond)
+        return emb if pooled is None else emb + pooled
+
+    def time_features(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """The sinusoidal features of the time."""
         config = self.config
-        widths = [config.class_dim or 0, config.added_dim or 0, config.guidance_dim or 0]
-        width = 0 if cond.vector is None else cond.vector.shape[1]
-        if width != sum(widths):
-            raise ValueError(
-                f"This U-Net expects a conditioning vector of width {sum(widths)} "
-                f"(class {widths[0]}, added {widths[1]}, guidance {widths[2]}), got {width}."
-            )
         features = sinusoidal(
             t,
             config.block_out_channels[0],
             flip_sin_to_cos=config.flip_sin_to_cos,
             freq_shift=config.freq_shift,
-        ).to(self.conv_in.weight.dtype)
-        if cond.vector is None:
-            emb = self.time_embedding(features)
-        else:
-            classes, added, guidance = cond.vector.tensor_split([widths[0], sum(widths[:2])], dim=1)
-            emb = self.time_embedding(features, guidance if config.guidance_dim else None)
-            if self.class_embedding is not None:
-                emb = emb + self.class_embedding(classes)
-            if self.add_embedding is not None:
-                emb = emb + self.add_embedding(added)
-        if self.context_embedding is not None:
-            if cond.context is None:
-                raise ValueError("This U-Net expects a context to pool, got none.")
-            emb = emb + self.context_embedding(cond.context)
+        )
+        return features.to(self.conv_in.weight.dtype)
+
+    def embed_features(
+        self, features: Float[Tensor, "b c"], vector: Float[Tensor, "b v"] | None
+    ) -> Emb:
+        """`embed` of `time_features(t)` and a conditioning's vector, without its context."""
+        config = self.config
+        widths = [config.class_dim or 0, config.added_dim or 0, config.guidance_dim or 0]
+        width = 0 if vector is None else vector.shape[1]
+        if width != sum(widths):
+            raise ValueError(
+                f"This U-Net expects a conditioning vector of width {sum(widths)} "
+                f"(class {widths[0]}, added {widths[1]}, guidance {widths[2]}), got {width}."
+            )
+        if vector is None:
+            return self.time_embedding(features)
+        classes, added, guidance = vector.tensor_split([widths[0], sum(widths[:2])], dim=1)
+        emb = self.time_embedding(features, guidance if config.guidance_dim else None)
+        if self.class_embedding is not None:
+            emb = emb + self.class_embedding(classes)
+        if self.add_embedding is not None:
+            emb = emb + self.add_embedding(added)
         return emb
+
+    def pool(self, cond: Conditioning) -> Emb | None:
+        """What a conditioning's context adds to the embedding, if anything."""
+        if self.context_embedding is None:
+            return None
+        if cond.context is None:
+            raise ValueError("This U-Net expects a context to pool, got none.")
+        return self.context_embedding(cond.context)
 
 
 class _DownBlock(nn.Module):

@@ -47,8 +47,13 @@ class TemporalConfig:
             where it is another than the rest's, as in diffusers' Stable Video Diffusion.
         narrow: how many times narrower the layers along the frames are inside than those of
             pictures: 1 as published, more for a small model. It has no class in diffusers then.
+        noise_correlation: of the noise of neighbouring frames, with which the model was trained, 0
+            as published: see `rng.chained`.
+        null_numbers: whether the model knows what a clip is whose numbers it is not told, so that
+            guidance leads towards them too.
 
-    Raises `ValueError` for clips of no frame, or layers of no width.
+    Raises `ValueError` for clips of no frame, layers of no width, or a correlation that is not from
+    0 up to below 1.
     """
 
     num_frames: int = 14
@@ -56,8 +61,14 @@ class TemporalConfig:
     numbers: tuple[Number, ...] = ()
     attending_eps: float | None = None
     narrow: int = 1
+    noise_correlation: float = 0.0
+    null_numbers: bool = False
 
     def __post_init__(self):
+        if not 0 <= self.noise_correlation < 1:
+            raise ValueError(
+                f"noise_correlation should be from 0 up to below 1, got {self.noise_correlation}."
+            )
         if self.narrow < 1:
             raise ValueError(f"narrow should be 1 or more, got {self.narrow}.")
         if self.num_frames < 1:

@@ -78,7 +78,8 @@ def sides_of(
     told: Told,
     device: str,
 ) -> Sides:
-    """Both sides of guidance: with prompt and known frames, and with the negative prompt alone.
+    """Both sides of guidance: with prompt, known frames and numbers; and with the negative prompt
+    alone, or with the numbers too for a model that does not know clips without.
 
     Raises `SafelightError` for several prompts at once.
     """
@@ -98,14 +99,15 @@ def sides_of(
         "augmentation": torch.tensor([settings.augmentation], device=device),
     }
 
-    def side(said: Conditioning, known: Tensor | None) -> Conditioning:
+    def side(said: Conditioning, known: Tensor | None, spoken: Tensor | None) -> Conditioning:
         if told.latents is not None and known is not None:
             said = with_known_frames(said, told.latents, known, unet.temporal)
-        said = with_clip_numbers(said, numbers, unet.temporal, unet.config)
+        said = with_clip_numbers(said, numbers, unet.temporal, unet.config, spoken)
         return replace(said, num_frames=settings.frames)
 
     none = None if told.known is None else torch.zeros_like(told.known)
-    return side(cond, told.known), side(uncond, none)
+    silent = torch.zeros(1, dtype=torch.bool, device=device) if unet.temporal.null_numbers else None
+    return side(cond, told.known, None), side(uncond, none, silent)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -11,10 +11,12 @@ from safelight.checkpoints.folder import Folder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.frame_windows import by_clip, over_windows
 from safelight.diffusion.guidance import by_step, cfg
+from safelight.diffusion.inpainting import Kept, keeping
 from safelight.models.motion import MotionUNet
 from safelight.models.video import VideoUNet
-from safelight.pipelines.clip_conditions import Sides
+from safelight.pipelines.clip_conditions import Sides, Told
 from safelight.pipelines.clip_request import ClipSettings
+from safelight.rng import chained_clip
 from safelight.types import ConditionalDenoise, Denoise, Noise
 
 _FEW = 2  # frames at a time in the layers of pictures, where memory is low
@@ -22,18 +24,21 @@ _FEW = 2  # frames at a time in the layers of pictures, where memory is low
 
 @dataclass(frozen=True)
 class Steps:
-    """What is told in each step, how, and in which precision the network works."""
+    """What is told in each step, how, and in which precision the network works; and the frames that
+    are `known` to be what they are told as, if any.
+    """
 
     sides: Sequence[Sides]
     settings: ClipSettings
     dtype: torch.dtype
+    known: Told | None = None
 
 
 def sampled_clip(
     folder: Folder, steps: Steps, noise: Noise, device: str, report: Callable[[int], None]
 ) -> Float[Tensor, "f c h w"]:
-    """Scaled latents of the frames of one clip; `report` is told, after each step, how many frames
-    times steps are done.
+    """Scaled latents of the frames of one clip, of which those that are known stay as they are;
+    `report` is told, after each step, how many frames times steps are done.
     """
     settings = steps.settings
     scheduler = folder.scheduler.with_sampler(settings.sampler)
@@ -51,14 +56,29 @@ def sampled_clip(
         denoise = over_windows(denoise, settings.window, settings.overlap, loop=settings.loop)
     factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
     shape = (settings.frames, channels, settings.height // factor, settings.width // factor)
-    x = noise(shape, 0) * scheduler.initial_scale(sigmas)
+    if isinstance(network, VideoUNet):
+        noise = chained_clip(noise, network.temporal.noise_correlation)
+    drawn = noise(shape, 0)
+    kept = None if steps.known is None else _kept(steps.known, drawn)
+    guided = _guided(denoise, steps, sigmas, device)
+    if kept is not None:
+        guided = keeping(guided, kept)
 
     def on_step(step: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
         report(settings.frames * (step + 1))
 
     solve = scheduler.solver(settings.steps)
-    x = solve(_guided(denoise, steps, sigmas, device), x, sigmas, noise=noise, on_step=on_step)
-    return x * scheduler.final_scale(sigmas)
+    x = drawn * scheduler.initial_scale(sigmas)
+    x = solve(guided, x, sigmas, noise=noise, on_step=on_step) * scheduler.final_scale(sigmas)
+    return x if kept is None else kept.beside(x)
+
+
+def _kept(told: Told, noise: Float[Tensor, "f c h w"]) -> Kept | None:
+    """The known frames, as inpainting keeps what stays of a picture."""
+    if told.latents is None or told.known is None:
+        return None
+    anew = (~told.known[0]).to(noise)[:, None, None, None]
+    return Kept(told.latents[0].to(noise), anew.expand(-1, 1, *noise.shape[2:]), noise)
 
 
 def _guided(

@@ -87,7 +87,7 @@ class Computing:
         return _Made(
             adapters,
             unet,
-            CompiledUNet(unet, unet, self._wrapping(self._unet)),
+            CompiledUNet(unet, self._wrapping(self._unet)),
             compiled_autoencoder(autoencoder, self._wrapping(self._coder)),
         )
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -38,5 +37,6 @@ def to_image(pixels: Float[Tensor, "3 h w"]) -> Image.Image:
 
 def to_levels(pixels: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """The same as bytes."""
-    levels = ((pixels.float().cpu() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().numpy()
+    levels = ((pixels.float().cpu() / 2 + 0.5).clamp(0, 1) * 255).permute(1, 2, 0).contiguous()
+    # torch's rounding wakes threads that then stand in the way of another engine's.
+    return np.rint(levels.numpy()).astype(np.uint8)

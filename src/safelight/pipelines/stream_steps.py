@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from safelight.diffusion.affine import affine_step
 from safelight.diffusion.denoiser import Denoiser
@@ -85,16 +85,17 @@ class StreamSteps:
         self.count = len(self.levels) - 1
         self.initial_scale = scheduler.initial_scale(every)
         self.final_scale = scheduler.final_scale(every)
-        ready = prepared(unet, self.count)
+        ready = accelerated(unet, self.count, engine)
         steering = [_prepared_control(control, self.count) for control in controls]
         self._kept = [
             module
             for network in (ready, *(read.network for read in steering))
+            if isinstance(network, nn.Module)
             for module in network.modules()
             if isinstance(module, Kept)
         ]
         self._denoiser = Denoiser(
-            steered(accelerated(unet, ready, engine), steering, scheduler, self.levels),
+            steered(ready, steering, scheduler, self.levels),
             scheduler.parameterization(),
             scheduler.schedule(),
             None if model.dtype == torch.float32 else model.dtype,

@@ -19,6 +19,7 @@ from safelight.diffusion.objective import diffusion_loss
 from safelight.errors import SafelightError
 from safelight.models.unet import UNetConfig
 from safelight.models.video import GivenFrames, Number, TemporalConfig
+from safelight.rng import chained
 from safelight.train.fresh import Fresh
 from safelight.train.latent_task import Conditioner, LatentObjective
 from safelight.train.task import Draws, Loss, Phase
@@ -34,6 +35,8 @@ class VideoConfig:
     known as often as `first` says, and the last one as often as `last` does, each by itself, so
     that the model learns of both, of either, and of none; only "placed" frames can be the last.
     `layers` that learn are those along the frames, with what tells frames and numbers, or all.
+    `noise_correlation` is that of neighbouring frames' noise (`rng.chained`). A share of the clips,
+    `number_dropout`, is told no number, so that guidance leads towards the numbers too.
 
     Raises `SafelightError` for a value out of range, or one that would change nothing, and for the
     number "augmentation": the noise that it tells of is on pixels, and clips are learned from
@@ -47,9 +50,21 @@ class VideoConfig:
     first: float = 0.6
     last: float = 0.15
     layers: Literal["temporal", "all"] = "temporal"
+    noise_correlation: float = 0.0
+    number_dropout: float = 0.0
 
     def __post_init__(self):
-        for name in ("first", "last"):
+        if not 0 <= self.noise_correlation < 1:
+            raise SafelightError(
+                "video.noise_correlation should be from 0 up to below 1, got "
+                f"{self.noise_correlation}."
+            )
+        if self.number_dropout and not self.numbers:
+            raise SafelightError(
+                "video.number_dropout would change nothing, as video.numbers names none; leave it "
+                "out."
+            )
+        for name in ("first", "last", "number_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SafelightError(
                     f"video.{name} should be between 0 and 1, got {getattr(self, name)}."
@@ -76,7 +91,14 @@ class VideoConfig:
 
     def temporal(self, frames: int) -> TemporalConfig:
         """The shape of what is new, for clips of so many frames."""
-        return TemporalConfig(frames, self.given, self.numbers, narrow=self.narrow)
+        return TemporalConfig(
+            frames,
+            self.given,
+            self.numbers,
+            narrow=self.narrow,
+            noise_correlation=self.noise_correlation,
+            null_numbers=self.number_dropout > 0,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,9 +118,12 @@ class Told:
         clips: Float[Tensor, "b f c h w"],
         known: Bool[Tensor, "b f"],
         numbers: Mapping[Number, Tensor],
+        told: Bool[Tensor, " b"] | None = None,
     ) -> Conditioning:
-        """A conditioning, of a row a clip, with the frames that are known and the numbers."""
-        cond = with_clip_numbers(cond, numbers, self.temporal, self.unet)
+        """A conditioning, of a row a clip, with the frames that are known, and the numbers where
+        they are `told`.
+        """
+        cond = with_clip_numbers(cond, numbers, self.temporal, self.unet, told)
         if self.temporal.given == "none":
             return Conditioning(cond.context, vector=cond.vector, num_frames=clips.shape[1])
         if self.temporal.given == "repeated":  # unscaled, as Stable Video Diffusion has it
@@ -120,7 +145,8 @@ class Told:
 
 class VideoTask:
     """Trains `modules` (the denoiser's network among them) to denoise clips, and stills between
-    them. Every frame of a clip has the same noise level, and noise of its own.
+    them. Every frame of a clip has the same noise level, and noise of its own, or chained to that
+    of the frame before.
 
     `fresh` is what of the weights is new; of the parameters `alone` only that learns.
     """
@@ -162,7 +188,9 @@ class VideoTask:
             x0 = rearrange(batch.clips, "b f c h w -> (b f) c h w")
             cond = self._about(batch, batch.clips, cond, draws)
             sigma = repeat(sigma, "b -> (b f)", f=batch.clips.shape[1])
-            noise = rearrange(draws.normal(batch.clips.shape, _NOISE), "b f ... -> (b f) ...")
+            drawn = draws.normal(batch.clips.shape, _NOISE)
+            drawn = chained(drawn, self._told.temporal.noise_correlation)
+            noise = rearrange(drawn, "b f ... -> (b f) ...")
         elif batch.latents is not None:
             x0, noise = batch.latents, draws.normal(batch.latents.shape, _NOISE)
             cond = self._told.of_stills(cond, x0)
@@ -181,7 +209,10 @@ class VideoTask:
     ) -> Conditioning:
         known = known_frames(self._config, draws, clips.shape[1]).to(clips.device)
         numbers: dict[Number, Tensor] = {n: batch.extras[n].float() for n in ("fps", "motion")}
-        return self._told.of_clips(cond, clips, known, numbers)
+        told = None
+        if self._config.number_dropout:
+            told = draws.uniform(_NUMBERS) >= self._config.number_dropout
+        return self._told.of_clips(cond, clips, known, numbers, told)
 
 
 def known_frames(config: VideoConfig, draws: Draws, frames: int) -> Bool[Tensor, "b f"]:
@@ -193,4 +224,4 @@ def known_frames(config: VideoConfig, draws: Draws, frames: int) -> Bool[Tensor,
     return known
 
 
-_SIGMA, _NOISE, _DROP, _FIRST, _LAST = range(5)  # streams of numbers
+_SIGMA, _NOISE, _DROP, _FIRST, _LAST, _NUMBERS = range(6)  # streams of numbers
