@@ -1,7 +1,8 @@
 """Puts the video model's own layers into the package, in bfloat16, beside the model of pictures.
 
-`python bundle_video.py` takes `work/video_slowed/model` and writes `video` into the bundle: the layers
-along the frames alone, as those of pictures are the bundle's own, and how the model is best used.
+`python bundle_video.py` takes `work/video_slowed/model` and writes `video` into the bundle: the
+layers along the frames alone, as those of pictures are the bundle's own, and how the model is best
+used.
 """
 
 import argparse
