@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import Tensor, nn
 
 from safelight.engine import compiled as module
 from safelight.engine.compiled import Compiled
+from safelight.engine.home import Home
 from safelight.engine.inductor import Inducted
 from safelight.engine.store import Store
 from safelight.errors import SafelightError
@@ -36,6 +38,10 @@ def exports(monkeypatch):
 
     monkeypatch.setattr(module, "_exported", counted)
     return made
+
+
+def kept_at(folder: Path, plain: nn.Module) -> Compiled:
+    return Compiled(plain, Home(plain, Store(folder)), fill=True)
 
 
 def test_batches_and_sizes(exports):
@@ -69,13 +75,13 @@ def test_it_is_not_torch_that_computes(exports):
 
 def test_what_was_exported_is_kept(exports, tmp_path):
     plain, (x, y) = Sum(), torch.randn(2, 3, 4)
-    first = Compiled(plain, Store(tmp_path), fill=True)(x, y)
-    again = Compiled(plain, Store(tmp_path), fill=True)(x, y)
+    first = kept_at(tmp_path, plain)(x, y)
+    again = kept_at(tmp_path, plain)(x, y)
     assert len(exports) == 1
     torch.testing.assert_close(first, again)
     [kept] = tmp_path.rglob("*.xml")
     kept.write_text("<damaged")
-    torch.testing.assert_close(Compiled(plain, Store(tmp_path), fill=True)(x, y), first)
+    torch.testing.assert_close(kept_at(tmp_path, plain)(x, y), first)
     assert len(exports) == 2
 
 

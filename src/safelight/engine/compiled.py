@@ -24,11 +24,10 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch import Tensor, nn
 
 from safelight.engine.exporting import exported, in_silence
-from safelight.engine.store import Shapes, Store, identity
+from safelight.engine.home import Home
+from safelight.engine.store import Shapes, Store
 from safelight.engine.verdict import (
-    Terms,
     Verdict,
-    gains,
     machine,
     quickest,
     read_verdict,
@@ -58,19 +57,18 @@ class Compiled(nn.Module):
 
     The module takes tensors whose first axis is the batch, and gives one or several. It is exported
     and compiled at the first call with inputs of other sizes or in another batch, which takes some
-    seconds; `store` keeps what was exported, with a `Verdict`. With `fill` a batch smaller than one
-    that it was compiled for is filled up, unless it was compiled for that, too. Its weights must
-    not change any more. One thread at a time may call it.
+    seconds; its `home` keeps what was exported, with a `Verdict`. With `fill` a batch smaller than
+    one that it was compiled for is filled up, unless it was compiled for that, too. Its weights
+    must not change any more. One thread at a time may call it.
 
     Raises `SafelightError` from a call if OpenVINO does not compute the module.
     """
 
-    def __init__(self, base: nn.Module, store: Store | None, *, fill: bool):
+    def __init__(self, base: nn.Module, home: Home | None, *, fill: bool):
         super().__init__()
         self.base = base
-        self._store, self._fill = store, fill
+        self._home, self._fill = home, fill
         self._dtype = next((tensor.dtype for tensor in base.parameters()), torch.float32)
-        self._identity: str | None = None  # "" if it cannot be told
         self._runs: dict[tuple[int, Shapes], dict[int, _Run]] = {}
         self._verdicts: dict[tuple[int, Shapes], Verdict] = {}
 
@@ -93,17 +91,12 @@ class Compiled(nn.Module):
         if rows in self._runs.get((threads, tuple(shape[1:] for shape in shapes)), {}):
             verdict = self._verdicts.get((threads, shapes))
             return verdict is None or replace(verdict, ready=0.0).gains(calls)
-        if self._store is None:
-            return False
-        if not any(gains(place, calls) for place in self._store.kept(shapes)):
-            return False  # before all weights are looked at
-        place = self._place(shapes)
-        return place is not None and gains(place, calls)
+        return self._home is not None and self._home.gains(shapes, calls)
 
     def _prepared(self, batch: int, sizes: Shapes) -> _Run:
         core, settings = openvino.Core(), _settings(self._dtype)
         shapes = tuple((batch, *size) for size in sizes)
-        place = self._place(shapes)
+        place = None if self._home is None else self._home.place(shapes)
         with _told_in_one_line():
             kept = None if place is None else _read(core, place)
             if kept is not None and place is not None:
@@ -111,9 +104,9 @@ class Compiled(nn.Module):
                 return _runner(core, kept, settings)
             with _exported(self.base, shapes) as model:
                 run = None
-                if self._store is not None and place is not None:
+                if self._home is not None and place is not None:
                     with suppress(OSError, RuntimeError):
-                        run = self._keep(core, model, self._store, place, shapes)
+                        run = self._keep(core, model, self._home.store, place, shapes)
                 return run or _runner(core, model, settings)
 
     def _keep(
@@ -138,33 +131,6 @@ class Compiled(nn.Module):
     def _remember(self, verdict: Verdict | None, shapes: Shapes) -> None:
         if verdict is not None:
             self._verdicts[torch.get_num_threads(), shapes] = verdict
-
-    def _place(self, shapes: Shapes) -> Path | None:
-        """Where it is kept; None if it is not to be."""
-        if self._store is None:
-            return None
-        if self._identity is None:
-            self._identity = identity(self.base) or ""
-        return self._store.place(self._identity, shapes) if self._identity else None
-
-
-class OnTerms(nn.Module):
-    """A module in whose place OpenVINO computes on some terms, else itself."""
-
-    def __init__(self, base: nn.Module, store: Store, terms: Terms):
-        super().__init__()
-        self.base = base
-        self._compiled = Compiled(base, store, fill=False)
-        self._terms = terms
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the module gives."""
-        shapes = tuple(tuple(x.shape) for x in inputs)
-        terms = self._terms
-        if not (terms.prepares or self._compiled.gains(shapes, terms.calls)):
-            return self.base(*inputs)
-        terms.used = True
-        return self._compiled(*inputs)
 
 
 def _array(x: Tensor) -> _Array:

@@ -5,6 +5,7 @@ from typing import TypeVar
 from torch import nn
 
 from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
+from safelight.engine.home import Home
 from safelight.engine.names import Chosen
 from safelight.engine.store import own_store
 from safelight.models.any_autoencoder import AnyAutoencoder
@@ -44,6 +45,6 @@ def wrapping(engine: Chosen, *, fill: bool) -> Wrap:
     store = own_store()
 
     def compiled(module: nn.Module) -> nn.Module:
-        return Compiled(module, store, fill=fill)
+        return Compiled(module, Home(module, store), fill=fill)
 
     return compiled

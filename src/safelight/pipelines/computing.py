@@ -10,6 +10,7 @@ from torch import nn
 
 from safelight.engine.choosing import choose_engine
 from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
+from safelight.engine.home import OnTerms
 from safelight.engine.names import Chosen, Engine
 from safelight.engine.networks import wrapping
 from safelight.engine.store import own_store
@@ -94,8 +95,6 @@ class Computing:
     def _wrapping(self, terms: Terms) -> Wrap:
         if self.best != "openvino":
             return wrapping(self.best, fill=False)
-        from safelight.engine.compiled import OnTerms
-
         store = own_store()
 
         def on_terms(module: nn.Module) -> nn.Module:
