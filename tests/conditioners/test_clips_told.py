@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from safelight.conditioners.clips import with_clip_numbers, with_known_frames
+from safelight.conditioners.clips import with_clip_numbers, with_known_frames, without_numbers
 from safelight.models.unet import UNetConfig
 from safelight.models.video import TemporalConfig
 from safelight.nn.embeddings import sinusoidal
@@ -51,8 +51,9 @@ def test_a_clip_that_is_told_no_number_gets_zeros():
     unet = UNetConfig(added_dim=16, added_time_dim=8)
     numbers = {"motion": torch.tensor([0, 30]), "fps": torch.tensor([1.0, 25.0])}
     temporal = TemporalConfig(3, numbers=("fps", "motion"))
-    all_told = with_clip_numbers(CONTEXT, numbers, temporal, unet).vector
-    told = with_clip_numbers(CONTEXT, numbers, temporal, unet, torch.tensor([False, True])).vector
+    cond = with_clip_numbers(CONTEXT, numbers, temporal, unet)
+    all_told, told = cond.vector, without_numbers(cond, torch.tensor([False, True])).vector
+    assert torch.equal(without_numbers(cond).vector, torch.zeros(2, 16))
     assert all_told is not None
     assert told is not None
     assert float(told[0].abs().max()) == 0

@@ -10,10 +10,11 @@ from torch import Tensor
 from safelight.app.preview_sampling import preview_latents
 from safelight.app.recipe_parts import PreviewConfig
 from safelight.checkpoints.schedulers import SchedulerConfig
+from safelight.conditioners.clips import without_numbers
 from safelight.data.clip_latents import ClipCache
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
-from safelight.diffusion.inpainting import Kept, keeping
+from safelight.diffusion.inpainting import keeping, kept_frames
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.video import Number
 from safelight.rng import SeededNoise, chained
@@ -74,22 +75,17 @@ def video_preview(
         known = torch.zeros(clips.shape[:2], dtype=torch.bool, device=device)
         known[:, 0] = given
         here: dict[Number, Tensor] = {name: rows.to(device) for name, rows in numbers.items()}
-        silent = known.new_zeros(len(known)) if model.told.temporal.null_numbers else None
-        sides = (
-            (captions, known, None),
-            ([""] * len(captions), torch.zeros_like(known), silent),
-        )
+        sides = ((captions, known), ([""] * len(captions), torch.zeros_like(known)))
         cond, uncond = (
-            model.told.of_clips(model.condition(prompts), clips, there, here, spoken)
-            for prompts, there, spoken in sides
+            model.told.of_clips(model.condition(prompts), clips, there, here)
+            for prompts, there in sides
         )
+        if model.told.temporal.null_numbers:
+            uncond = without_numbers(uncond)
         denoise = cfg(model.denoiser, cond, uncond, config.scale)
         shape = (clips.shape[0] * clips.shape[1], *clips.shape[2:])
         if given and model.told.temporal.given == "placed":
-            first = drawn(shape, 0).to(device)
-            anew = (~known).to(first).flatten()[:, None, None, None]
-            mask = anew.expand(-1, 1, *shape[2:])
-            denoise = keeping(denoise, Kept(clips.flatten(0, 1), mask, first))
+            denoise = keeping(denoise, kept_frames(clips, known, drawn(shape, 0).to(device)))
         return preview_latents(denoise, model.scheduler, config.steps, drawn, shape, device)
 
     def pictures(z: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from safelight.conditioners.numbers import with_numbers, with_vector
+from safelight.conditioners.numbers import with_numbers
 from safelight.models.unet import UNetConfig
 from safelight.models.video import Number, TemporalConfig
 from safelight.types import Conditioning
@@ -46,21 +46,24 @@ def with_clip_numbers(
     numbers: Mapping[Number, Tensor],
     temporal: TemporalConfig,
     unet: UNetConfig,
-    told: Bool[Tensor, " b"] | None = None,
 ) -> Conditioning:
     """Tells the numbers of clips that the model takes: frames a second ("fps"), the motion bucket
     ("motion", 0 to 255) and the noise on a given picture ("augmentation"); (b,) each, one a clip.
-
-    A clip that is not `told` gets zeros in the place of all their features, of which no number
-    has as many.
 
     Raises `KeyError` for one that is missing.
     """
     if not temporal.numbers:
         return cond
-    values = [numbers[name] - int(name == "fps") for name in temporal.numbers]  # of fps one less
-    features = with_numbers(Conditioning(), torch.stack(values, 1).float(), unet).vector
-    assert features is not None
-    if told is not None:
-        features = features * told[:, None]
-    return with_vector(cond, features)
+    told = [numbers[name] - int(name == "fps") for name in temporal.numbers]  # of fps one less
+    return with_numbers(cond, torch.stack(told, 1).float(), unet)
+
+
+def without_numbers(cond: Conditioning, told: Bool[Tensor, " b"] | None = None) -> Conditioning:
+    """The same of clips whose numbers are not told, but for those that are `told`: with zeros in
+    the place of all features, which no number has.
+    """
+    if cond.vector is None:
+        return cond
+    if told is None:
+        return replace(cond, vector=torch.zeros_like(cond.vector))
+    return replace(cond, vector=cond.vector * told[:, None])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from safelight.diffusion.denoiser import per_image
@@ -29,6 +29,14 @@ class Kept:
         past it.
         """
         return torch.lerp(self.x0, x, self.mask)
+
+
+def kept_frames(
+    clips: Float[Tensor, "b f c h w"], known: Bool[Tensor, "b f"], noise: Float[Tensor, "n c h w"]
+) -> Kept:
+    """What stays of clips whose frames are rows: those that are known, whole."""
+    anew = (~known.flatten()).to(noise)[:, None, None, None]
+    return Kept(clips.flatten(0, 1).to(noise), anew.expand(-1, 1, *noise.shape[2:]), noise)
 
 
 def keeping(denoise: Denoise, kept: Kept) -> Denoise:

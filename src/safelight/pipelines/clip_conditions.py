@@ -9,9 +9,10 @@ from torch import Tensor
 
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.vision import Vision
-from safelight.conditioners.clips import with_clip_numbers, with_known_frames
+from safelight.conditioners.clips import with_clip_numbers, with_known_frames, without_numbers
 from safelight.conditioners.image import smoothly_prepared
 from safelight.conditioners.text import TextConditioner
+from safelight.diffusion.inpainting import Kept, kept_frames
 from safelight.errors import SafelightError
 from safelight.models.video import Number, VideoUNet
 from safelight.pictures import to_pixels
@@ -35,6 +36,12 @@ class Told:
     latents: Float[Tensor, "1 f c h w"] | None = None
     known: Bool[Tensor, "1 f"] | None = None
     seen: Float[Tensor, "1 1 d"] | None = None
+
+    def kept(self, noise: Float[Tensor, "f c h w"]) -> Kept | None:
+        """What of the frames stays as it is, beside noise; None for a model that is told none."""
+        if self.latents is None or self.known is None:
+            return None
+        return kept_frames(self.latents, self.known, noise)
 
 
 def told_frames(
@@ -99,15 +106,15 @@ def sides_of(
         "augmentation": torch.tensor([settings.augmentation], device=device),
     }
 
-    def side(said: Conditioning, known: Tensor | None, spoken: Tensor | None) -> Conditioning:
+    def side(said: Conditioning, known: Tensor | None) -> Conditioning:
         if told.latents is not None and known is not None:
             said = with_known_frames(said, told.latents, known, unet.temporal)
-        said = with_clip_numbers(said, numbers, unet.temporal, unet.config, spoken)
+        said = with_clip_numbers(said, numbers, unet.temporal, unet.config)
         return replace(said, num_frames=settings.frames)
 
     none = None if told.known is None else torch.zeros_like(told.known)
-    silent = torch.zeros(1, dtype=torch.bool, device=device) if unet.temporal.null_numbers else None
-    return side(cond, told.known, None), side(uncond, none, silent)
+    beside = side(uncond, none)
+    return side(cond, told.known), without_numbers(beside) if unet.temporal.null_numbers else beside
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

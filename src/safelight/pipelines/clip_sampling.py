@@ -11,7 +11,7 @@ from safelight.checkpoints.folder import Folder
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.frame_windows import by_clip, over_windows
 from safelight.diffusion.guidance import by_step, cfg
-from safelight.diffusion.inpainting import Kept, keeping
+from safelight.diffusion.inpainting import keeping
 from safelight.models.motion import MotionUNet
 from safelight.models.video import VideoUNet
 from safelight.pipelines.clip_conditions import Sides, Told
@@ -24,14 +24,14 @@ _FEW = 2  # frames at a time in the layers of pictures, where memory is low
 
 @dataclass(frozen=True)
 class Steps:
-    """What is told in each step, how, and in which precision the network works; and the frames that
-    are `known` to be what they are told as, if any.
+    """What is told in each step, how, and in which precision the network works; and what is told of
+    the frames that are known, where these `stay` as they are.
     """
 
     sides: Sequence[Sides]
     settings: ClipSettings
     dtype: torch.dtype
-    known: Told | None = None
+    stay: Told | None = None
 
 
 def sampled_clip(
@@ -59,7 +59,7 @@ def sampled_clip(
     if isinstance(network, VideoUNet):
         noise = chained_clip(noise, network.temporal.noise_correlation)
     drawn = noise(shape, 0)
-    kept = None if steps.known is None else _kept(steps.known, drawn)
+    kept = None if steps.stay is None else steps.stay.kept(drawn)
     guided = _guided(denoise, steps, sigmas, device)
     if kept is not None:
         guided = keeping(guided, kept)
@@ -71,14 +71,6 @@ def sampled_clip(
     x = drawn * scheduler.initial_scale(sigmas)
     x = solve(guided, x, sigmas, noise=noise, on_step=on_step) * scheduler.final_scale(sigmas)
     return x if kept is None else kept.beside(x)
-
-
-def _kept(told: Told, noise: Float[Tensor, "f c h w"]) -> Kept | None:
-    """The known frames, as inpainting keeps what stays of a picture."""
-    if told.latents is None or told.known is None:
-        return None
-    anew = (~told.known[0]).to(noise)[:, None, None, None]
-    return Kept(told.latents[0].to(noise), anew.expand(-1, 1, *noise.shape[2:]), noise)
 
 
 def _guided(

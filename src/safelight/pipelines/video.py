@@ -252,8 +252,8 @@ class VideoPipeline:
                 for saying in dict.fromkeys(said)
             }
         with self._at_work(folder.unet):
-            known = told if kind.given == "placed" else None
-            steps = Steps([sides[saying] for saying in said], settings, self.dtype, known)
+            stay = told if kind.given == "placed" else None
+            steps = Steps([sides[saying] for saying in said], settings, self.dtype, stay)
             clip_noise = of_clip(noise, channels_first=kind.channels_first)
             z = sampled_clip(folder, steps, clip_noise, self.device, report)
         check_finite(z, self.name, self.dtype)

@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from safelight.conditioners.clips import with_clip_numbers, with_known_frames
+from safelight.conditioners.clips import with_clip_numbers, with_known_frames, without_numbers
 from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.objective import diffusion_loss
 from safelight.errors import SafelightError
@@ -118,12 +118,9 @@ class Told:
         clips: Float[Tensor, "b f c h w"],
         known: Bool[Tensor, "b f"],
         numbers: Mapping[Number, Tensor],
-        told: Bool[Tensor, " b"] | None = None,
     ) -> Conditioning:
-        """A conditioning, of a row a clip, with the frames that are known, and the numbers where
-        they are `told`.
-        """
-        cond = with_clip_numbers(cond, numbers, self.temporal, self.unet, told)
+        """A conditioning, of a row a clip, with the frames that are known and the numbers."""
+        cond = with_clip_numbers(cond, numbers, self.temporal, self.unet)
         if self.temporal.given == "none":
             return Conditioning(cond.context, vector=cond.vector, num_frames=clips.shape[1])
         if self.temporal.given == "repeated":  # unscaled, as Stable Video Diffusion has it
@@ -209,10 +206,11 @@ class VideoTask:
     ) -> Conditioning:
         known = known_frames(self._config, draws, clips.shape[1]).to(clips.device)
         numbers: dict[Number, Tensor] = {n: batch.extras[n].float() for n in ("fps", "motion")}
-        told = None
-        if self._config.number_dropout:
-            told = draws.uniform(_NUMBERS) >= self._config.number_dropout
-        return self._told.of_clips(cond, clips, known, numbers, told)
+        cond = self._told.of_clips(cond, clips, known, numbers)
+        if not self._config.number_dropout:
+            return cond
+        told = draws.uniform(_NUMBERS) >= self._config.number_dropout
+        return without_numbers(cond, told)
 
 
 def known_frames(config: VideoConfig, draws: Draws, frames: int) -> Bool[Tensor, "b f"]:

@@ -148,8 +148,8 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class Units:
-    """Controls, their pictures by name, and by what those of the pictures come to be hints that
-    are hints no more than in name: of another kind than the control, or with options.
+    """Controls, their pictures by name, and the preprocessors of those pictures that are given to
+    their controls as hints and are none yet: of another kind than the control, or with options.
     """
 
     controls: tuple[AskedControl, ...]
