@@ -158,6 +158,14 @@ def test_a_video_model_is_gone_on_from(workshop: Path, tmp_path: Path):
     assert (unet.temporal.narrow, unet.temporal.num_frames) == (2, 3)
     assert (unet.temporal.noise_correlation, unet.temporal.null_numbers) == (0.5, True)
     assert read_folder(tmp_path / "second/model").unet.temporal == unet.temporal
+    again = f'base="{tmp_path / "second/model"}"'
+    around = ('video.given="around"', "clips.frames=3", "loop.steps=1")
+    unet = trained(workshop, tmp_path / "around", again, *around)
+    assert unet.temporal.given == "around"
+    assert unet.config.in_channels == 4 + 2 * 5
+    assert hashes(tmp_path / "around/previews")
+    with pytest.raises(SafelightError, match="given = 'around'"):
+        trained(workshop, tmp_path / "third", f'base="{tmp_path / "around/model"}"')
     with pytest.raises(SafelightError, match=r"narrow = 2.*has the same in"):
         trained(workshop, tmp_path / "third", base, "video.narrow=1")
     with pytest.raises(SafelightError, match="number_dim = 8; a training"):
@@ -213,7 +221,7 @@ def test_a_base_that_is_told_a_picture_is_refused(workshop: Path, tmp_path: Path
         trained(workshop, tmp_path / "out", f'base="{tmp_path / "seeing"}"')
 
 
-@pytest.mark.parametrize("name", ["video", "video_longer", "video_slowed"])
+@pytest.mark.parametrize("name", ["video", "video_longer", "video_slowed", "video_around"])
 def test_the_recipes_of_the_default_model_read(name: str):
     recipe = read_recipe(Path(__file__).parents[2] / f"recipes/default/{name}.toml")
     assert isinstance(recipe, VideoRecipe)

@@ -26,6 +26,23 @@ def test_placed_frames_stand_beside_themselves_with_a_mask():
     assert rows[0, :, 4].amax((1, 2)).tolist() == [1, 0, 1]
 
 
+def test_around_tells_each_frame_of_the_known_one_up_to_it_and_of_the_one_from_it_on():
+    latents = torch.randn(2, 5, 4, 1, 1, generator=torch.Generator().manual_seed(1))
+    known = torch.tensor([[True, False, True, False, False], [False] * 5])
+    told = with_known_frames(CONTEXT, latents, known, TemporalConfig(5, "around"))
+    assert told.concat is not None
+    rows = told.concat.unflatten(0, (2, 5)).unflatten(2, (2, 5))[..., 0, 0]
+    assert float(rows[1].abs().max()) == 0
+    for side, nearness, places in (
+        (0, [1, 1 / 2, 1, 1 / 2, 1 / 3], [0, 0, 2, 2, 2]),
+        (1, [1, 1 / 2, 1, 0, 0], [0, 2, 2, None, None]),
+    ):
+        assert torch.equal(rows[0, :, side, 4], torch.tensor(nearness))
+        for frame, place in enumerate(places):
+            wanted = torch.zeros(4) if place is None else latents[0, place, :, 0, 0]
+            assert torch.equal(rows[0, frame, side, :4], wanted)
+
+
 def test_repeated_is_the_first_alone():
     told = with_known_frames(CONTEXT, LATENTS, KNOWN, TemporalConfig(3, "repeated"))
     assert told.concat is not None

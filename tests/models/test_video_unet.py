@@ -5,8 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from safelight.conditioners.clips import with_known_frames
 from safelight.models.unet import UNet, UNetConfig
-from safelight.models.video import TemporalConfig, inflate, new_parameters
+from safelight.models.video import (
+    TemporalConfig,
+    VideoUNet,
+    inflate,
+    new_parameters,
+    told_around,
+)
 from safelight.types import Conditioning
 
 CONFIG = UNetConfig(
@@ -85,6 +92,34 @@ def test_frames_see_each_other_and_clips_do_not():
         moved = (video(changed, t, cond) - video(x, t, cond)).abs().amax(dim=(1, 2, 3))
     assert (moved[:3] > 1e-4).all()
     assert (moved[3:] == 0).all()
+
+
+def test_known_frames_told_around_are_at_first_seen_as_those_placed_and_the_others_by_half():
+    torch.manual_seed(0)
+    placed = inflate(UNet(CONFIG), TOLD, number_dim=8).eval()
+    randomised(placed)
+    around = told_around(placed)
+    assert around.temporal == replace(TOLD, given="around")
+    latents, known = torch.randn(1, 3, 4, 8, 8), torch.tensor([[True, False, False]])
+    x, t = torch.randn(3, 4, 8, 8), torch.full((3,), 400.0)
+    cond = Conditioning(torch.randn(1, 5, 16), vector=torch.randn(1, 16))
+
+    def seen(unet: VideoUNet) -> torch.Tensor:
+        told = with_known_frames(cond, latents, known, unet.temporal)
+        assert told.concat is not None
+        return unet.conv_in(torch.cat([x, told.concat], 1))
+
+    with torch.no_grad():
+        torch.testing.assert_close(seen(around)[0], seen(placed)[0])
+        all_known = torch.full((1, 3), True)
+        still = with_known_frames(cond, latents[:, :1].expand_as(latents), all_known, TOLD)
+        assert still.concat is not None
+        mask, half = still.concat[1:, 4:] / 4, still.concat[1:, :4] / 2
+        beside = torch.cat([half, mask / torch.tensor([1.0, 1.5]).reshape(2, 1, 1, 1)], 1)
+        wanted = placed.conv_in(torch.cat([x[1:], beside], 1))
+        torch.testing.assert_close(seen(around)[1:], wanted)
+    with pytest.raises(ValueError, match='told frames as "around"'):
+        told_around(around)
 
 
 def test_rows_without_num_frames_are_pictures():

@@ -11,7 +11,7 @@ from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import latent_channels
 from safelight.models.unet import UNet
-from safelight.models.video import TemporalConfig, VideoUNet, inflate, new_parameters
+from safelight.models.video import TemporalConfig, VideoUNet, inflate, new_parameters, told_around
 from safelight.train.fresh import Fresh
 from safelight.train.video_task import VideoConfig
 
@@ -63,6 +63,8 @@ def start_video(recipe: VideoRecipe) -> Start:
     wanted = recipe.video.temporal(recipe.clips.frames)
     if isinstance(model.unet, VideoUNet):
         unet, former = model.unet, None
+        if (unet.temporal.given, wanted.given) == ("placed", "around"):
+            unet = told_around(unet)
         _check_same(recipe, unet, wanted)
         unet.temporal = replace(
             unet.temporal,

@@ -16,7 +16,7 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.guidance import cfg
 from safelight.diffusion.inpainting import keeping, kept_frames
 from safelight.models.any_autoencoder import AnyAutoencoder
-from safelight.models.video import Number
+from safelight.models.video import Number, any_known
 from safelight.rng import SeededNoise, chained
 from safelight.train.latent_task import Conditioner
 from safelight.train.loop import Preview
@@ -63,8 +63,9 @@ def video_preview(
     }
     noise = SeededNoise([config.seed + i for i in range(real.shape[0] * real.shape[1])])
     model.scheduler.sigmas(config.steps)  # raises now for too many
-    kinds = {"none": (False,), "repeated": (True,), "placed": (True, False)}
-    shown = kinds[model.told.temporal.given]
+    given_as = model.told.temporal.given
+    kinds = {"none": (False,), "repeated": (True,)}
+    shown = kinds.get(given_as, (True, False))
 
     def drawn(shape: Sequence[int], index: int) -> Tensor:
         clips = rearrange(noise(shape, index), "(b f) c h w -> b f c h w", f=real.shape[1])
@@ -84,7 +85,7 @@ def video_preview(
             uncond = without_numbers(uncond)
         denoise = cfg(model.denoiser, cond, uncond, config.scale)
         shape = (clips.shape[0] * clips.shape[1], *clips.shape[2:])
-        if given and model.told.temporal.given == "placed":
+        if given and any_known(given_as):
             denoise = keeping(denoise, kept_frames(clips, known, drawn(shape, 0).to(device)))
         return preview_latents(denoise, model.scheduler, config.steps, drawn, shape, device)
 

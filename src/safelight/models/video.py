@@ -27,7 +27,7 @@ from safelight.nn.temporal import (
 )
 from safelight.types import Conditioning
 
-GivenFrames = Literal["none", "repeated", "placed"]
+GivenFrames = Literal["none", "repeated", "placed", "around"]
 Number = Literal["fps", "motion", "augmentation"]
 
 
@@ -40,7 +40,9 @@ class TemporalConfig:
         given: how frames that are known are told, by channels beside x. "repeated": the latents of
             one picture beside every frame, as Stable Video Diffusion has it. "placed": the latents
             of each known frame beside itself, zeros beside the others, and after them one channel
-            that is 1 where a frame is known.
+            that is 1 where a frame is known. "around": beside each frame the latents of the last
+            known one up to it, and a channel that is 1 there and 1 / (n + 1) for one n frames away;
+            then the same of the first known one from it on; zeros where there is none.
         numbers: what `cond.vector` says of a clip, each as sinusoidal features, in this order:
             frames a second less one, how much moves, and the level of noise on a given picture.
         attending_eps: of the norms of residual blocks on levels that attend and on the way up,
@@ -76,7 +78,9 @@ class TemporalConfig:
 
     def channels_beside(self, latents: int) -> int:
         """How many channels beside x tell of the known frames, where these have `latents`."""
-        return {"none": 0, "repeated": latents, "placed": latents + 1}[self.given]
+        of_one = latents + 1
+        told = {"none": 0, "repeated": latents, "placed": of_one, "around": 2 * of_one}
+        return told[self.given]
 
 
 class FrameUNet(UNet):
@@ -198,6 +202,31 @@ def inflate(unet: UNet, temporal: TemporalConfig, *, number_dim: int = 256) -> V
         if isinstance(module, TimeMixer):
             zero(module)
     return video.train(unet.training)
+
+
+def told_around(video: VideoUNet) -> VideoUNet:
+    """The same video U-Net of "placed" frames that is told them "around" each. At first it makes of
+    known frames what it made of them before, and takes the others, by half, for those around them.
+
+    Raises `ValueError` for one that is told frames in another way.
+    """
+    temporal, config = video.temporal, video.config
+    if temporal.given != "placed":
+        raise ValueError(f'This model is told frames as "{temporal.given}", not as "placed".')
+    wider, latents = replace(temporal, given="around"), config.out_channels
+    in_channels = latents + wider.channels_beside(latents)
+    told = VideoUNet(replace(config, in_channels=in_channels), wider)
+    state = video.state_dict()
+    first = state["conv_in.weight"]
+    half = first[:, latents:] / 2
+    state["conv_in.weight"] = torch.cat([first[:, :latents], half, half], dim=1)
+    told.load_state_dict(state)
+    return told.to(first.device, first.dtype).train(video.training)
+
+
+def any_known(given: GivenFrames) -> bool:
+    """Whether any frame of a clip can be known, not the first alone."""
+    return given in ("placed", "around")
 
 
 def new_parameters(video: VideoUNet) -> list[str]:

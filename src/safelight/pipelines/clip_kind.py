@@ -9,7 +9,7 @@ from safelight.diffusion.samplers import sampler_name
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.motion import MotionUNet
-from safelight.models.video import FrameUNet, GivenFrames, Number, VideoUNet
+from safelight.models.video import FrameUNet, GivenFrames, Number, VideoUNet, any_known
 from safelight.pipelines.clip_request import ClipRequest, ClipSettings
 from safelight.pipelines.request import check_multiple
 
@@ -107,7 +107,7 @@ def settle_clip(request: ClipRequest, folder: Folder, kind: ClipKind, name: str)
 
 def closes(request: ClipRequest, kind: ClipKind) -> bool:
     """Whether a loop is closed by its first frame, known once more behind the last."""
-    return request.loop and kind.given == "placed" and request.image is not None
+    return request.loop and any_known(kind.given) and request.image is not None
 
 
 def _check_given(request: ClipRequest, kind: ClipKind, name: str) -> None:
@@ -117,7 +117,7 @@ def _check_given(request: ClipRequest, kind: ClipKind, name: str) -> None:
         raise SafelightError(f"{name} makes clips of a picture; give one.")
     if kind.given == "none" and (request.image is not None or request.last is not None):
         raise SafelightError(f"{name} makes clips of a prompt alone; leave the picture out.")
-    if kind.given != "placed" and request.last is not None:
+    if not any_known(kind.given) and request.last is not None:
         raise SafelightError(f"{name} is told the first frame alone; leave the last one out.")
     for number in ("motion", "augmentation"):
         if getattr(request, number) is not None and number not in kind.numbers:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from safelight.checkpoints.folder import Folder
 from safelight.conditioners.text import TextConditioner
 from safelight.errors import SafelightError
+from safelight.models.video import any_known
 from safelight.pipelines.choices import PromptSyntax
 from safelight.pipelines.clip_conditions import sides_of, told_frames
 from safelight.pipelines.clip_files import write_clip
@@ -252,7 +253,7 @@ class VideoPipeline:
                 for saying in dict.fromkeys(said)
             }
         with self._at_work(folder.unet):
-            stay = told if kind.given == "placed" else None
+            stay = told if any_known(kind.given) else None
             steps = Steps([sides[saying] for saying in said], settings, self.dtype, stay)
             clip_noise = of_clip(noise, channels_first=kind.channels_first)
             z = sampled_clip(folder, steps, clip_noise, self.device, report)

@@ -18,7 +18,7 @@ from safelight.diffusion.denoiser import Denoiser
 from safelight.diffusion.objective import diffusion_loss
 from safelight.errors import SafelightError
 from safelight.models.unet import UNetConfig
-from safelight.models.video import GivenFrames, Number, TemporalConfig
+from safelight.models.video import GivenFrames, Number, TemporalConfig, any_known
 from safelight.rng import chained
 from safelight.train.fresh import Fresh
 from safelight.train.latent_task import Conditioner, LatentObjective
@@ -33,7 +33,8 @@ class VideoConfig:
     `given` is how known frames are told, `numbers` what is told of a clip, each in `number_dim`
     features, and `narrow` how narrow the new layers are: see `models.video`. The first frame is
     known as often as `first` says, and the last one as often as `last` does, each by itself, so
-    that the model learns of both, of either, and of none; only "placed" frames can be the last.
+    that the model learns of both, of either, and of none; the last can be where frames are "placed"
+    or told "around" each.
     `layers` that learn are those along the frames, with what tells frames and numbers, or all.
     `noise_correlation` is that of neighbouring frames' noise (`rng.chained`). A share of the clips,
     `number_dropout`, is told no number, so that guidance leads towards the numbers too.
@@ -81,12 +82,12 @@ class VideoConfig:
                 'video.numbers names "augmentation", which tells of noise on the pixels of a known '
                 "frame; a training sees latents that were encoded once, without it. Leave it out."
             )
-        idle = {"none": ("first", "last"), "repeated": ("last",), "placed": ()}[self.given]
-        for name in idle:
+        idle = {"none": ("first", "last"), "repeated": ("last",)}
+        for name in idle.get(self.given, ()):
             if getattr(self, name) != getattr(VideoConfig, name):
                 raise SafelightError(
                     f"video.{name} would change nothing, as video.given = {self.given!r} tells no "
-                    f'such frame; leave it out, or tell frames as "placed".'
+                    f'such frame; leave it out, or tell frames as "placed" or "around".'
                 )
 
     def temporal(self, frames: int) -> TemporalConfig:
@@ -217,7 +218,7 @@ def known_frames(config: VideoConfig, draws: Draws, frames: int) -> Bool[Tensor,
     """Which of so many frames each clip of a step is told."""
     known = torch.zeros(draws.count, frames, dtype=torch.bool, device=draws.device)
     known[:, 0] = draws.uniform(_FIRST) < config.first
-    if config.given == "placed":
+    if any_known(config.given):
         known[:, -1] = draws.uniform(_LAST) < config.last
     return known
 
