@@ -101,7 +101,7 @@ def test_known_frames_told_around_are_at_first_seen_as_those_placed_and_the_othe
     around = told_around(placed)
     assert around.temporal == replace(TOLD, given="around")
     latents, known = torch.randn(1, 3, 4, 8, 8), torch.tensor([[True, False, False]])
-    x, t = torch.randn(3, 4, 8, 8), torch.full((3,), 400.0)
+    x = torch.randn(3, 4, 8, 8)
     cond = Conditioning(torch.randn(1, 5, 16), vector=torch.randn(1, 16))
 
     def seen(unet: VideoUNet) -> torch.Tensor:
