@@ -29,7 +29,7 @@ from safelight.models.clip_vision import ClipVision, ClipVisionConfig
 from safelight.models.temporal_autoencoder import TemporalAutoencoder
 from safelight.models.unet import UNetConfig
 from safelight.models.video import VideoUNet
-from safelight.pipelines.load import precision_named
+from safelight.pipelines.precisions import precision_named
 from safelight.pipelines.video import VideoPipeline
 
 GIB = 2**30

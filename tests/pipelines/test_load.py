@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from safelight.errors import SafelightError
-from safelight.pipelines.load import has_device, load, precision_named
+from safelight.pipelines.load import has_device, load
+from safelight.pipelines.precisions import precision_named
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,10 @@ from safelight.pipelines.clip_files import clip_suffix
 from safelight.pipelines.clip_manifest import ClipManifest
 from safelight.pipelines.clip_request import ClipRequest
 from safelight.pipelines.given import GivenPicture
-from safelight.pipelines.load import has_device, precision_named
+from safelight.pipelines.load import has_device
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.manifest import UsedPicture
+from safelight.pipelines.precisions import precision_named
 from safelight.pipelines.video import GeneratedClip, OnFrames, VideoPipeline
 
 

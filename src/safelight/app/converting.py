@@ -14,7 +14,7 @@ from safelight.checkpoints.folder import Folder, write_folder
 from safelight.checkpoints.model import base_of
 from safelight.checkpoints.video_layers import belong_to, holds_layers
 from safelight.pipelines.find import CONTROLS, VIDEO, own_controls
-from safelight.pipelines.load import precision_of
+from safelight.pipelines.precisions import precision_of
 
 
 @dataclass(frozen=True)

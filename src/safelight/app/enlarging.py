@@ -48,7 +48,7 @@ def enlarge(
     # Torch takes a second to import: only now, when the mistakes that need no model are told.
     from safelight.app.making import counting_steps
     from safelight.pipelines.given import Given, give
-    from safelight.pipelines.load import precision_named
+    from safelight.pipelines.precisions import precision_named
     from safelight.pipelines.upscale import STEPS, load_enlarger
 
     request = replace(request, given=Given(give("image", image)))

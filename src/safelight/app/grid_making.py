@@ -108,6 +108,7 @@ def _same_machinery(one: Manifest, other: Manifest) -> bool:
     def machinery(manifest: Manifest) -> list[object]:
         model = [manifest.model, manifest.vae, manifest.weights, manifest.refiner, manifest.guide]
         put_in = [manifest.adapters, manifest.embeddings]
-        return [*model, *put_in, manifest.precision, manifest.device, manifest.engine]
+        how = [manifest.precision, manifest.device, manifest.engine, manifest.storage]
+        return [*model, *put_in, *how]
 
     return machinery(one) == machinery(other)

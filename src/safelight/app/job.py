@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safelight.app.enlarging import check_options, enlarge, enlarges
 from safelight.app.outputs import check_preview, plan_outputs
-from safelight.engine.names import Engine
+from safelight.engine.names import Engine, Storage
 from safelight.errors import SafelightError
 from safelight.pipelines.request import Request
 
@@ -35,6 +35,7 @@ class Loading:
     watermark: bool = False
     safety: bool = False
     engine: Engine = "auto"
+    storage: Storage | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Job:
         }
         options = {_SINGULAR.get(name, name): v for name, v in options.items()}
         options |= {name: getattr(loading, name) for name in _PUT_IN}
-        options |= {name: getattr(loading, name) or None for name in ("watermark", "safety")}
+        plainly = ("watermark", "safety", "storage")
+        options |= {name: getattr(loading, name) or None for name in plainly}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
         check_options(
             options | {"preview_vae": self.preview_vae, "infotext": self.infotext or None}

@@ -15,8 +15,9 @@ from safelight.app.job import Loading
 from safelight.pipelines.finishing import Finish
 from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
-from safelight.pipelines.load import load, precision_named
+from safelight.pipelines.load import load
 from safelight.pipelines.picture_files import write_preview
+from safelight.pipelines.precisions import precision_named
 from safelight.pipelines.previews import Previewer, quick_previewer
 from safelight.pipelines.request import Request, Settings
 from safelight.types import OnStep
@@ -35,6 +36,7 @@ def loaded(loading: Loading) -> ImagePipeline:
         refine_at=loading.refine_at,
         guide=loading.guide,
         engine=loading.engine,
+        storage=loading.storage,
         offline=loading.offline,
     )
     if loading.ip_adapter is not None:

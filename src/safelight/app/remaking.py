@@ -24,8 +24,9 @@ from safelight.pipelines.finishing import finish_of
 from safelight.pipelines.given import PARTS, Given, GivenPicture, Part
 from safelight.pipelines.hub import find_or_fetch
 from safelight.pipelines.image import GeneratedImage, ImagePipeline
-from safelight.pipelines.load import has_device, load, precision_named
+from safelight.pipelines.load import has_device, load
 from safelight.pipelines.manifest import Manifest, UsedGuide, UsedPicture, UsedRefiner
+from safelight.pipelines.precisions import precision_named
 from safelight.pipelines.request import Request
 from safelight.pipelines.upscale import Enlarger, load_enlarger
 
@@ -87,6 +88,7 @@ def prepared(
         refine_at=None if manifest.refiner is None else manifest.refiner.at,
         guide=None if manifest.guide is None else manifest.guide.model,
         engine=_engine_of(manifest, device),
+        storage=manifest.storage,
     )
     if not any_weights:
         check_weights(manifest.weights, pipeline)

@@ -1,6 +1,9 @@
-"""The names of engines; without torch, for what must start at once."""
+"""The names of engines, and of how weights are stored; without torch, for what must start at
+once.
+"""
 
 from typing import Literal
 
 Engine = Literal["auto", "torch", "compile", "openvino"]
 Chosen = Literal["torch", "compile", "openvino"]
+Storage = Literal["int8", "float16", "bfloat16"]

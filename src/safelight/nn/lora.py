@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from safelight.nn.deltas import Addition, Decomposed, Layer, LowRank, as_delta
+from safelight.nn.stored import StoredConv2d, StoredLinear, weight_of
 
 
 class Adapted(nn.Module):
@@ -36,7 +37,7 @@ class Adapted(nn.Module):
 
     def whole_weight(self) -> Tensor:
         """The base's weight with every adapter in it, in float32; strength 0 is none at all."""
-        base = self.base.weight.detach().float()
+        base = weight_of(self.base)
         weight = base
         for name, delta in self.deltas.items():
             if self.strengths[name]:
@@ -171,7 +172,8 @@ def fused(network: nn.Module) -> Generator[None]:
     """Puts all adapters into the weights while it lasts, for the speed of a plain network.
 
     The network has plain layers then, and its adapters and weights back, to the bit, afterwards.
-    The weights are reckoned in float32.
+    The weights are reckoned in float32. Layers that hold theirs in fewer bytes (`nn.stored`) keep
+    their adapters around them.
     """
     held: list[_Held] = []
     try:
@@ -187,6 +189,8 @@ def _fused(network: nn.Module) -> "Iterator[_Held]":
     """Makes each adapted layer a plain one, and says what it was."""
     for path, module in list(_adapted(network)):
         base = module.base
+        if isinstance(base, (StoredLinear, StoredConv2d)):
+            continue
         held = _Held(path, module, cast(nn.Parameter, base.weight))
         whole = module.whole_weight()
         base.weight = nn.Parameter(whole.to(base.weight.dtype), requires_grad=False)

@@ -15,7 +15,7 @@ from safelight.checkpoints.adapters import fused_networks
 from safelight.checkpoints.components import Reading
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.swap import with_autoencoder
-from safelight.engine.names import Chosen, Engine
+from safelight.engine.names import Chosen, Engine, Storage
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.pipelines import making
 from safelight.pipelines.adapting import learn, put_in, take_out
@@ -62,6 +62,7 @@ class ImagePipeline:
         controls: what reads the controls of requests, and keeps their networks.
         watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
+        storage: in how many bytes the U-Net and the text towers hold theirs; None: as `dtype`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ImagePipeline:
         device: str,
         offline: bool = False,
         engine: Engine = "torch",
+        storage: Storage | None = None,
     ):
         self.computing = Computing(engine, device, dtype)
         self.name = name
@@ -89,6 +91,7 @@ class ImagePipeline:
         self.controls = Controls(self.folder, name, self._reading, offline=offline)
         self._seeing: Seeing | None = None
         self.dtype, self.device = dtype, device
+        self.storage: Storage | None = storage
 
     @property
     def weights(self) -> dict[str, str]:

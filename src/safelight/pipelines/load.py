@@ -1,28 +1,26 @@
 """From a name or a folder to a pipeline."""
 
+import logging
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from safelight.checkpoints.inspection import inspect
 from safelight.checkpoints.model import read_model
 from safelight.checkpoints.swap import with_autoencoder
-from safelight.config import near
 from safelight.engine.choosing import choose_engine
-from safelight.engine.names import Engine
+from safelight.engine.names import Engine, Storage
 from safelight.errors import SafelightError
+from safelight.nn.precision import multiplies_bfloat16
 from safelight.pipelines.find import DEFAULT, lasting_name
 from safelight.pipelines.hub import find_or_fetch, find_part
 from safelight.pipelines.image import ImagePipeline
+from safelight.pipelines.storing import read_stored
 
 _REFINE_AT = 0.8
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+_log = logging.getLogger(__name__)
 
 
 def load(
@@ -37,6 +35,7 @@ def load(
     guide: str | Path | None = None,
     vae: str | Path | None = None,
     engine: Engine = "auto",
+    storage: Storage | None = None,
     offline: bool = False,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
@@ -62,18 +61,22 @@ def load(
             (`torch.compile`), which make ready what is not, in seconds to minutes, up to rounding;
             or "auto", OpenVINO where networks were made ready by it before and gain time in a
             picture, else torch. `ImagePipeline.engine` says which it was.
+        storage: in how many bytes the U-Net and the text towers hold their weights, where they
+            compute in `dtype`: "float16", "bfloat16", or "int8", whole numbers with a scale for
+            each output, which makes slightly other pictures. None: as they compute. The engine is
+            then torch.
         offline: nothing is fetched, for controls neither; nor is it where HF_HUB_OFFLINE is in
             the environment.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
-            a kind that makes pictures from a prompt, the autoencoder is not one for it, or the
-            device is not there.
+            a kind that makes pictures from a prompt, the autoencoder is not one for it, the
+            device is not there, or the engine computes no stored weights.
     """
-    device = choose_device(device)
-    pipeline = _read(path_or_name, vae, dtype, device, engine, offline)
+    how = _How(dtype, choose_device(device), engine, storage)
+    pipeline = _read(path_or_name, vae, how, offline)
     if guide is not None:
-        pipeline.guide_by(_read(guide, None, dtype, device, "torch", offline))
+        pipeline.guide_by(_read(guide, None, replace(how, engine="torch"), offline))
     for file, strength in (adapters or {}).items():
         pipeline.adapt(find_part(file, offline=offline), strength)
     for file, token in (embeddings or {}).items():
@@ -81,43 +84,63 @@ def load(
     if refiner is None and refine_at is not None:
         raise SafelightError("refine_at says where the refiner begins; give a refiner too.")
     if refiner is not None:
-        second = _read(refiner, vae, dtype, device, engine, offline)
+        second = _read(refiner, vae, how, offline)
         pipeline.refine_by(second, _REFINE_AT if refine_at is None else refine_at)
     return pipeline
 
 
+@dataclass(frozen=True)
+class _How:
+    """In which precision, where, by what and in how many bytes a model's networks are kept."""
+
+    dtype: torch.dtype
+    device: str
+    engine: Engine
+    storage: Storage | None
+
+    def check(self) -> None:
+        """Raises `SafelightError` for an engine that is not there, or not for such a model."""
+        choose_engine(self.engine, self.device, self.dtype)
+        if self.device == "cpu" and not _multiplies(self.dtype):
+            name = str(self.dtype).removeprefix("torch.")
+            _log.warning(
+                "This CPU only emulates %s, far slower than float32, which takes as little memory "
+                "with storage %r (--storage %s).",
+                *(name, name, name),
+            )
+        if self.storage is not None and self.engine not in ("auto", "torch"):
+            raise SafelightError(
+                f"The engine {self.engine!r} computes with weights as they are; leave storage "
+                f'{self.storage!r} out, or take engine "torch".'
+            )
+
+
 def _read(
-    path_or_name: str | Path,
-    vae: str | Path | None,
-    dtype: torch.dtype,
-    device: str,
-    engine: Engine,
-    offline: bool,
+    path_or_name: str | Path, vae: str | Path | None, how: _How, offline: bool
 ) -> ImagePipeline:
-    choose_engine(engine, device, dtype)  # before anything is read
+    how.check()  # before anything is read
     found = find_or_fetch(str(path_or_name), offline=offline)
-    folder = read_model(found, dtype=dtype, device=device)
+    if how.storage is None:
+        folder = read_model(found, dtype=how.dtype, device=how.device)
+    else:
+        folder = read_stored(found, how.storage, how.dtype, how.device)
     if vae is not None:
-        folder = with_autoencoder(
-            folder, find_part(vae, offline=offline), dtype=dtype, device=device
-        )
-    name = lasting_name(str(path_or_name))
-    return ImagePipeline(folder, name, dtype=dtype, device=device, offline=offline, engine=engine)
+        place = find_part(vae, offline=offline)
+        folder = with_autoencoder(folder, place, dtype=how.dtype, device=how.device)
+    return ImagePipeline(
+        folder,
+        lasting_name(str(path_or_name)),
+        dtype=how.dtype,
+        device=how.device,
+        offline=offline,
+        engine=how.engine if how.storage is None else "torch",
+        storage=how.storage,
+    )
 
 
-def precision_named(name: str) -> torch.dtype:
-    """The dtype of a name such as "float32"; `SafelightError` for a name that is none."""
-    if name not in PRECISIONS:
-        raise SafelightError(f"Unknown precision {name!r}. {near(name, PRECISIONS)}")
-    return PRECISIONS[name]
-
-
-def precision_of(path: Path) -> torch.dtype:
-    """The precision of most weights at a path that pictures are made in, else float32; errors as
-    `inspect`.
-    """
-    kept = (PRECISIONS[name] for name in inspect(path).precisions if name in PRECISIONS)
-    return next(kept, torch.float32)
+def _multiplies(dtype: torch.dtype) -> bool:
+    cpu = torch.device("cpu")
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies_bfloat16(cpu))
 
 
 def has_device(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import cast
 from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
-from safelight.engine.names import Chosen
+from safelight.engine.names import Chosen, Storage
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName
 from safelight.pipelines.control_settings import ControlMode, ControlResize
@@ -184,6 +184,7 @@ class Manifest:
     watermark: str = ""  # the mark in the pixels that is not seen, by its name
     safety: str = ""  # what looked at the picture, and whether it was withheld
     engine: Chosen = "torch"  # what computed the U-Net
+    storage: Storage | None = None  # in how many bytes weights were held; None: as precision says
     quality: Quality = "exact"
     served: Served | None = None  # where a server made it
     format: int = _FORMAT

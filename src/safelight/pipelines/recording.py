@@ -68,6 +68,7 @@ def record(
         guidance=settings.guidance,
         toward=settings.toward,
         engine=pipeline.engine,
+        storage=pipeline.storage,
         quality=settings.quality,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae="" if swapped is None else autoencoder_title(swapped),

@@ -108,13 +108,20 @@ def stream(
 
 
 def _check_same(pipeline: ImagePipeline, dtype: torch.dtype | None, device: str) -> None:
-    """Raises `SafelightError` for another precision or device than a model was loaded with."""
+    """Raises `SafelightError` for another precision or device than a model was loaded with, and
+    for stored weights.
+    """
     if dtype not in (None, pipeline.dtype) or (
         device != "auto" and choose_device(device) != pipeline.device
     ):
         raise SafelightError(
             f"The model is loaded as {pipeline.dtype} on {pipeline.device}; leave dtype and device "
             "out, or give its name for it to be loaded anew."
+        )
+    if pipeline.storage is not None:
+        raise SafelightError(
+            f"The model holds its weights in {pipeline.storage}, which streams do not take; "
+            "load it without storage."
         )
 
 

@@ -45,7 +45,7 @@ def convert(
     from safelight.checkpoints.single_file import write_single_file
     from safelight.errors import SafelightError
     from safelight.pipelines.find import find_model
-    from safelight.pipelines.load import precision_named, precision_of
+    from safelight.pipelines.precisions import precision_named, precision_of
 
     control = is_control(Path(source))
     found = Path(source) if control else find_model(source)

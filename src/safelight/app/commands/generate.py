@@ -9,7 +9,7 @@ from safelight.app.condition_options import ConditionOptions
 from safelight.app.control_options import ControlOptions
 from safelight.app.guidance_options import GuidanceOptions, chosen_scale
 from safelight.app.planning import Planned, at_once
-from safelight.engine.names import Engine
+from safelight.engine.names import Engine, Storage
 from safelight.errors import SafelightError
 from safelight.pipelines.choices import MaskFill, Quality, RngName, Upscaler
 
@@ -77,6 +77,7 @@ def planned(
     ] = PROMPT_ALONE,
     device: str = "auto",
     precision: Precision = "float32",
+    storage: Storage | None = None,
     engine: Engine = "auto",
     quality: Quality = "exact",
     offline: Annotated[bool, Parameter(negative=())] = False,
@@ -233,6 +234,10 @@ def planned(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    storage
+        Hold the weights of the U-Net and the text towers in
+        fewer bytes than they compute with. int8 makes slightly
+        other pictures.
     engine
         What computes the networks: torch; openvino or compile,
         which make them ready at the first use; or auto: openvino
@@ -320,6 +325,7 @@ def planned(
             watermark,
             safety,
             engine,
+            storage,
         ),
         image=image,
         mask=mask,

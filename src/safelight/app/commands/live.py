@@ -123,7 +123,8 @@ def live(
     from safelight.app.live_control import chosen_controls
     from safelight.app.live_sources import opened_camera, watcher
     from safelight.errors import SafelightError
-    from safelight.pipelines.load import choose_device, load, precision_named
+    from safelight.pipelines.load import choose_device, load
+    from safelight.pipelines.precisions import precision_named
     from safelight.pipelines.streaming import fastest, stream
 
     controls = chosen_controls(control, hint=hint)

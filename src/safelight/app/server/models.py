@@ -17,8 +17,9 @@ from safelight.pipelines.annotators import Annotators
 from safelight.pipelines.finishing import Finish
 from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
-from safelight.pipelines.load import choose_device, load, precision_named
+from safelight.pipelines.load import choose_device, load
 from safelight.pipelines.load_video import load_video
+from safelight.pipelines.precisions import precision_named
 from safelight.pipelines.preparing import prepare
 from safelight.pipelines.previews import ColourPreviewer, Previewer, quick_previewer
 from safelight.pipelines.video import VideoPipeline
