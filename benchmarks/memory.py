@@ -1,15 +1,14 @@
 """The most memory that one picture of Stable Diffusion takes: `python benchmarks/memory.py`.
 
-    python benchmarks/memory.py --model sd15 --size 512 --ways diffusers safelight "safelight, int8"
+    python benchmarks/memory.py --model sd15 --size 512 --ways diffusers "safelight, stored as int8"
     python benchmarks/memory.py --model sdxl --size 1024 --file float16
 
 Writes the published architecture with random weights in the precision of `--file`, and makes one
 picture of `--steps` guided steps by each way, each in a process of its own. Prints, in Markdown,
 the most memory that the process held, the most of it that was its own (which the system cannot take
-back: without what is mapped from files), and the processor's time of loading
-and of the picture. The weights
-are random, so that the picture shows nothing. What is measured is Linux's; elsewhere the most of
-its own is left out.
+back: without what is mapped from files), and the processor's time of loading and of the picture.
+The weights are random, so that the picture shows nothing. What is measured is Linux's; elsewhere
+the most of its own is left out.
 """
 
 import argparse

@@ -130,6 +130,15 @@ def test_a_scale_of_their_own(pipeline: ImagePipeline):
     assert abs(_made(pipeline, shown, image_prompt_scale=9.0) - plain).max() > 1
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"quality": "fast"}, "quality fast"), ({"token_merging": 0.5}, "token")],
+)
+def test_what_they_do_not_go_with(pipeline: ImagePipeline, option, message: str):
+    with pytest.raises(SafelightError, match=f"{message}.* does not go with image prompts"):
+        _made(pipeline, ImagePrompt(_picture(1)), **option)
+
+
 def test_rows_of_a_batch_have_pictures_of_their_own(pipeline: ImagePipeline):
     settings = pipeline.settle(Request("a red cube", steps=2, scale=3.0))
     rows = [

@@ -67,6 +67,14 @@ def test_the_same_noise_levels(make, options):
     assert read_manifest(Path("x-rerun.png")) == then
 
 
+def test_the_same_merged_tokens(make):
+    then = make("x.png", "--token-merging", "0.5")
+    assert then.token_merging == 0.5
+    assert then.pixels != make("plain.png").pixels
+    assert main(["rerun", "x.png"]) == 0
+    assert read_manifest(Path("x-rerun.png")) == then
+
+
 def test_prompts_and_seeds_of_every_kind_come_again(make):
     syntax = ("--negative", "[(mush)|fog]", "--clip-skip", "2", "--steps", "4")
     seeds = ("--rng", "a1111-gpu", "--subseed", "3", "--subseed-strength", "0.25")

@@ -111,6 +111,8 @@ def web_ui(text: str) -> dict[str, str]:
         ({"Sampler": "Euler", "Schedule type": "SGM Uniform"}, {"schedule": "sgm_uniform"}),
         ({"Sampler": "Euler", "Version": "safelight 1"}, {"schedule": None}),
         ({"Clip skip": "2"}, {"clip_skip": 2}),
+        ({"Token merging ratio": "0.5"}, {"token_merging": 0.5}),
+        ({"Token merging ratio": "0.9"}, {"token_merging": 0.75}),
         (
             {"Variation seed": "5", "Variation seed strength": "0.25"},
             {"subseed": 5, "subseed_strength": 0.25},

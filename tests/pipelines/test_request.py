@@ -16,6 +16,8 @@ from safelight.pipelines.request import Request, check_multiple
         ({"scale": float("nan")}, "scale should be a finite number"),
         ({"scale": float("inf")}, "scale should be a finite number"),
         ({"scale": -1.0}, "scale should be a finite number"),
+        ({"token_merging": 0.8}, "token_merging should lie between 0 and 0.75, got 0.8"),
+        ({"token_merging": float("nan")}, "token_merging should lie"),
         ({"seed": 2**64}, "seed should lie between"),
         ({"seed": -(2**63) - 1}, "seed should lie between"),
         ({"seed": 2**64 - 2, "count": 3}, "seed should lie between"),

@@ -210,6 +210,7 @@ def request_of(manifest: Manifest) -> Request:
         conditions=conditions_again(manifest),
         image_prompts=image_prompts_again(manifest),
         quality=manifest.quality,
+        token_merging=manifest.token_merging,
         image_prompt_scale=None if manifest.image_prompts is None else manifest.image_prompts.scale,
     )
 

@@ -28,6 +28,7 @@ def attention(
         (bool(request.image_prompts), "image prompts"),
         (request.tiled_diffusion, "tiled diffusion"),
         (request.quality != "exact", f"quality {request.quality}"),
+        (request.token_merging > 0, "merged tokens"),
     ):
         if here:
             raise SafelightError(f"Attention cannot be recorded with {what}; leave them out.")

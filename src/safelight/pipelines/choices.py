@@ -18,5 +18,8 @@ seed's noise, or zeros; AUTOMATIC1111's `inpainting_fill` 1, 2 and 3.
 Quality = Literal["exact", "fast", "fastest"]
 """Whether a picture may be an approximation that is sooner made, see `pipelines.quality`."""
 
+MOST_MERGED = 0.75
+"""The largest part of tokens that can be merged, see `nn.merged_attention`."""
+
 RngName = Literal["cpu", "a1111-gpu"]
 """Where noise comes from: torch's CPU generator, as in diffusers, or what CUDA's would draw."""

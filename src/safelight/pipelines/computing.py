@@ -128,6 +128,8 @@ def _hindrance(model: Model, batch: Batch) -> str | None:
         return "attention is recorded"
     if batch.led.image_prompts is not None:
         return "image prompts speak to the layers of the U-Net"
+    if batch.settings.token_merging:
+        return "tokens are merged within layers of the U-Net"
     if batch.settings.guidance.pag_scale:
         return "perturbed attention changes layers of the U-Net"
     return None

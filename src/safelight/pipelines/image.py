@@ -218,6 +218,7 @@ class ImagePipeline:
         image_prompts: Sequence[ImagePrompt] = (),
         image_prompt_scale: float | None = None,
         quality: Quality = "exact",
+        token_merging: float = 0.0,
         on_step: OnStep | None = None,
     ) -> list[GeneratedImage]:
         """Makes `count` pictures of a prompt.
@@ -272,6 +273,8 @@ class ImagePipeline:
             image_prompts: pictures that speak beside it, by an IP-Adapter.
             image_prompt_scale: of the guidance by them alone; by default the prompt's.
             quality: "fast" and "fastest" are sooner made, and others than "exact".
+            token_merging: the part of the tokens, up to 0.75, that are merged where the U-Net's
+                finest layers attend to themselves (ToMe).
             on_step: called after each step of each picture.
 
         Raises:
@@ -314,6 +317,7 @@ class ImagePipeline:
             image_prompts=tuple(image_prompts),
             image_prompt_scale=image_prompt_scale,
             quality=quality,
+            token_merging=token_merging,
         )
         return list(self.each(request, on_step))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from safelight.diffusion.samplers import sampler_name, schedule_in
 from safelight.diffusion.schedules import schedule_name
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import RngName, Upscaler
+from safelight.pipelines.choices import MOST_MERGED, RngName, Upscaler
 from safelight.pipelines.infotext import Infotext
 from safelight.pipelines.infotext_controls import UNIT, note_of
 from safelight.pipelines.infotext_written import PROGRAM
@@ -68,6 +68,7 @@ def asked_in(infotext: Infotext) -> Asked:
         schedule=_schedule(told, sampler, ours=ours),
         clip_skip=told.whole("Clip skip"),
         rng=_rng(told),
+        token_merging=min(told.number("Token merging ratio") or 0.0, MOST_MERGED),
         subseed=subseed or 0,
         subseed_strength=subseed_strength or 0.0,
     )

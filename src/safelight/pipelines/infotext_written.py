@@ -65,6 +65,7 @@ def _parameters(manifest: Manifest) -> Iterator[tuple[str, str | None]]:
         yield "Refiner", _name(refiner.model, single=hashed is not None) + short
         yield "Refiner switch at", _number(refiner.at)
     yield from written_controls(manifest.controls)
+    yield "Token merging ratio", _number(manifest.token_merging or None)
     yield "RNG", "CPU" if manifest.rng == "cpu" else None
     yield "Version", f"{PROGRAM} {manifest.versions.get(PROGRAM, '')}".strip()
 

@@ -186,6 +186,7 @@ class Manifest:
     engine: Chosen = "torch"  # what computed the U-Net
     storage: Storage | None = None  # in how many bytes weights were held; None: as precision says
     quality: Quality = "exact"
+    token_merging: float = 0.0
     served: Served | None = None  # where a server made it
     format: int = _FORMAT
 

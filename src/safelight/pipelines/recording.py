@@ -70,6 +70,7 @@ def record(
         engine=pipeline.engine,
         storage=pipeline.storage,
         quality=settings.quality,
+        token_merging=settings.token_merging,
         guide=None if pipeline.guide is None else pipeline.guide.used,
         vae="" if swapped is None else autoencoder_title(swapped),
         controls=tuple(control.used((settings.width, settings.height)) for control in led.controls),

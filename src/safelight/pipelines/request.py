@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 from safelight.errors import SafelightError
-from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality, RngName, Upscaler
+from safelight.pipelines.choices import (
+    MOST_MERGED,
+    MaskFill,
+    PromptSyntax,
+    Quality,
+    RngName,
+    Upscaler,
+)
 from safelight.pipelines.condition_settings import Condition, ImagePrompt
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.given import NOTHING, Given
@@ -135,6 +142,7 @@ class Request:
     image_prompts: tuple[ImagePrompt, ...] = ()  # pictures that speak beside the prompt
     image_prompt_scale: float | None = None  # of the guidance by them alone
     quality: Quality = "exact"  # what may be given up for speed
+    token_merging: float = 0.0  # the part of the finest self-attention's tokens that are merged
 
     def check(self) -> None:
         """Raises `SafelightError` for what no model could make."""
@@ -201,6 +209,10 @@ class Request:
         ):
             if value not in known:
                 raise SafelightError(f"{name} should be {' or '.join(known)}, got {value!r}.")
+        if not 0 <= self.token_merging <= MOST_MERGED:
+            raise SafelightError(
+                f"token_merging should lie between 0 and {MOST_MERGED}, got {self.token_merging}."
+            )
         if not 0 <= self.subseed_strength <= 1:
             raise SafelightError(
                 f"subseed_strength should lie between 0 and 1, got {self.subseed_strength}."
@@ -260,6 +272,7 @@ class Settings:
     guidance: Guidance = PLAIN  # beside its scale; where that changes, `scale` is the highest
     toward: Toward | None = None
     quality: Quality = "exact"
+    token_merging: float = 0.0
 
     @property
     def total_steps(self) -> int:

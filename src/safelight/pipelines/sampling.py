@@ -22,6 +22,7 @@ from safelight.diffusion.windows import windowed
 from safelight.errors import SafelightError
 from safelight.models.autoencoder import Autoencoder
 from safelight.models.deep_reuse import Deep
+from safelight.models.merged_tokens import with_merged_tokens
 from safelight.models.unet import UNet
 from safelight.nn.identity_attention import with_identity_attention
 from safelight.pipelines.beginning import (
@@ -173,7 +174,8 @@ def _guided(
     def seeing(unet: UNet, network: Deep | None = None) -> Network:
         prompts = batch.led.image_prompts
         if prompts is None:
-            return controlled(approximated(network or unet, settings.quality))
+            whole = network or with_merged_tokens(unet, settings.token_merging)
+            return controlled(approximated(whole, settings.quality))
         return controlled(prompts.network(unet))
 
     told = conditions_of(model, batch, different, concat)

@@ -11,6 +11,7 @@ from safelight.diffusion.schedules import check_sigmas, schedule_name
 from safelight.errors import SafelightError
 from safelight.models.classes import ClassReader
 from safelight.models.clip import ClipText
+from safelight.models.merged_tokens import finest_transformers
 from safelight.models.tiling import needs_tiles
 from safelight.pipelines.canvas import extended
 from safelight.pipelines.choices import MaskFill, PromptSyntax, Quality
@@ -89,6 +90,7 @@ def settle(
         guidance=_guidance(request, by_model=by_model),
         toward=_toward(request, folder),
         quality=_quality(request),
+        token_merging=_token_merging(request, folder),
     )
     check_guidance(request, settings, folder, kind, by_model=by_model)
     if given.mask is None:  # beside a mask the picture is continued to a multiple
@@ -279,6 +281,16 @@ def _quality(request: Request) -> Quality:
             f"quality {request.quality} does not go with image prompts; leave one of them out."
         )
     return request.quality
+
+
+def _token_merging(request: Request, folder: Folder) -> float:
+    if not request.token_merging:
+        return 0.0
+    if request.image_prompts:
+        raise SafelightError("token_merging does not go with image prompts; leave one of them out.")
+    if not finest_transformers(folder.unet):
+        raise SafelightError("This model's U-Net has no transformers; leave token_merging out.")
+    return request.token_merging
 
 
 def _guidance(request: Request, *, by_model: bool) -> Guidance:

@@ -80,6 +80,7 @@ def planned(
     storage: Storage | None = None,
     engine: Engine = "auto",
     quality: Quality = "exact",
+    token_merging: float = 0.0,
     offline: Annotated[bool, Parameter(negative=())] = False,
     infotext: Annotated[bool, Parameter(negative=())] = False,
     watermark: Annotated[bool, Parameter(negative=())] = False,
@@ -245,6 +246,10 @@ def planned(
     quality
         fast and fastest give up some likeness to the exact
         picture for speed.
+    token_merging
+        The part of the tokens, up to 0.75, that are merged where
+        the finest layers attend to themselves (ToMe), which is
+        sooner done in large pictures.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     watermark
@@ -302,6 +307,7 @@ def planned(
             image_prompts=conditioning.image_prompts(),
             image_prompt_scale=conditioning.image_prompt_scale,
             quality=quality,
+            token_merging=token_merging,
         )
         for text in gather_prompts(prompt, prompts, needed=image is None)
     ]

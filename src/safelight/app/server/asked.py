@@ -130,6 +130,7 @@ class Asked(Strict):
     clip_skip: int | None = None
     rng: RngName = "cpu"
     quality: Quality = "exact"
+    token_merging: float = 0.0
     subseed: Seed = 0
     subseed_strength: float = 0.0
     guidance: dict[str, JsonValue] = Field(
@@ -250,6 +251,7 @@ def request_of(asked: Asked, pictures: Mapping[str, Image.Image]) -> Request:
         clip_skip=asked.clip_skip,
         rng=asked.rng,
         quality=asked.quality,
+        token_merging=asked.token_merging,
         subseed=asked.subseed,
         subseed_strength=asked.subseed_strength,
         guidance=from_dict(Guidance, asked.guidance, "guidance"),
