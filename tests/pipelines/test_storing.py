@@ -11,14 +11,19 @@ from safelight.app.cli import main
 from safelight.checkpoints.folder import read_folder, write_folder
 from safelight.checkpoints.lora_file import write_lora
 from safelight.checkpoints.model import write_upon
+from safelight.checkpoints.motion import write_motion
 from safelight.errors import SafelightError
+from safelight.models.motion import MotionAdapter, MotionConfig
 from safelight.nn.lora import adaptable, fresh
 from safelight.nn.stored import StoredConv2d, StoredLinear
+from safelight.pipelines.clip_files import read_clip_manifest
 from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load
+from safelight.pipelines.load_video import load_video
 from safelight.pipelines.picture_files import read_manifest
 from safelight.pipelines.streaming import stream
-from tiny_model import tiny_folder
+from tiny_model import seeing_folder, tiny_folder
+from tiny_video import video_folder
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +149,46 @@ def test_precision_that_a_processor_only_emulates_is_warned_of(
     caplog.clear()
     load(model_folder, device="cpu", dtype=torch.bfloat16)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8"])
+def test_clips_are_made_with_stored_weights_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, storage: str
+):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "moving", video_folder(), dtype=torch.float16)
+    options = ["--model", str(tmp_path / "moving"), "--device", "cpu", "--prompt", "a red cube"]
+    assert main(["animate", "-o", "held.webp", "--storage", storage, *options]) == 0
+    assert main(["animate", "-o", "plain.webp", *options]) == 0
+    held, plain = (read_clip_manifest(Path(f"{name}.webp")) for name in ("held", "plain"))
+    assert (held.storage, plain.storage) == (storage, None)
+    assert (held.pixels == plain.pixels) == (storage == "float16")
+    capsys.readouterr()
+    assert main(["rerun", "held.webp"]) == 0
+    assert "the same pixels" in capsys.readouterr().err
+
+
+def test_a_motion_module_is_stored_with_the_model_that_it_moves(tmp_path: Path):
+    write_folder(tmp_path / "pictures", tiny_folder())
+    torch.manual_seed(0)
+    adapter = MotionAdapter(MotionConfig((32, 64), (1, 1), groups=8, max_frames=4))
+    write_motion(tmp_path / "motion", adapter)
+    loaded = load_video(
+        tmp_path / "pictures",
+        motion_module=tmp_path / "motion",
+        storage="int8",
+        device="cpu",
+    )
+    held = [p for p, m in loaded.folder.unet.named_modules() if isinstance(m, StoredLinear)]
+    assert any(".motion." in path for path in held)
+    assert any(".base.transformer_blocks." in path for path in held)
+    clip = loaded.animate(prompt="a red cube", frames=2, steps=2, width=32, height=32)
+    assert len(clip.frames) == 2
+
+
+def test_the_image_tower_of_a_model_is_stored_too(tmp_path: Path):
+    write_folder(tmp_path / "seeing", seeing_folder())
+    pipeline = load(tmp_path / "seeing", device="cpu", storage="bfloat16")
+    vision = pipeline.folder.vision
+    assert vision is not None
+    assert any(isinstance(layer, StoredLinear) for layer in vision.tower.modules())

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safelight.app.adapters import chosen_adapters
 from safelight.app.outputs import check_file, slug
 from safelight.app.remaking_controls import picture_again
+from safelight.engine.names import Storage
 from safelight.errors import SafelightError
 from safelight.pipelines.clip_files import clip_suffix
 from safelight.pipelines.clip_manifest import ClipManifest
@@ -49,6 +50,7 @@ def animated(
     precision: str,
     device: str,
     offload: bool,
+    storage: Storage | None,
     offline: bool,
 ) -> GeneratedClip:
     """The clip of a request by the model of a name; errors as `load_video` and `animate`."""
@@ -59,6 +61,7 @@ def animated(
         dtype=precision_named(precision),
         device=device,
         offload=offload,
+        storage=storage,
         offline=offline,
     )
     return _made(pipeline, request)
@@ -88,6 +91,7 @@ def remake_clip(
         adapters={adapter.file: adapter.strength for adapter in manifest.adapters},
         dtype=precision_named(manifest.precision),
         device=manifest.device if has_device(manifest.device) else "cpu",
+        storage=manifest.storage,
     )
     if not any_weights:
         _check_weights(manifest, pipeline)

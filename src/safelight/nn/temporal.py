@@ -232,9 +232,10 @@ class FramePositions(nn.Module):
 
     def forward(self, frames: int) -> Float[Tensor, "f d"]:
         """The embeddings of frames 0 to `frames` - 1."""
-        weight = self.linear_1.weight
-        numbers = torch.arange(frames, device=weight.device, dtype=torch.float32)
-        features = sinusoidal(numbers, weight.shape[1]).to(weight.dtype)
+        layer = self.linear_1
+        numbers = torch.arange(frames, device=layer.bias.device, dtype=torch.float32)
+        features = sinusoidal(numbers, layer.in_features)
+        features = features.to(layer.bias.dtype)  # the weight may be held in another, `nn.stored`
         return self.linear_2(F.silu(self.linear_1(features)))
 
 

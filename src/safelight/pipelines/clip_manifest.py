@@ -9,6 +9,7 @@ from typing import cast
 from PIL import Image
 
 from safelight.config import Value, from_dict, to_dict
+from safelight.engine.names import Storage
 from safelight.errors import SafelightError
 from safelight.pipelines.clip_request import ClipSettings
 from safelight.pipelines.manifest import UsedAdapter, UsedPicture
@@ -50,6 +51,7 @@ class ClipManifest:
     adapters: tuple[UsedAdapter, ...] = ()
     versions: dict[str, str] = field(default_factory=dict[str, str])
     configuration: dict[str, str] = field(default_factory=dict[str, str])
+    storage: Storage | None = None  # in how many bytes weights were held; None: as precision says
     clip: int = _FORMAT
 
     def to_json(self) -> str:

@@ -17,7 +17,7 @@ from safelight.nn.precision import multiplies_bfloat16
 from safelight.pipelines.find import DEFAULT, lasting_name
 from safelight.pipelines.hub import find_or_fetch, find_part
 from safelight.pipelines.image import ImagePipeline
-from safelight.pipelines.storing import read_stored
+from safelight.pipelines.storing import reading_precision, store_networks
 
 _REFINE_AT = 0.8
 _log = logging.getLogger(__name__)
@@ -101,13 +101,7 @@ class _How:
     def check(self) -> None:
         """Raises `SafelightError` for an engine that is not there, or not for such a model."""
         choose_engine(self.engine, self.device, self.dtype)
-        if self.device == "cpu" and not _multiplies(self.dtype):
-            name = str(self.dtype).removeprefix("torch.")
-            _log.warning(
-                "This CPU only emulates %s, far slower than float32, which takes as little memory "
-                "with storage %r (--storage %s).",
-                *(name, name, name),
-            )
+        warn_of_emulation(self.device, self.dtype)
         if self.storage is not None and self.engine not in ("auto", "torch"):
             raise SafelightError(
                 f"The engine {self.engine!r} computes with weights as they are; leave storage "
@@ -120,10 +114,10 @@ def _read(
 ) -> ImagePipeline:
     how.check()  # before anything is read
     found = find_or_fetch(str(path_or_name), offline=offline)
-    if how.storage is None:
-        folder = read_model(found, dtype=how.dtype, device=how.device)
-    else:
-        folder = read_stored(found, how.storage, how.dtype, how.device)
+    precision = reading_precision(found, how.storage, how.dtype)
+    folder = read_model(found, dtype=precision, device=how.device)
+    if how.storage is not None:
+        store_networks(folder, how.storage, how.dtype)
     if vae is not None:
         place = find_part(vae, offline=offline)
         folder = with_autoencoder(folder, place, dtype=how.dtype, device=how.device)
@@ -138,9 +132,17 @@ def _read(
     )
 
 
-def _multiplies(dtype: torch.dtype) -> bool:
-    cpu = torch.device("cpu")
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies_bfloat16(cpu))
+def warn_of_emulation(device: str, dtype: torch.dtype) -> None:
+    """Logs a warning where a CPU does not multiply a precision, and what to take instead."""
+    place = torch.device(device)
+    multiplied = dtype == torch.bfloat16 and multiplies_bfloat16(place)
+    if place.type == "cpu" and dtype != torch.float32 and not multiplied:
+        name = str(dtype).removeprefix("torch.")
+        _log.warning(
+            "This CPU only emulates %s, far slower than float32, which takes as little memory with "
+            "storage %r (--storage %s).",
+            *(name, name, name),
+        )
 
 
 def has_device(name: str) -> bool:

@@ -13,6 +13,7 @@ from safelight.checkpoints.model import read_model
 from safelight.checkpoints.motion import motion_files, read_motion
 from safelight.checkpoints.video_layers import holds_layers, read_video_layers
 from safelight.config import from_dict, read_json
+from safelight.engine.names import Storage
 from safelight.errors import SafelightError
 from safelight.models.motion import with_motion
 from safelight.models.video import FrameUNet
@@ -21,8 +22,9 @@ from safelight.pipelines.clip_manifest import UsedMotion
 from safelight.pipelines.find import DEFAULT, VIDEO, lasting_name
 from safelight.pipelines.hub import find_control, find_or_fetch, find_part
 from safelight.pipelines.kind import Kind, kind_of
-from safelight.pipelines.load import choose_device
+from safelight.pipelines.load import choose_device, warn_of_emulation
 from safelight.pipelines.manifest import UsedAdapter
+from safelight.pipelines.storing import reading_precision, store_networks
 from safelight.pipelines.video import VideoPipeline
 
 _BUNDLED = {f"{DEFAULT}-{VIDEO}": DEFAULT}  # the name of the video model to the folder that has it
@@ -36,6 +38,7 @@ def load_video(
     dtype: torch.dtype = torch.float32,
     device: str = "auto",
     offload: bool = False,
+    storage: Storage | None = None,
     offline: bool = False,
 ) -> VideoPipeline:
     """Loads a model that makes clips.
@@ -51,6 +54,8 @@ def load_video(
         dtype: of the weights and the networks.
         device: as for `safelight.load`.
         offload: keep each network in the CPU's memory until it works.
+        storage: in how many bytes the U-Net and the towers hold their weights, as for
+            `safelight.load`; convolutions along the frames compute with theirs as they are.
         offline: nothing is fetched.
 
     Raises:
@@ -61,10 +66,14 @@ def load_video(
     home = "cpu" if offload else device
     named = _BUNDLED.get(str(path_or_name), str(path_or_name))
     found = find_or_fetch(named, offline=offline)
-    name, reading = lasting_name(named), Reading(dtype, home)
-    folder = read_model(found, dtype=dtype, device=home)
+    warn_of_emulation(device, dtype)
+    precision = reading_precision(found, storage, dtype)
+    name, reading = lasting_name(named), Reading(precision, home)
+    folder = read_model(found, dtype=precision, device=home)
     if motion_module is None:
         folder = _with_own(folder, found / VIDEO, reading)
+    if storage is not None and motion_module is None:
+        store_networks(folder, storage, dtype)
     used: list[UsedAdapter] = []
     for file, strength in (adapters or {}).items():
         used.append(put_in(folder, used, find_part(file, offline=offline), strength))
@@ -73,12 +82,15 @@ def load_video(
         if isinstance(folder.unet, FrameUNet):
             raise SafelightError(f"{name} makes clips by itself; leave the motion module out.")
         folder, motion = _moving(folder, name, motion_module, reading, offline=offline)
+        if storage is not None:
+            store_networks(folder, storage, dtype)
     return VideoPipeline(
         folder,
         name,
         dtype=dtype,
         device=device,
         offload=offload and device != "cpu",
+        storage=storage,
         motion=motion,
         adapters=used,
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from safelight.checkpoints.folder import Folder
 from safelight.conditioners.text import TextConditioner
+from safelight.engine.names import Storage
 from safelight.errors import SafelightError
 from safelight.models.video import any_known
 from safelight.pipelines.choices import PromptSyntax
@@ -60,6 +61,7 @@ class VideoPipeline:
         kind: what it takes.
         dtype, device: of its weights, and where they work.
         offload: whether they wait in the CPU's memory while others work.
+        storage: in how many bytes the U-Net and the towers hold theirs; None: as `dtype`.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class VideoPipeline:
         dtype: torch.dtype,
         device: str,
         offload: bool = False,
+        storage: Storage | None = None,
         motion: UsedMotion | None = None,
         adapters: Sequence[UsedAdapter] = (),
     ):
         self.name, self.folder = name, folder
         self.kind = clip_kind(folder, name)
         self.dtype, self.device, self.offload = dtype, device, offload
+        self.storage: Storage | None = storage
         self.motion = motion
         self.adapters = tuple(adapters)
         self._text = TextConditioner(folder.tokenizers, folder.text_towers)
@@ -196,6 +200,7 @@ class VideoPipeline:
             weights=dict(self.weights),
             precision=str(self.dtype).removeprefix("torch."),
             device=self.device,
+            storage=self.storage,
             machine=machine_of(self.device),
             threads=torch.get_num_threads(),
             pixels=frames_digest(frames),

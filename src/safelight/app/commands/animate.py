@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from safelight.engine.names import Storage
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -41,6 +42,7 @@ def animate(
     plain_prompt: Annotated[bool, Parameter(negative=())] = False,
     device: str = "auto",
     precision: Precision = "float32",
+    storage: Storage | None = None,
     offline: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Make a clip of a picture, of a prompt, or of both.
@@ -122,6 +124,10 @@ def animate(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    storage
+        Hold the weights of the U-Net and the towers in fewer
+        bytes than they compute with. int8 makes slightly other
+        clips.
     offline
         Fetch nothing, as with HF_HUB_OFFLINE=1.
     """
@@ -163,6 +169,7 @@ def animate(
         motion_module=motion_module,
         lora=lora,
         precision=precision,
+        storage=storage,
         device=device,
         offload=offload,
         offline=offline,
