@@ -53,6 +53,10 @@ def answer(make: Callable[[int], Made], folder: Path) -> None:
         print(json.dumps(told), flush=True)
 
 
+class Ended(SystemExit):
+    """A process ended before its time; one line for the user."""
+
+
 class Worker:
     """A way in a process of its own, by a command that runs `answer` with the same folder."""
 
@@ -72,7 +76,7 @@ class Worker:
         print(seed, file=to, flush=True)
         line = back.readline()
         if not line:
-            raise SystemExit(f"{self.way} ended before its time; see above.")
+            raise Ended(f"{self.way} ended before its time; see above.")
         for name, value in json.loads(line).items():
             if timed or name == "peak":
                 self.times[name].append(value)

@@ -29,7 +29,17 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import numpy as np
-from turns import MIB, Worker, answer, folder_name, processor, quartiles, stolen, with_threads
+from turns import (
+    MIB,
+    Ended,
+    Worker,
+    answer,
+    folder_name,
+    processor,
+    quartiles,
+    stolen,
+    with_threads,
+)
 from unet_ways import PEER, WAYS, Task, write_weights
 
 from safelight.checkpoints.atomic import replacing_file
@@ -60,6 +70,7 @@ class Report:
     precision: str
     machine: str
     ways: dict[str, Measured]
+    failed: list[str]  # ways that ended before their first call
 
 
 Running = dict[str, tuple[Worker, Measured]]
@@ -93,6 +104,8 @@ def ready(way: str, given: argparse.Namespace, folder: Path) -> tuple[Worker, Me
 def take_turns(running: Running, seed: int) -> None:
     """One call of each way."""
     made = {way: worker.make(seed) for way, (worker, _) in running.items()}
+    took = [f"{way} {worker.times['wall'][-1]:.2f} s" for way, (worker, _) in running.items()]
+    print(f"round {seed}: {', '.join(took)}", file=sys.stderr, flush=True)
     for way, (_, measured) in running.items():
         if PEER in running:
             theirs = running[PEER][0].times
@@ -123,7 +136,12 @@ def compared(given: argparse.Namespace, folder: Path) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for start in range(0, max(len(others), 1), given.together):
         names = others[start : start + given.together]
-        group = {way: ready(way, given, folder) for way in names}
+        group: Running = {}
+        for way in names:
+            try:
+                group[way] = ready(way, given, folder)
+            except Ended as error:  # for want of memory, say: the others are worth having
+                print(error, file=sys.stderr)
         for seed in range(1, given.rounds + 1):
             take_turns(peer | group, seed)
         found |= ended(group)
@@ -175,12 +193,14 @@ def plot(report: Report, path: Path) -> None:
 
 
 def check(report: Report) -> None:
-    """Ends in failure if outputs are not those of diffusers."""
+    """Ends in failure if outputs are not those of diffusers, or missing."""
     limit = LIMITS[report.precision]
     others = {way: np.max(found.differences or [0]) for way, found in report.ways.items()}
     wrong = [f"{way} ({away:.0e})" for way, away in others.items() if not away <= limit]
     if wrong:
         raise SystemExit(f"More than {limit:.0e} from diffusers: {', '.join(wrong)}.")
+    if report.failed:
+        raise SystemExit(f"Failed: {', '.join(report.failed)}; see above.")
 
 
 def measured(given: argparse.Namespace) -> Report:
@@ -202,6 +222,7 @@ def measured(given: argparse.Namespace) -> Report:
         f"{processor()}, {given.threads} threads; load {load:.1f} before and "
         f"{os.getloadavg()[0]:.1f} after, {stolen() - before:.0f} s stolen; {versions}",
         ways,
+        [way for way in given.ways if way not in ways],
     )
 
 
@@ -213,7 +234,10 @@ def chosen(given: argparse.Namespace) -> list[str]:
     left_out = [f"{way} (no {what})" for way, what in missing.items() if what]
     if left_out:
         print(f"Left out: {', '.join(left_out)}.", file=sys.stderr)
-    return [way for way, what in missing.items() if not what]
+    ways = [way for way, what in missing.items() if not what]
+    if not ways:
+        raise SystemExit("None of these ways runs here.")
+    return ways
 
 
 def read(path: Path) -> Report:
@@ -241,6 +265,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.size % 64:
+        parser.error("--size is a multiple of 64 pixels.")
     if given.write:
         write_weights(given.folder / "weights", given.narrow)
         return

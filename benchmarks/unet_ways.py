@@ -26,6 +26,7 @@ from safelight.checkpoints.components import (
     write_unet,
 )
 from safelight.engine.compiled_networks import CompiledUNet
+from safelight.engine.exporting import in_silence
 from safelight.engine.names import Chosen
 from safelight.engine.networks import wrapping
 from safelight.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -184,7 +185,8 @@ def onnx_runtime(task: Task) -> Call:
         task.exports.mkdir(parents=True, exist_ok=True)
         inputs = (task.x(0), task.t(0), task.context())
         plain = Plain(task, torch.float32).eval()
-        torch.onnx.export(plain, inputs, file, input_names=INPUTS, dynamo=False)
+        with in_silence():
+            torch.onnx.export(plain, inputs, file, input_names=INPUTS, dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -198,7 +200,8 @@ def openvino_itself(task: Task) -> Call:
     if not file.is_file():
         inputs = tuple(x.float() for x in (task.x(0), task.t(0), task.context()))
         plain, shapes = Plain(task, torch.float32).eval(), [tuple(x.shape) for x in inputs]
-        model = openvino.convert_model(plain, example_input=inputs, input=shapes)
+        with in_silence():
+            model = openvino.convert_model(plain, example_input=inputs, input=shapes)
         openvino.save_model(model, file, compress_to_fp16=False)
         del model, plain
     settings = {

@@ -62,3 +62,12 @@ def test_outputs_that_are_others_are_a_failure(written: Path, tmp_path: Path, wr
     done = run("--read", str(file))
     assert done.returncode == 1
     assert "from diffusers: safelight (" in done.stderr
+
+
+def test_a_way_that_ended_before_its_time_is_a_failure(written: Path, tmp_path: Path):
+    told = json.loads(written.read_text()) | {"failed": ["openvino"]}
+    file = tmp_path / "failed.json"
+    file.write_text(json.dumps(told))
+    done = run("--read", str(file))
+    assert done.returncode == 1
+    assert "Failed: openvino" in done.stderr
