@@ -43,7 +43,7 @@ from turns import (
 from unet_ways import PEER, WAYS, Task, write_weights
 
 from safelight.checkpoints.atomic import replacing_file
-from safelight.pipelines.load import precision_named
+from safelight.pipelines.precisions import precision_named
 
 LIMITS = {"float32": 1e-3, "bfloat16": 5e-2}  # of differences from diffusers
 NARROW = (1, 2, 5, 10)  # which leave channels that 32 groups divide
