@@ -104,8 +104,9 @@ def ready(way: str, given: argparse.Namespace, folder: Path) -> tuple[Worker, Me
 def take_turns(running: Running, seed: int) -> None:
     """One call of each way."""
     made = {way: worker.make(seed) for way, (worker, _) in running.items()}
-    took = [f"{way} {worker.times['wall'][-1]:.2f} s" for way, (worker, _) in running.items()]
-    print(f"round {seed}: {', '.join(took)}", file=sys.stderr, flush=True)
+    times = {way: worker.times for way, (worker, _) in running.items()}
+    took = [f"{way} {t['wall'][-1]:.2f} ({t['processor'][-1]:.2f})" for way, t in times.items()]
+    print(f"round {seed}, seconds (processor): {', '.join(took)}", file=sys.stderr, flush=True)
     for way, (_, measured) in running.items():
         if PEER in running:
             theirs = running[PEER][0].times
