@@ -15,18 +15,26 @@ as JSON.
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from turns import (
+    MIB,
+    Make,
+    Worker,
+    answer,
+    folder_name,
+    processor,
+    quartiles,
+    stolen,
+    timed,
+    with_threads,
+)
 
 PROMPT, SCALE = "a red ball", 4.0
 WAYS = {  # the engine and the quality of each
@@ -39,8 +47,7 @@ WAYS = {  # the engine and the quality of each
     "openvino, fastest": ("openvino", "fastest"),
 }
 PEER, EXACT = "diffusers", "torch"
-_MIB = 2**20
-Make = Callable[[int], np.ndarray]
+Likeness = dict[str, list[float]]  # of each way the PSNR of its pictures
 
 
 def ours(model: str, steps: int, engine: str, quality: str) -> Make:
@@ -78,66 +85,18 @@ def theirs(model: str, steps: int) -> Make:
     return make
 
 
-def work(way: str, model: str, steps: int, folder: Path) -> None:
-    """Makes a picture of each seed that is read, and tells what it took."""
-    make = theirs(model, steps) if way == PEER else ours(model, steps, *WAYS[way])
-    for line in sys.stdin:
-        seed, clock, processor = int(line), time.perf_counter(), time.process_time()
-        levels = make(seed)
-        told = {
-            "wall": time.perf_counter() - clock,
-            "processor": time.process_time() - processor,
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-        np.save(folder / "picture.npy", levels)
-        print(json.dumps(told), flush=True)
-
-
-class Worker:
+def worker_of(way: str, given: argparse.Namespace, folder: Path) -> Worker:
     """A way in a process of its own."""
-
-    def __init__(self, way: str, given: argparse.Namespace, folder: Path):
-        self.way, self.folder = way, folder / way.replace(", ", "-")
-        self.folder.mkdir()
-        command = [sys.executable, __file__, "--model", given.model, "--steps", str(given.steps)]
-        command += ["--work", way, "--folder", str(self.folder)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_threads(given)
-        )
-        self.times: dict[str, list[float]] = {"wall": [], "processor": [], "peak": []}
-        self.psnr: list[float] = []
-
-    def make(self, seed: int, *, timed: bool = True) -> np.ndarray:
-        """A picture of a seed."""
-        to, back = self.process.stdin, self.process.stdout
-        if to is None or back is None:
-            raise ValueError("The process has no pipes.")
-        print(seed, file=to, flush=True)
-        for name, value in json.loads(_line(back, self.way)).items():
-            if timed or name == "peak":
-                self.times[name].append(value)
-        return np.load(self.folder / "picture.npy").astype(np.float64)
-
-    def end(self) -> None:
-        """Ends the process."""
-        self.process.communicate()
-
-
-def _line(back: IO[str], way: str) -> str:
-    line = back.readline()
-    if not line:
-        raise SystemExit(f"{way} ended before its time; see above.")
-    return line
-
-
-def _threads(given: argparse.Namespace) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": str(given.threads)}
+    place = folder / folder_name(way)
+    command = [sys.executable, __file__, "--model", given.model, "--steps", str(given.steps)]
+    command += ["--work", way, "--folder", str(place)]
+    return Worker(way, command, place, with_threads(given.threads))
 
 
 def started(command: list[str], given: argparse.Namespace) -> float:
     """Seconds of a whole process."""
     begun = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=_threads(given))
+    subprocess.run(command, check=True, capture_output=True, env=with_threads(given.threads))
     return time.perf_counter() - begun
 
 
@@ -170,51 +129,36 @@ def psnr(picture: np.ndarray, exact: np.ndarray) -> float:
     return float(min(99.0, 10 * np.log10(255**2 / max(((picture - exact) ** 2).mean(), 1e-9))))
 
 
-def stolen() -> float:
-    """Seconds of the processors that other machines had, since the start; 0 where none tells."""
-    told = Path("/proc/stat")
-    if not told.is_file():
-        return 0.0
-    return int(told.read_text("utf-8").split()[8]) / os.sysconf("SC_CLK_TCK")
-
-
-def processor() -> str:
-    """The processor's name, which Linux tells in a file alone."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text("utf-8").splitlines() if told.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def compared(given: argparse.Namespace, folder: Path) -> list[Worker]:
-    """All ways, one picture each in turn."""
-    workers = [Worker(way, given, folder) for way in given.ways]
+def compared(given: argparse.Namespace, folder: Path) -> tuple[list[Worker], Likeness]:
+    """All ways, one picture each in turn, and the PSNR of each picture."""
+    workers = [worker_of(way, given, folder) for way in given.ways]
+    likeness: Likeness = {worker.way: [] for worker in workers}
     for worker in workers:
         worker.make(0, timed=False)
     for seed in range(1, given.rounds + 1):
         made = {worker.way: worker.make(seed) for worker in workers}
-        for worker in workers:
+        for way, picture in made.items():
             if EXACT in made:
-                worker.psnr.append(psnr(made[worker.way], made[EXACT]))
+                likeness[way].append(psnr(picture, made[EXACT]))
     for worker in workers:
         worker.end()
-    return workers
+    return workers, likeness
 
 
-def show(workers: list[Worker]) -> None:
+def show(workers: list[Worker], likeness: Likeness) -> None:
     """Prints the table."""
     print("| by | median | quartiles | processor | times diffusers | PSNR | most memory |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     peers = [worker for worker in workers if worker.way == PEER]
     for worker in workers:
-        wall = worker.times["wall"]
-        middle, low, high = (float(np.quantile(wall, q)) for q in (0.5, 0.25, 0.75))
+        middle, low, high = quartiles(worker.times["wall"])
         ratio = f"{statistics.median(peers[0].times['wall']) / middle:.2f}" if peers else "-"
-        likeness = f"{statistics.median(worker.psnr):.1f} dB" if worker.psnr else "-"
+        psnrs = likeness[worker.way]
+        like = f"{statistics.median(psnrs):.1f} dB" if psnrs else "-"
         print(
             f"| {worker.way} | {middle:.2f} s | {low:.2f} to {high:.2f} s "
-            f"| {statistics.median(worker.times['processor']):.2f} s | {ratio} | {likeness} "
-            f"| {max(worker.times['peak']) / _MIB:.0f} MiB |",
+            f"| {statistics.median(worker.times['processor']):.2f} s | {ratio} | {like} "
+            f"| {max(worker.times['peak']) / MIB:.0f} MiB |",
             flush=True,
         )
 
@@ -233,7 +177,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work is not None:
-        work(given.work, given.model, given.steps, given.folder)
+        by_diffusers = given.work == PEER
+        options = (given.model, given.steps)
+        make = theirs(*options) if by_diffusers else ours(*options, *WAYS[given.work])
+        answer(timed(make), given.folder)
         return
     from safelight.pipelines.find import find_model
 
@@ -241,9 +188,9 @@ def main() -> None:
     load, before = os.getloadavg()[0], stolen()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        workers = compared(given, folder) if given.rounds else []
+        workers, likeness = compared(given, folder) if given.rounds else ([], {})
         if workers:
-            show(workers)
+            show(workers, likeness)
         whole = starts(given, folder)
     for what, times in whole.items():
         if times:
@@ -251,7 +198,9 @@ def main() -> None:
     busy = f"load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     print(f"- {processor()}, {given.threads} threads; {busy}, {stolen() - before:.0f} s stolen")
     if given.output is not None:
-        measured = {worker.way: {**worker.times, "psnr": worker.psnr} for worker in workers}
+        measured = {
+            worker.way: {**worker.times, "psnr": likeness[worker.way]} for worker in workers
+        }
         told = {"machine": processor(), "threads": given.threads, "busy": busy}
         given.output.write_text(
             json.dumps(told | {"measured": measured, "starts": whole}, indent=1)
