@@ -1,5 +1,6 @@
 """Models that hold their weights in fewer bytes than they compute with, made and made again."""
 
+import inspect
 import logging
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from safelight.pipelines.image import ImagePipeline
 from safelight.pipelines.load import load
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.picture_files import read_manifest
+from safelight.pipelines.storing import reading_precision
 from safelight.pipelines.streaming import stream
 from tiny_model import seeing_folder, tiny_folder
 from tiny_video import video_folder
@@ -124,6 +126,9 @@ def test_an_adapter_goes_around_what_is_stored(model_folder: Path, tmp_path: Pat
 def test_what_takes_no_stored_weights_says_so(model_folder: Path):
     with pytest.raises(SafelightError, match="weights as they are; leave storage 'int8' out"):
         load(model_folder, device="cpu", engine="compile", storage="int8")
+    unchecked = inspect.unwrap(reading_precision)  # by the checks of types that tests have
+    with pytest.raises(SafelightError, match=r"Unknown storage 'int4'\. .*int8"):
+        unchecked(model_folder, "int4", torch.float32)
     held = load(model_folder, device="cpu", storage="int8")
     with pytest.raises(SafelightError, match="int8, which streams do not take"):
         stream(held, prompt="a red cube")

@@ -61,7 +61,7 @@ def load(
             (`torch.compile`), which make ready what is not, in seconds to minutes, up to rounding;
             or "auto", OpenVINO where networks were made ready by it before and gain time in a
             picture, else torch. `ImagePipeline.engine` says which it was.
-        storage: in how many bytes the U-Net and the text towers hold their weights, where they
+        storage: in how many bytes the U-Net and the towers hold their weights, where they
             compute in `dtype`: "float16", "bfloat16", or "int8", whole numbers with a scale for
             each output, which makes slightly other pictures. None: as they compute. The engine is
             then torch.
@@ -74,6 +74,7 @@ def load(
             device is not there, or the engine computes no stored weights.
     """
     how = _How(dtype, choose_device(device), engine, storage)
+    warn_of_emulation(how.device, dtype)
     pipeline = _read(path_or_name, vae, how, offline)
     if guide is not None:
         pipeline.guide_by(_read(guide, None, replace(how, engine="torch"), offline))
@@ -101,7 +102,6 @@ class _How:
     def check(self) -> None:
         """Raises `SafelightError` for an engine that is not there, or not for such a model."""
         choose_engine(self.engine, self.device, self.dtype)
-        warn_of_emulation(self.device, self.dtype)
         if self.storage is not None and self.engine not in ("auto", "torch"):
             raise SafelightError(
                 f"The engine {self.engine!r} computes with weights as they are; leave storage "
