@@ -1,6 +1,9 @@
-"""Published architectures with random weights, as folders that diffusers opens too."""
+"""Published architectures with random weights, as folders that diffusers opens too:
+`python benchmarks/published.py sd15 FOLDER float16`.
+"""
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -98,3 +101,7 @@ def drawn(build: Callable[[], M], dtype: torch.dtype) -> M:
             else:
                 parameter.fill_(float(name.endswith("weight")))
     return network.eval()
+
+
+if __name__ == "__main__":
+    write_random(sys.argv[1], Path(sys.argv[2]), getattr(torch, sys.argv[3]))
