@@ -14,7 +14,6 @@ the most of its own is left out.
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from turns import processor, with_threads
 
 GIB = 2**30
 PROMPT = "a red ball"
@@ -121,14 +121,15 @@ def main() -> None:
         for way in given.ways:
             command = [sys.executable, __file__, "--work", way, "--folder", str(folder)]
             command += ["--size", str(given.size), "--steps", str(given.steps)]
-            threads = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
-            told = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=threads)
+            told = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, env=with_threads(given.threads)
+            )
             row = json.loads(told.stdout.splitlines()[-1])
             load, make = row["times"]
             own = f"{row['own']:.2f} GiB" if row["own"] else "-"
             most = f"{row['most']:.2f} GiB"
             print(f"| {way} | {most} | {own} | {load:.1f} s | {make:.0f} s |", flush=True)
-    print(f"- {platform.processor() or platform.machine()}, {given.threads} threads")
+    print(f"- {processor()}, {given.threads} threads")
 
 
 if __name__ == "__main__":
