@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from safelight.app.cli import main
-from safelight.checkpoints.folder import read_folder, write_folder
+from safelight.checkpoints.folder import Folder, read_folder, write_folder
 from safelight.checkpoints.lora_file import write_lora
 from safelight.checkpoints.model import write_upon
 from safelight.checkpoints.motion import write_motion
 from safelight.errors import SafelightError
 from safelight.models.motion import MotionAdapter, MotionConfig
+from safelight.nn.deltas import LowRank
 from safelight.nn.lora import adaptable, fresh
 from safelight.nn.stored import StoredConv2d, StoredLinear
 from safelight.pipelines.clip_files import read_clip_manifest
@@ -34,6 +35,15 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "half"
     write_folder(path, tiny_folder(), dtype=torch.float16)
     return path
+
+
+def lora_of(folder: Folder, mark: str, size: float) -> dict[str, LowRank]:
+    """A LoRA of the U-Net's layers in whose paths there is a mark."""
+    torch.manual_seed(0)
+    deltas = {path: fresh(layer, 2, 2.0) for path, layer in adaptable(folder.unet) if mark in path}
+    for delta in deltas.values():
+        delta.up.data = torch.randn_like(delta.up) * size
+    return deltas
 
 
 def pixels(pipeline: ImagePipeline) -> np.ndarray:
@@ -66,12 +76,7 @@ def test_whole_numbers_make_almost_the_same_picture(model_folder: Path):
 
 def test_a_lora_that_comes_into_the_weights_is_not_rounded_before(half: Path, tmp_path: Path):
     folder = read_folder(half)
-    torch.manual_seed(0)
-    deltas = {}
-    for path, layer in adaptable(folder.unet):
-        if "attn2.to_q" in path:
-            deltas[path] = fresh(layer, 2, 2.0)
-            deltas[path].up.data = torch.randn_like(deltas[path].up) * 0.1
+    deltas = lora_of(folder, "attn2.to_q", 0.1)
     write_upon(tmp_path / "upon", half, folder, deltas, "diffusers")
     held = load(tmp_path / "upon", device="cpu", storage="bfloat16")
     wanted = load(tmp_path / "upon", device="cpu", engine="torch")
@@ -102,14 +107,7 @@ def test_the_command_line_records_it_and_makes_it_again(
 
 
 def test_an_adapter_goes_around_what_is_stored(model_folder: Path, tmp_path: Path):
-    folder = tiny_folder()
-    torch.manual_seed(0)
-    deltas = {}
-    for path, layer in adaptable(folder.unet):
-        if "attn" in path:
-            deltas[path] = fresh(layer, 2, 2.0)
-            deltas[path].up.data = torch.randn_like(deltas[path].up) * 0.2
-    write_lora(tmp_path / "style.safetensors", deltas, "diffusers")
+    write_lora(tmp_path / "style.safetensors", lora_of(tiny_folder(), "attn", 0.2), "diffusers")
     plain, held = (
         load(model_folder, device="cpu", engine="torch", storage=storage)
         for storage in (None, "float16")
