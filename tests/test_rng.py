@@ -99,11 +99,14 @@ def test_noise_that_is_counted_is_the_same_and_tells_what_was_taken():
     assert counted.taken == 5
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
-def test_chained_noise_is_standard_and_as_alike_as_asked_for(correlation: float):
-    white = torch.randn(20_000, 5, 1, 1, 1, generator=torch.Generator().manual_seed(0))
-    rows = chained(white, correlation).flatten(1)
+def test_chained_noise_is_standard_and_as_alike_as_each_clip_asks_for():
+    white = torch.randn(4, 5, 20_000, 1, 1, generator=torch.Generator().manual_seed(0))
+    correlations = torch.tensor([0.0, 0.5, 0.9, 1.0])
+    clips = chained(white, correlations).flatten(2)
     places = torch.arange(5.0)
-    wanted = correlation ** (places[:, None] - places[None]).abs()
-    assert torch.allclose(rows.T @ rows / len(rows), wanted, atol=0.03)
-    assert torch.equal(rows[:, 0], white[:, 0].flatten())
+    for rows, correlation in zip(clips, correlations, strict=True):
+        wanted = correlation ** (places[:, None] - places[None]).abs()
+        assert torch.allclose(rows @ rows.T / rows.shape[1], wanted, atol=0.03)
+    assert torch.equal(clips[:, 0], white[:, 0].flatten(1))
+    assert torch.equal(clips[0], white[0].flatten(1))
+    assert torch.equal(chained(white[:2], torch.zeros(2)), white[:2])

@@ -128,30 +128,30 @@ def of_clip(noise: Noise, *, channels_first: bool = False) -> Noise:
 
 
 def chained(
-    noise: Float[Tensor, "*clips f c h w"], correlation: float
-) -> Float[Tensor, "*clips f c h w"]:
-    """Standard normal noise of clips of which each frame's has this correlation, 0 to below 1, with
+    noise: Float[Tensor, "b f c h w"], correlation: Float[Tensor, " b"]
+) -> Float[Tensor, "b f c h w"]:
+    """Standard normal noise of clips of which each frame's has its clip's correlation, 0 to 1, with
     that of the frame before, from noise of which none has any.
 
     A model of pictures makes frames that are alike from noise that is alike (Ge et al. 2023, arXiv
     2305.10474, section 4.1: the progressive noise model, whose alpha is correlation / sqrt(1 -
     correlation**2)).
     """
-    if correlation == 0:
+    if not correlation.any():
         return noise
-    frames = noise.shape[-4]
-    places = torch.arange(frames, dtype=torch.float64)
+    places = torch.arange(noise.shape[1], dtype=torch.float64)
     steps = (places[:, None] - places[None]).clamp(min=0)
-    shares = torch.tril(correlation**steps) * (1 - correlation**2) ** 0.5
-    shares[:, 0] = correlation**places  # the first frame's is all its own
-    return torch.einsum("ij,...jchw->...ichw", shares.to(noise), noise)
+    alike = correlation.double().cpu()[:, None, None]
+    shares = torch.tril(alike**steps) * (1 - alike**2).sqrt()
+    shares[:, :, 0] = alike[..., 0] ** places  # the first frame's is all its own
+    return torch.einsum("bij,bjchw->bichw", shares.to(noise), noise)
 
 
-def chained_clip(noise: Noise, correlation: float) -> Noise:
+def chained_clip(noise: Noise, correlation: Float[Tensor, " 1"]) -> Noise:
     """The noise of one clip, (f, c, h, w), chained along its frames."""
 
     def frames(shape: Sequence[int], index: int) -> Tensor:
-        return chained(noise(shape, index), correlation)
+        return chained(noise(shape, index)[None], correlation)[0]
 
     return frames
 

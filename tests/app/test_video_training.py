@@ -133,7 +133,12 @@ def _in_video(name: str, state: dict[str, torch.Tensor]) -> str:
             "optim.accumulate=2",
         ),
         ('video.given="repeated"', "video.last=0.15", 'video.numbers=["motion"]'),
-        ("video.noise_correlation=0.8", "video.number_dropout=0.5", "optim.accumulate=2"),
+        (
+            "video.noise_correlation=1.0",
+            "video.moving_correlation=0.8",
+            "video.number_dropout=0.5",
+            "optim.accumulate=2",
+        ),
     ],
     ids=["frozen", "all with stills", "repeated", "chained"],
 )
@@ -153,10 +158,12 @@ def test_it_is_resumed_to_the_bit(workshop: Path, tmp_path: Path, changed: tuple
 def test_a_video_model_is_gone_on_from(workshop: Path, tmp_path: Path):
     trained(workshop, tmp_path / "first", "loop.steps=1")
     base = f'base="{tmp_path / "first/model"}"'
-    other = ("video.noise_correlation=0.5", "video.number_dropout=0.1")
+    chained = ("video.noise_correlation=0.5", "video.moving_correlation=0.2")
+    other = (*chained, "video.number_dropout=0.1")
     unet = trained(workshop, tmp_path / "second", base, "clips.frames=3", "loop.steps=1", *other)
     assert (unet.temporal.narrow, unet.temporal.num_frames) == (2, 3)
-    assert (unet.temporal.noise_correlation, unet.temporal.null_numbers) == (0.5, True)
+    kept = unet.temporal
+    assert (kept.noise_correlation, kept.moving_correlation, kept.null_numbers) == (0.5, 0.2, True)
     assert read_folder(tmp_path / "second/model").unet.temporal == unet.temporal
     again = f'base="{tmp_path / "second/model"}"'
     around = ('video.given="around"', "clips.frames=3", "loop.steps=1")
@@ -187,7 +194,12 @@ def test_what_it_stands_on_may_not_change(workshop: Path, tmp_path: Path):
         ('video.numbers=["fps", "fps"]', "names one twice"),
         ('video.numbers=["fps", "augmentation"]', "noise on the pixels of a known frame"),
         ('video.numbers=["speed"]', r"video\.numbers"),
-        ("video.noise_correlation=1.0", "video.noise_correlation should be from 0 up to below 1"),
+        ("video.noise_correlation=1.5", "video.noise_correlation should be from 0 to 1"),
+        ("video.moving_correlation=-0.1", "video.moving_correlation should be from 0 to 1"),
+        (
+            'video={moving_correlation=0.5, numbers=["fps"]}',
+            'video.moving_correlation is that of .* does not name "motion"',
+        ),
         ("video.number_dropout=-0.1", "video.number_dropout should be between 0 and 1"),
         ("video={numbers=[], number_dropout=0.1}", "video.number_dropout would change nothing"),
         ('video.given="placd"', r"video\.given"),

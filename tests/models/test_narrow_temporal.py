@@ -48,5 +48,5 @@ def test_a_narrow_one_begins_as_the_pictures_and_is_read_as_it_was_written(tmp_p
 
 
 def test_no_width_is_refused():
-    with pytest.raises(ValueError, match="narrow should be 1"):
+    with pytest.raises(ValueError, match="narrow should be at least 1"):
         TemporalConfig(narrow=0)

@@ -104,6 +104,19 @@ def test_noise_is_chained_as_the_model_was_trained(pipeline):
     assert changing(chained) < 0.5 * changing(pipeline)
 
 
+def test_noise_is_the_more_alike_the_less_a_clip_is_asked_to_move(pipeline):
+    chained = with_temporal(pipeline, noise_correlation=1.0, moving_correlation=0.5)
+
+    def changing(motion: float) -> float:
+        frames = pixels(chained.animate(prompt="a red cube", motion=motion))
+        return float(np.abs(np.diff(frames, axis=0)).mean())
+
+    still, little, much, most = (changing(motion) for motion in (0.0, 20.0, 250.0, 255.0))
+    assert 1.2 * still < little
+    assert 1.5 * little < much
+    assert much == pytest.approx(most, rel=0.1)
+
+
 def test_a_loop_is_closed_by_its_first_frame(pipeline, picture):
     loop = pipeline.animate(picture, loop=True)
     assert len(loop.frames) == FRAMES - 1

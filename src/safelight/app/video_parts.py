@@ -70,6 +70,7 @@ def start_video(recipe: VideoRecipe) -> Start:
             unet.temporal,
             num_frames=wanted.num_frames,
             noise_correlation=wanted.noise_correlation,
+            moving_correlation=wanted.moving_correlation,
             null_numbers=wanted.null_numbers,
         )
     else:

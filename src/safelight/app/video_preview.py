@@ -61,6 +61,7 @@ def video_preview(
         "fps": torch.tensor([float(w.fps) for w in windows]),
         "motion": torch.tensor([float(w.motion) for w in windows]),
     }
+    correlation = model.told.temporal.correlation(numbers["motion"])
     noise = SeededNoise([config.seed + i for i in range(real.shape[0] * real.shape[1])])
     model.scheduler.sigmas(config.steps)  # raises now for too many
     given_as = model.told.temporal.given
@@ -69,7 +70,7 @@ def video_preview(
 
     def drawn(shape: Sequence[int], index: int) -> Tensor:
         clips = rearrange(noise(shape, index), "(b f) c h w -> b f c h w", f=real.shape[1])
-        return chained(clips, model.told.temporal.noise_correlation).flatten(0, 1)
+        return chained(clips, correlation).flatten(0, 1)
 
     def sample(given: bool, device: torch.device) -> Tensor:
         clips = real.to(device)

@@ -9,13 +9,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from safelight.errors import SafelightError
+from safelight.models.video import MOST_MOTION
 from safelight.pictures import Levels
 
 HEIGHT = 128
 """Pixels to which pictures are brought for the flow: on 64 pixels it comes out twice too long."""
-
-MOST = 255
-"""The largest bucket, as of Stable Video Diffusion's `motion_bucket_id`."""
 
 
 def motion_between(frames: Sequence[Levels]) -> Float[np.ndarray, " n"]:
@@ -77,12 +75,12 @@ def bucket_of(speed: float) -> int:
     from Stable Video Diffusion's own, which is not published.
     """
     speed = max(speed, 0.0)
-    return round(MOST * speed / (speed + _HALFWAY))
+    return round(MOST_MOTION * speed / (speed + _HALFWAY))
 
 
 def speed_of(bucket: float) -> float:
     """The speed in heights a second that a bucket below 255 stands for: `bucket_of` back."""
-    return _HALFWAY * bucket / (MOST - min(bucket, MOST - 0.5))
+    return _HALFWAY * bucket / (MOST_MOTION - min(bucket, MOST_MOTION - 0.5))
 
 
 _HALFWAY = 0.06

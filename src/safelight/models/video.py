@@ -30,6 +30,9 @@ from safelight.types import Conditioning
 GivenFrames = Literal["none", "repeated", "placed", "around"]
 Number = Literal["fps", "motion", "augmentation"]
 
+MOST_MOTION = 255
+"""The largest motion bucket, as of Stable Video Diffusion's `motion_bucket_id`."""
+
 
 @dataclass(frozen=True)
 class TemporalConfig:
@@ -50,12 +53,14 @@ class TemporalConfig:
         narrow: how many times narrower the layers along the frames are inside than those of
             pictures: 1 as published, more for a small model. It has no class in diffusers then.
         noise_correlation: of the noise of neighbouring frames, with which the model was trained, 0
-            as published: see `rng.chained`.
+            as published, 1 for one noise in all frames: see `rng.chained`.
+        moving_correlation: the same of clips of the largest motion bucket, where it goes there in
+            a straight line from `noise_correlation` of a still; None where all clips have one.
         null_numbers: whether the model knows what a clip is whose numbers it is not told, so that
             guidance leads towards them too.
 
-    Raises `ValueError` for clips of no frame, layers of no width, or a correlation that is not from
-    0 up to below 1.
+    Raises `ValueError` for clips of no frame, layers of no width, a correlation that is not from 0
+    to 1, or one by the motion of clips whose motion is not told.
     """
 
     num_frames: int = 14
@@ -64,17 +69,29 @@ class TemporalConfig:
     attending_eps: float | None = None
     narrow: int = 1
     noise_correlation: float = 0.0
+    moving_correlation: float | None = None
     null_numbers: bool = False
 
     def __post_init__(self):
-        if not 0 <= self.noise_correlation < 1:
+        for name in ("noise_correlation", "moving_correlation"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} should be from 0 to 1, got {value}.")
+        if self.moving_correlation is not None and "motion" not in self.numbers:
             raise ValueError(
-                f"noise_correlation should be from 0 up to below 1, got {self.noise_correlation}."
+                "moving_correlation is that of the largest motion bucket, but numbers does not "
+                'name "motion"; leave it out.'
             )
         if self.narrow < 1:
-            raise ValueError(f"narrow should be 1 or more, got {self.narrow}.")
+            raise ValueError(f"narrow should be at least 1, got {self.narrow}.")
         if self.num_frames < 1:
             raise ValueError(f"num_frames should be 1 or more, got {self.num_frames}.")
+
+    def correlation(self, motion: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Of the noise of neighbouring frames in clips of these motion buckets."""
+        moves = (motion.double() / MOST_MOTION).clamp(0, 1)
+        still, moving = self.noise_correlation, self.moving_correlation
+        return still + moves * (0.0 if moving is None else moving - still)
 
     def channels_beside(self, latents: int) -> int:
         """How many channels beside x tell of the known frames, where these have `latents`."""

@@ -57,7 +57,8 @@ def sampled_clip(
     factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
     shape = (settings.frames, channels, settings.height // factor, settings.width // factor)
     if isinstance(network, VideoUNet):
-        noise = chained_clip(noise, network.temporal.noise_correlation)
+        moves = torch.tensor([settings.motion])
+        noise = chained_clip(noise, network.temporal.correlation(moves))
     drawn = noise(shape, 0)
     kept = None if steps.stay is None else steps.stay.kept(drawn)
     guided = _guided(denoise, steps, sigmas, device)

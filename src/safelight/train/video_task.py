@@ -36,8 +36,11 @@ class VideoConfig:
     that the model learns of both, of either, and of none; the last can be where frames are "placed"
     or told "around" each.
     `layers` that learn are those along the frames, with what tells frames and numbers, or all.
-    `noise_correlation` is that of neighbouring frames' noise (`rng.chained`). A share of the clips,
-    `number_dropout`, is told no number, so that guidance leads towards the numbers too.
+    `noise_correlation` is that of neighbouring frames' noise (`rng.chained`), and
+    `moving_correlation` that of clips of the largest motion bucket, where it goes there from
+    `noise_correlation` of a still: so that what moves little is made from noise that changes
+    little. A share of the clips, `number_dropout`, is told no number, so that guidance leads
+    towards the numbers too.
 
     Raises `SafelightError` for a value out of range, or one that would change nothing, and for the
     number "augmentation": the noise that it tells of is on pixels, and clips are learned from
@@ -52,14 +55,10 @@ class VideoConfig:
     last: float = 0.15
     layers: Literal["temporal", "all"] = "temporal"
     noise_correlation: float = 0.0
+    moving_correlation: float | None = None
     number_dropout: float = 0.0
 
     def __post_init__(self):
-        if not 0 <= self.noise_correlation < 1:
-            raise SafelightError(
-                "video.noise_correlation should be from 0 up to below 1, got "
-                f"{self.noise_correlation}."
-            )
         if self.number_dropout and not self.numbers:
             raise SafelightError(
                 "video.number_dropout would change nothing, as video.numbers names none; leave it "
@@ -70,11 +69,8 @@ class VideoConfig:
                 raise SafelightError(
                     f"video.{name} should be between 0 and 1, got {getattr(self, name)}."
                 )
-        for name in ("narrow", "number_dim"):
-            if getattr(self, name) < 1:
-                raise SafelightError(
-                    f"video.{name} should be at least 1, got {getattr(self, name)}."
-                )
+        if self.number_dim < 1:
+            raise SafelightError(f"video.number_dim should be at least 1, got {self.number_dim}.")
         if len(set(self.numbers)) != len(self.numbers):
             raise SafelightError(f"video.numbers names one twice: {list(self.numbers)}.")
         if "augmentation" in self.numbers:
@@ -82,6 +78,10 @@ class VideoConfig:
                 'video.numbers names "augmentation", which tells of noise on the pixels of a known '
                 "frame; a training sees latents that were encoded once, without it. Leave it out."
             )
+        try:
+            self.temporal(1)
+        except ValueError as error:
+            raise SafelightError(f"video.{error}") from error
         idle = {"none": ("first", "last"), "repeated": ("last",)}
         for name in idle.get(self.given, ()):
             if getattr(self, name) != getattr(VideoConfig, name):
@@ -98,6 +98,7 @@ class VideoConfig:
             self.numbers,
             narrow=self.narrow,
             noise_correlation=self.noise_correlation,
+            moving_correlation=self.moving_correlation,
             null_numbers=self.number_dropout > 0,
         )
 
@@ -187,7 +188,8 @@ class VideoTask:
             cond = self._about(batch, batch.clips, cond, draws)
             sigma = repeat(sigma, "b -> (b f)", f=batch.clips.shape[1])
             drawn = draws.normal(batch.clips.shape, _NOISE)
-            drawn = chained(drawn, self._told.temporal.noise_correlation)
+            moves = batch.extras["motion"].float()
+            drawn = chained(drawn, self._told.temporal.correlation(moves))
             noise = rearrange(drawn, "b f ... -> (b f) ...")
         elif batch.latents is not None:
             x0, noise = batch.latents, draws.normal(batch.latents.shape, _NOISE)
