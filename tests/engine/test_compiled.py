@@ -79,10 +79,14 @@ def test_what_was_exported_is_kept(exports, tmp_path):
     again = kept_at(tmp_path, plain)(x, y)
     assert len(exports) == 1
     torch.testing.assert_close(first, again)
-    [kept] = tmp_path.rglob("*.xml")
-    kept.write_text("<damaged")
-    torch.testing.assert_close(kept_at(tmp_path, plain)(x, y), first)
-    assert len(exports) == 2
+    [kept] = tmp_path.rglob("*.blob")
+    whole = kept.read_bytes()
+    damages = (b"", b"<damaged", whole[:100], whole[:-100], whole[:100] + bytes(len(whole) - 100))
+    for times, damaged in enumerate(damages, start=2):
+        kept.write_bytes(damaged)
+        torch.testing.assert_close(kept_at(tmp_path, plain)(x, y), first)
+        assert len(exports) == times
+    assert kept.stat().st_size >= len(whole)
 
 
 def test_what_cannot_be_exported_is_told_in_one_line(capsys, caplog):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import safelight
-from safelight.engine import choosing
+from safelight.engine import choosing, compiled_networks
 from safelight.engine.compiled import Compiled
 from safelight.engine.compiled_networks import CompiledUNet
 from safelight.engine.networks import accelerated, accelerated_autoencoder
@@ -42,6 +42,33 @@ def test_a_unet_with_and_without_residuals(pipeline):
         for asked, wanted in ((cond, plain), (steered, plain_steered)):
             torch.testing.assert_close(network(x, t, asked), wanted, rtol=1e-3, atol=1e-4)
     assert (plain - plain_steered).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("most", [2**20, 0], ids=["small", "large"])
+def test_keys_and_values_of_a_context_are_made_once_where_they_are_small(
+    pipeline, monkeypatch, most: int
+):
+    monkeypatch.setattr(compiled_networks, "_LARGE", most)
+    unet, made = pipeline.folder.unet, []
+    spoken = compiled_networks._Spoken.forward
+
+    def counted(self, context):
+        made.append(context)
+        return spoken(self, context)
+
+    monkeypatch.setattr(compiled_networks._Spoken, "forward", counted)
+    network = CompiledUNet(unet, lambda module: module)
+    x, t = torch.randn(2, unet.config.in_channels, 8, 8), torch.tensor([10.0, 500.0])
+    width = unet.config.cross_attention_dim
+    conds = [Conditioning(context=torch.randn(2, 5, width)) for _ in range(2)]
+    with torch.no_grad():
+        for cond in (*conds, *conds):
+            torch.testing.assert_close(network(x, t, cond), unet(x, t, cond))
+            whole, deep = network.with_deep(x, network.embed(t, cond), cond)
+            torch.testing.assert_close(whole, unet(x, t, cond))
+            again = network.from_deep(x, network.embed(t, cond), cond, deep)
+            torch.testing.assert_close(again, whole)
+    assert made == ([cond.context for cond in conds] if most else [])
 
 
 def test_an_autoencoder(pipeline):

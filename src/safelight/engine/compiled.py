@@ -2,14 +2,16 @@
 
 import copy
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
+import numpy as np
 import openvino
 import torch
+import torch.nn.functional as F
 from numpy import float32
 from numpy.typing import NDArray
 from openvino.frontend import (
@@ -34,8 +36,9 @@ from safelight.engine.verdict import (
     write_verdict,
 )
 from safelight.errors import SafelightError
+from safelight.nn.substitute import substituted
 
-_FILE = "model.xml"
+_FILE = "compiled.blob"
 
 _REFUSALS = (  # of torch.export, and of OpenVINO
     RuntimeError,
@@ -48,6 +51,7 @@ _REFUSALS = (  # of torch.export, and of OpenVINO
 )
 
 _Array: TypeAlias = NDArray[float32]
+_Tensors: TypeAlias = list[openvino.Tensor]
 _Run: TypeAlias = Callable[[list[_Array]], list[_Array]]
 
 
@@ -98,27 +102,29 @@ class Compiled(nn.Module):
         shapes = tuple((batch, *size) for size in sizes)
         place = None if self._home is None else self._home.place(shapes)
         with _told_in_one_line():
-            kept = None if place is None else _read(core, place)
-            if kept is not None and place is not None:
+            run = None if place is None else _read(core, place, settings)
+            if run is not None and place is not None:
                 self._remember(read_verdict(place), shapes)
-                return _runner(core, kept, settings)
+                return run
             with _exported(self.base, shapes) as model:
-                run = None
                 if self._home is not None and place is not None:
                     with suppress(OSError, RuntimeError):
                         run = self._keep(core, model, self._home.store, place, shapes)
-                return run or _runner(core, model, settings)
+                return run or _runner(core.compile_model(model, "CPU", settings))
 
     def _keep(
         self, core: openvino.Core, model: openvino.Model, store: Store, place: Path, shapes: Shapes
     ) -> _Run:
-        """Keeps the module as OpenVINO has it, and how fast it is beside torch."""
+        """Keeps the module as OpenVINO has compiled it, and how fast it is beside torch."""
         inputs = [torch.zeros(shape, dtype=self._dtype) for shape in shapes]
         arrays = [_array(x) for x in inputs]
+        settings = _settings(self._dtype)
         with store.writing(place) as folder:
-            openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
+            _write(core.compile_model(model, "CPU", settings), folder)
             begun = time.perf_counter()
-            run = _runner(core, core.read_model(folder / _FILE), _settings(self._dtype))
+            run = _read(core, folder, settings)
+            if run is None:
+                raise OSError(f"{folder / _FILE} was not kept as it was written.")
             ready = time.perf_counter() - begun
             with torch.inference_mode():
                 plainly = quickest(lambda: self.base(*inputs))
@@ -143,11 +149,25 @@ def _filled(x: Tensor, batch: int) -> Tensor:
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 
 
-def _runner(core: openvino.Core, model: openvino.Model, settings: dict[str, object]) -> _Run:
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    return lambda arrays: cast(
-        list[_Array], list(request.infer(arrays, share_inputs=True).values())
-    )
+def _runner(compiled: openvino.CompiledModel, holds: openvino.Tensor | None = None) -> _Run:
+    """A call of the network: its own tensors are written and read, as to hand it others takes as
+    long as a layer of a small network. `holds` is what the network's weights lie in.
+    """
+    request = compiled.create_infer_request()
+    inputs = _numbers(cast(_Tensors, request.input_tensors))
+    outputs = _numbers(cast(_Tensors, request.output_tensors))
+
+    def run(arrays: list[_Array], _holds: openvino.Tensor | None = holds) -> list[_Array]:
+        for place, array in zip(inputs, arrays, strict=True):
+            np.copyto(place, array)
+        request.infer()
+        return [output.copy() for output in outputs]
+
+    return run
+
+
+def _numbers(tensors: _Tensors) -> list[_Array]:
+    return [cast(_Array, tensor.data) for tensor in tensors]
 
 
 def _settings(dtype: torch.dtype) -> dict[str, object]:
@@ -178,6 +198,7 @@ def _exported(module: nn.Module, shapes: Shapes) -> Generator[openvino.Model]:
 
     Differs from `openvino.convert_model`, which reports its use to the makers of OpenVINO.
     """
+    module = _with_plain_norms(module)
     if any(tensor.dtype != torch.float32 for tensor in module.parameters()):
         with torch.inference_mode(False):
             module = copy.deepcopy(module).float()
@@ -187,15 +208,53 @@ def _exported(module: nn.Module, shapes: Shapes) -> Generator[openvino.Model]:
         frontend = FrontEndManager().load_by_framework("pytorch")  # pyright: ignore[reportUnknownVariableType]
         converted = frontend.convert(frontend.load(decoder))  # pyright: ignore[reportUnknownVariableType]
         model = cast(openvino.Model, converted)
+    model.reshape(dict(enumerate(map(list, shapes))))  # else it reckons with inputs of any size
     yield model
     del decoder  # of which the model had borrowed
 
 
-def _read(core: openvino.Core, place: Path) -> openvino.Model | None:
-    """What was kept there; None if that is nothing, or damaged."""
-    if not (place / _FILE).is_file():
-        return None
+class _PlainNorm(nn.Module):
+    """A group norm as a norm of each group's numbers and a line of each channel's.
+
+    OpenVINO 2026.4 crashes as it fuses its own group normalisation of inputs whose size is known
+    with what follows it.
+    """
+
+    def __init__(self, norm: nn.GroupNorm):
+        super().__init__()
+        self.groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, c, ...) to the same."""
+        groups = x.reshape(x.shape[0], self.groups, -1)
+        plain = F.layer_norm(groups, groups.shape[2:], eps=self.eps).reshape(x.shape)
+        line = (-1, *[1] * (x.ndim - 2))
+        return plain * self.weight.reshape(line) + self.bias.reshape(line)
+
+
+def _with_plain_norms(module: nn.Module) -> nn.Module:
+    """A second module that gives the same; weights are shared."""
+    norms = {
+        path: _PlainNorm(part)
+        for path, part in cast(Iterator[tuple[str, nn.Module]], module.named_modules())
+        if isinstance(part, nn.GroupNorm) and part.affine
+    }
+    return substituted(module, norms)
+
+
+def _write(compiled: openvino.CompiledModel, place: Path) -> None:
+    """Keeps it there; raises `OSError`."""
+    (place / _FILE).write_bytes(compiled.export_model().getbuffer())
+
+
+def _read(core: openvino.Core, place: Path, settings: dict[str, object]) -> _Run | None:
+    """What was kept there, its weights mapped from the file; None if that is nothing, or
+    damaged.
+    """
     try:
-        return core.read_model(place / _FILE)
-    except RuntimeError:
+        file = np.memmap(place / _FILE, np.uint8, "c")  # which OpenVINO asks to be writable
+        holds = openvino.Tensor(file, shared_memory=True)
+        return _runner(core.import_model(holds, "CPU", settings), holds)
+    except (OSError, ValueError, RuntimeError):
         return None

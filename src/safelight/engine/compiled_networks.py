@@ -1,15 +1,18 @@
 """U-Nets and autoencoders computed by an engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from itertools import accumulate, pairwise
+from typing import TypeAlias, TypeVar, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from safelight.models.any_autoencoder import AnyAutoencoder
 from safelight.models.unet import UNet
 from safelight.models.unet_encoder import Emb
+from safelight.nn.attention import TransformerBlock
 from safelight.nn.blocks import Picture
 from safelight.nn.kept import Kept
 from safelight.nn.substitute import substituted
@@ -21,7 +24,8 @@ Wrap: TypeAlias = Callable[[nn.Module], nn.Module]
 
 _Layout: TypeAlias = tuple[str, ...]  # what each of some tensors is
 
-_REMEMBERED = 8  # contexts whose pooled vectors are kept: of prompts that take turns in a picture
+_REMEMBERED = 8  # contexts of which that is kept: of prompts that take turns in a picture
+_LARGE = 4 * 2**20  # bytes of keys and values, past which they cost more room than they save time
 
 
 class CompiledUNet:
@@ -29,15 +33,18 @@ class CompiledUNet:
     `wrap` makes of modules that take and give tensors alone.
 
     What embeds the time is in each of these: torch's threads, once woken, stand in the way of
-    another engine's. The pooled context is remembered instead: OpenVINO 2026.4 crashes as it
-    compiles a graph with both.
+    another engine's. What sees the context alone is remembered: what is pooled of it, and its keys
+    and values where they are not large.
     """
 
     def __init__(self, unet: UNet, wrap: Wrap):
         self._unet = substituted(unet, {})  # whose layers nobody else swaps
+        self._spoken = _Spoken(self._unet)
+        self._remembered = Kept(self._spoken, _REMEMBERED)
         pool = unet.context_embedding
         self._pool = None if pool is None else Kept(pool, _REMEMBERED)
         self._wrap = wrap
+        self._listening = substituted(self._unet, self._spoken.slices())
         self._trunks: dict[tuple[type[nn.Module], _Layout], nn.Module] = {}
 
     def __call__(
@@ -76,7 +83,7 @@ class CompiledUNet:
         """
         given = {
             "pooled": self._pooled(cond),
-            "context": cond.context if attends else None,
+            **({} if cond.context is None or not attends else self._context(cond.context)),
             "vector": cond.vector,
             "concat": cond.concat,
         }
@@ -85,6 +92,11 @@ class CompiledUNet:
         named += [("features", part) for part in cond.features]
         return tuple(name for name, _ in named), [part for _, part in named]
 
+    def _context(self, context: Tensor) -> dict[str, Tensor]:
+        if not 0 < self._spoken.bytes_of(context) <= _LARGE:
+            return {"context": context}
+        return {"spoken": self._remembered(context)}
+
     def _pooled(self, cond: Conditioning) -> Emb | None:
         if self._pool is None or cond.context is None:
             return self._unet.pool(cond)  # nothing, or an error
@@ -92,8 +104,53 @@ class CompiledUNet:
 
     def _trunk(self, kind: "type[_Whole | _WithDeep | _FromDeep]", layout: _Layout) -> nn.Module:
         if (kind, layout) not in self._trunks:
-            self._trunks[kind, layout] = self._wrap(kind(self._unet, layout))
+            unet = self._listening if "spoken" in layout else self._unet
+            self._trunks[kind, layout] = self._wrap(kind(unet, layout))
         return self._trunks[kind, layout]
+
+
+class _Spoken(nn.Module):
+    """Keys and values of a context, of every layer that attends to it, beside each other."""
+
+    def __init__(self, unet: UNet):
+        super().__init__()
+        blocks = cast(Iterator[tuple[str, nn.Module]], unet.named_modules())
+        attentions = [
+            f"{path}.{name}"
+            for path, block in blocks
+            if isinstance(block, TransformerBlock)
+            for name in (("attn1", "attn2") if block.self_context else ("attn2",))
+        ]
+        self.paths = [f"{path}.{name}" for path in attentions for name in ("to_k", "to_v")]
+        self.layers = nn.ModuleList(map(unet.get_submodule, self.paths))
+        token = unet.conv_in.weight.new_zeros(1, 1, unet.config.cross_attention_dim or 0)
+        with torch.inference_mode():
+            self.widths = [layer(token).shape[-1] for layer in self.layers]
+
+    def bytes_of(self, context: Tensor) -> int:
+        """How many they are."""
+        return context.shape[:-1].numel() * sum(self.widths) * context.element_size()
+
+    def slices(self) -> dict[str, nn.Module]:
+        """What in each layer's place takes its part of them, by the layer's path."""
+        ends = list(accumulate(self.widths, initial=0))
+        return {path: _Slice(*pair) for path, pair in zip(self.paths, pairwise(ends), strict=True)}
+
+    def forward(self, context: Float[Tensor, "b n d"]) -> Float[Tensor, "b n sum"]:
+        """A context to keys and values."""
+        return torch.cat([layer(context) for layer in self.layers], dim=-1)
+
+
+class _Slice(nn.Module):
+    """Of each token some of its numbers."""
+
+    def __init__(self, start: int, stop: int):
+        super().__init__()
+        self.start, self.stop = start, stop
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n part"]:
+        """(b, n, d) to (b, n, stop - start)."""
+        return x[..., self.start : self.stop]
 
 
 class _Whole(nn.Module):
@@ -142,13 +199,13 @@ def _embedded(
     found: dict[str, list[Tensor]] = {}
     for name, part in zip(layout, parts, strict=True):
         found.setdefault(name, []).append(part)
-    pooled, context, vector, concat = (
+    pooled, context, spoken, vector, concat = (
         found[name][0] if name in found else None
-        for name in ("pooled", "context", "vector", "concat")
+        for name in ("pooled", "context", "spoken", "vector", "concat")
     )
     emb = unet.embed_features(features, vector)
     cond = Conditioning(
-        context=context,
+        context=context if spoken is None else spoken,
         vector=vector,
         concat=concat,
         residuals=tuple(found.get("residuals", ())),

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from safelight.checkpoints.atomic import replacing_folder
+from safelight.engine.verdict import machine
 
 _PLAIN = (int, float, str, bool, type(None), torch.Size, torch.dtype, torch.device)
 _OF_TORCH = frozenset(vars(nn.Module())) | {"training"}  # attributes of every module
@@ -77,8 +78,8 @@ def own_store() -> Store:
 
 
 def identity(module: nn.Module) -> str | None:
-    """A hash of all that says what a module computes: its weights and settings, the source of the
-    networks, the libraries; None if some of that cannot be told.
+    """A hash of all that says what a module computes and how: its weights and settings, the source
+    of the networks, the libraries, the processor; None if some of that cannot be told.
     """
     digest = hashlib.sha256(_versions().encode())
     for path, part in cast(Iterator[tuple[str, nn.Module]], module.named_modules()):
@@ -117,11 +118,11 @@ def _is_plain(value: object) -> bool:
 
 @cache
 def _versions() -> str:
-    """The libraries that compute, and the source of the networks."""
+    """The processor, the libraries that compute, and the source of the networks."""
     digest = hashlib.sha256()
     for file in _source_files():
         digest.update(file.read_bytes())
-    return f"{torch.__version__} {version('openvino')} {digest.hexdigest()}"
+    return f"{machine()} {torch.__version__} {version('openvino')} {digest.hexdigest()}"
 
 
 def _source_files() -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """What a picture depends on besides the weights and the request: configurations and libraries."""
 
+import functools
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,11 +19,17 @@ _SCHEDULER = "scheduler/scheduler_config.json"
 
 def library_versions() -> dict[str, str]:
     """The versions of what turns a prompt into pixels."""
-    return {
-        "safelight": __version__,
-        "torch": torch.__version__,
-        **{name: version(name) for name in ("numpy", "tokenizers")},
-    }
+    numpy, tokenizers = _installed("numpy"), _installed("tokenizers")
+    versions = {"safelight": __version__, "torch": torch.__version__}
+    return {**versions, "numpy": numpy, "tokenizers": tokenizers}
+
+
+@functools.cache
+def _installed(name: str) -> str:
+    """A library's version, for which a file is read: of each picture that takes longer than a step
+    of a small network.
+    """
+    return version(name)
 
 
 def machine_of(device: str) -> str:
