@@ -5,6 +5,7 @@ torch unless a test asks for another engine.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -26,3 +27,17 @@ def computed_by_torch(monkeypatch, tmp_path):
 
     monkeypatch.setattr(choosing, "has_openvino", lambda: False)
     monkeypatch.setenv("SAFELIGHT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def kept_networks(tmp_path_factory) -> Path:
+    """What engines made ready in one test is there for the others, in all of pytest's processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "kept"
+
+
+@pytest.fixture
+def networks_are_kept(computed_by_torch, kept_networks, monkeypatch):
+    monkeypatch.setenv("SAFELIGHT_CACHE", str(kept_networks))

@@ -11,6 +11,11 @@ from safelight.pipelines.load import load
 from safelight.types import Conditioning
 
 
+@pytest.fixture(autouse=True)
+def started_soon(networks_are_kept):
+    """What another test exported is not exported again."""
+
+
 @pytest.fixture(scope="module")
 def pipeline(model_folder):
     return load(model_folder, device="cpu")

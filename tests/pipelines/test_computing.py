@@ -77,6 +77,7 @@ def agree(by_torch, by_openvino, **options) -> None:
 MASK = Image.fromarray(np.kron(np.eye(2), np.ones((16, 16))).astype(np.uint8) * 255)
 
 
+@pytest.mark.usefixtures("networks_are_kept")
 @pytest.mark.parametrize(
     "options",
     [
@@ -100,6 +101,7 @@ def test_pictures_of_openvino_are_those_of_torch(by_torch, by_openvino, options)
     agree(by_torch, by_openvino, **options)
 
 
+@pytest.mark.usefixtures("networks_are_kept")
 def test_so_are_those_by_a_control(by_torch, by_openvino, control):
     plain, [steered] = (
         by_torch.generate(PROMPT, steps=3),
@@ -109,6 +111,7 @@ def test_so_are_those_by_a_control(by_torch, by_openvino, control):
     agree(by_torch, by_openvino, controls=[control])
 
 
+@pytest.mark.usefixtures("networks_are_kept")
 def test_so_are_those_by_an_adapter_and_those_after_it(by_torch, by_openvino, tmp_path):
     torch.manual_seed(2)
     state = {f"{LAYER}.lora_down.weight": torch.randn(2, 32)}
@@ -190,6 +193,7 @@ def test_what_was_prepared_is_taken_though_a_start_would_not_pay(model_folder, m
     assert picture.manifest.engine == "openvino"
 
 
+@pytest.mark.usefixtures("networks_are_kept")
 def test_a_picture_is_made_again_by_its_engine_or_that_is_told(by_openvino, monkeypatch, capsys):
     [picture] = by_openvino.generate(PROMPT, steps=2)
     remade = remake(picture.manifest)

@@ -32,15 +32,9 @@ def model_folder(models) -> Path:
     return models / "tiny"
 
 
-@pytest.fixture(scope="session")
-def kept_networks(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("kept")
-
-
 @pytest.fixture(autouse=True)
-def networks_are_kept(computed_by_torch, kept_networks, monkeypatch):
+def started_soon(networks_are_kept):
     """What one stream's process exported, that of the next finds."""
-    monkeypatch.setenv("SAFELIGHT_CACHE", str(kept_networks))
 
 
 @pytest.fixture(scope="session")
