@@ -100,6 +100,7 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys):
         (["--port", "99999"], "Cannot listen"),
         (["--port", "0", "--model", "no-such"], "No model 'no-such'"),
         (["--port", "0", "--queue", "0"], "limit queue"),
+        (["--port", "0", "--engine", "compile", "--storage", "int8"], "leave storage 'int8' out"),
         (["--port", "0", "--annotator", "depth"], "depth=FOLDER; got 'depth'"),
         (["--port", "0", "--annotator", "canny=x"], "made without a network"),
         (["--port", "0", "--annotator", "detph=x"], "Did you mean 'depth'"),

@@ -60,6 +60,15 @@ def test_the_one_used_longest_ago_goes(wide):
     assert models.places == [wide[0], wide[2]]
 
 
+def test_weights_are_stored_in_fewer_bytes(models):
+    working = Working(Path("unused"), device="cpu", storage="int8")
+    kept = Models(working, lambda what, place: None)
+    pipeline = kept.at(str(models / "tiny")).pipeline
+    [picture] = pipeline.generate("a red cube", steps=1)
+    assert (pipeline.engine, picture.manifest.storage) == ("torch", "int8")
+    assert kept.of_clips_at(str(models / "moving")).storage == "int8"
+
+
 def test_a_model_that_cannot_be_read_is_one_line(tmp_path):
     models = Models(Working(Path("unused"), device="cpu"), lambda what, place: None)
     with pytest.raises(SafelightError):

@@ -102,11 +102,7 @@ class _How:
     def check(self) -> None:
         """Raises `SafelightError` for an engine that is not there, or not for such a model."""
         choose_engine(self.engine, self.device, self.dtype)
-        if self.storage is not None and self.engine not in ("auto", "torch"):
-            raise SafelightError(
-                f"The engine {self.engine!r} computes with weights as they are; leave storage "
-                f'{self.storage!r} out, or take engine "torch".'
-            )
+        check_stored(self.engine, self.storage)
 
 
 def _read(
@@ -130,6 +126,15 @@ def _read(
         engine=how.engine if how.storage is None else "torch",
         storage=how.storage,
     )
+
+
+def check_stored(engine: Engine, storage: Storage | None) -> None:
+    """Raises `SafelightError` for an engine that computes with weights as they are alone."""
+    if storage is not None and engine not in ("auto", "torch"):
+        raise SafelightError(
+            f"The engine {engine!r} computes with weights as they are; leave storage "
+            f'{storage!r} out, or take engine "torch".'
+        )
 
 
 def warn_of_emulation(device: str, dtype: torch.dtype) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from safelight.engine.names import Engine
+from safelight.engine.names import Engine, Storage
 from safelight.errors import SafelightError
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -43,6 +43,7 @@ def serve(
     grace: float = 20.0,
     device: str = "auto",
     precision: Precision = "float32",
+    storage: Storage | None = None,
     engine: Engine = "auto",
     offline: Annotated[bool, Parameter(negative=())] = False,
     log_level: LogLevel = "info",
@@ -119,6 +120,9 @@ def serve(
         cpu, cuda, or auto: cuda where there is one.
     precision
         Of the weights and the networks.
+    storage
+        Hold the weights of U-Nets and text towers in fewer
+        bytes, as of safelight generate; not those of streams.
     engine
         What computes the networks, as of safelight generate;
         auto makes ready by OpenVINO, where that is installed,
@@ -178,6 +182,7 @@ def serve(
             runs=runs,
             grace=grace,
             engine=engine,
+            storage=storage,
         ),
         log_level=log_level,
         offline=offline,

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safelight.engine.names import Engine
+from safelight.engine.names import Engine, Storage
 from safelight.errors import SafelightError
 
 
@@ -74,6 +74,7 @@ class Working:
         watermark, safety: as of `Finish`.
         annotators: where the weights lie of each kind of hint that a network estimates.
         engine: as of `safelight.load`; what "auto" takes is made ready as a model is loaded.
+        storage: as of `safelight.load`; of models of pictures and of clips.
         first: the model that is loaded before there is a job: where it lies, or its name.
     """
 
@@ -91,6 +92,7 @@ class Working:
     safety: bool = False
     annotators: dict[str, Path] = field(default_factory=dict[str, Path])
     engine: Engine = "auto"
+    storage: Storage | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Serving:
             are not looked at.
         annotators: as of `Working`.
         runs: the folder whose trainings may be looked at.
-        engine: as of `Working`.
+        engine, storage: as of `Working`.
         grace: seconds that a running job has to end when the server is asked to.
     """
 
@@ -133,6 +135,7 @@ class Serving:
     runs: Path | None = None
     grace: float = 20.0
     engine: Engine = "auto"
+    storage: Storage | None = None
 
     @property
     def database(self) -> Path:
@@ -161,6 +164,7 @@ class Serving:
             safety=self.safety,
             annotators=self.annotators,
             engine=self.engine,
+            storage=self.storage,
         )
 
 

@@ -73,7 +73,13 @@ class Models:
         if not isinstance(found, VideoPipeline):
             self._make_room()
             dtype = precision_named(self.working.precision)
-            found = load_video(place, dtype=dtype, device=self.working.device, offline=True)
+            found = load_video(
+                place,
+                dtype=dtype,
+                device=self.working.device,
+                storage=self.working.storage,
+                offline=True,
+            )
         self._keep("clips", place, found)
         return found
 
@@ -92,7 +98,12 @@ class Models:
         working = self.working
         dtype = precision_named(working.precision)
         pipeline = load(
-            place, dtype=dtype, device=working.device, engine=working.engine, offline=True
+            place,
+            dtype=dtype,
+            device=working.device,
+            engine=working.engine,
+            storage=working.storage,
+            offline=True,
         )
         prepare(pipeline)  # before it may check pictures
         pipeline.controls.annotators = self.annotators

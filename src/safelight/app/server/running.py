@@ -14,6 +14,7 @@ from safelight.app.server.http import app_of
 from safelight.app.server.logs import log_to_stderr
 from safelight.app.server.service import Service
 from safelight.errors import SafelightError
+from safelight.pipelines.load import check_stored
 
 _BACKLOG = 256
 
@@ -22,9 +23,10 @@ def serve(serving: Serving, *, log_level: str = "info", offline: bool = False) -
     """Serves until it is told to end, by SIGINT or SIGTERM: what runs may end, what waits is kept.
 
     Raises `SafelightError` if the address or the folder of jobs cannot be had, another server has
-    it, or a model is not there.
+    it, a model is not there, or the engine computes no stored weights.
     """
     check_open(serving)
+    check_stored(serving.engine, serving.storage)
     serving.limits.check()
     with locked(serving.state), opened_socket(serving) as listening:
         service = Service(serving, offline=offline)
