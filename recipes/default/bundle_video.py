@@ -1,6 +1,6 @@
 """Puts the video model's own layers into the package, in bfloat16, beside the model of pictures.
 
-`python bundle_video.py` takes `work/video_around/model` and writes `video` into the bundle: the
+`python bundle_video.py` takes `work/video_alike/model` and writes `video` into the bundle: the
 layers along the frames alone, as those of pictures are the bundle's own, and how the model is best
 used.
 """
@@ -49,7 +49,7 @@ def bundle(model: Path, base: Path, target: Path) -> int:
 def main() -> int:
     """Bundles the model named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=HERE / "work" / "video_around" / "model")
+    parser.add_argument("--model", type=Path, default=HERE / "work" / "video_alike" / "model")
     parser.add_argument("--base", type=Path, default=BUNDLE)
     parser.add_argument("--target", type=Path, default=BUNDLE / "video")
     arguments = parser.parse_args()

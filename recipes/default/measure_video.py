@@ -168,7 +168,7 @@ def main() -> int:
     """Measures the model named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=HERE / "work")
-    parser.add_argument("--video", type=Path, default=HERE / "work" / "video_around")
+    parser.add_argument("--video", type=Path, default=HERE / "work" / "video_alike")
     parser.add_argument("--model", default="default", help="the model of pictures")
     parser.add_argument("--card", type=Path, default=HERE / "MODEL_CARD.md")
     parser.add_argument("--samples", type=Path, default=HERE.parents[1] / "docs" / "samples")

@@ -233,7 +233,9 @@ def test_a_base_that_is_told_a_picture_is_refused(workshop: Path, tmp_path: Path
         trained(workshop, tmp_path / "out", f'base="{tmp_path / "seeing"}"')
 
 
-@pytest.mark.parametrize("name", ["video", "video_longer", "video_slowed", "video_around"])
+@pytest.mark.parametrize(
+    "name", ["video", "video_longer", "video_slowed", "video_around", "video_alike"]
+)
 def test_the_recipes_of_the_default_model_read(name: str):
     recipe = read_recipe(Path(__file__).parents[2] / f"recipes/default/{name}.toml")
     assert isinstance(recipe, VideoRecipe)
