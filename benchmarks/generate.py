@@ -39,10 +39,13 @@ from turns import (
 PROMPT, SCALE = "a red ball", 4.0
 WAYS = {  # the engine and the quality of each
     "torch": ("torch", "exact"),
+    "prepared": ("prepared", "exact"),
     "openvino": ("openvino", "exact"),
     "compile": ("compile", "exact"),
     "torch, fast": ("torch", "fast"),
     "torch, fastest": ("torch", "fastest"),
+    "prepared, fast": ("prepared", "fast"),
+    "prepared, fastest": ("prepared", "fastest"),
     "openvino, fast": ("openvino", "fast"),
     "openvino, fastest": ("openvino", "fastest"),
 }
@@ -116,13 +119,13 @@ def starts(given: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
         f"width=64).images[0].save({str(folder / 'start.png')!r})"
     )
     ways = {
-        f"safelight generate, {given.steps} steps": [*command, "--engine", "torch"],
-        "the same by torch, fastest": [*command, "--engine", "torch", "--quality", "fastest"],
+        f"safelight generate, {given.steps} steps": [*command, "--engine", "prepared"],
+        "the same, fastest": [*command, "--engine", "prepared", "--quality", "fastest"],
         "a script of diffusers": [sys.executable, "-c", script],
         "import torch alone": [sys.executable, "-c", "import torch"],
     }
     if "openvino" in given.ways:
-        ways["the same, by OpenVINO, kept"] = [*command, "--engine", "openvino"]
+        ways["the same by OpenVINO, kept"] = [*command, "--engine", "openvino"]
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(given.starts + 1 if given.starts else 0):
         for name, whole in ways.items():

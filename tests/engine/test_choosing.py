@@ -28,6 +28,13 @@ def test_openvino_is_refused_where_it_does_not_compute(installed, device, dtype)
         choose_engine("openvino", device, dtype)
 
 
+def test_prepared_is_torch_on_the_cpu_in_float32_alone():
+    assert choose_engine("prepared", "cpu", torch.float32) == "prepared"
+    for device, dtype in (("cuda", torch.float32), ("cpu", torch.bfloat16)):
+        with pytest.raises(SafelightError, match='"prepared" computes on the CPU, in float32'):
+            choose_engine("prepared", device, dtype)
+
+
 def test_without_openvino_auto_is_torch_and_its_name_is_refused():
     assert choose_engine("auto", "cpu", torch.float32) == "torch"
     with pytest.raises(SafelightError, match=r"pip install \"safelight\[openvino\]\""):

@@ -15,6 +15,7 @@ from safelight.engine.store import own_store
 from safelight.engine.verdict import read_verdict, write_verdict
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet, ControlNetConfig
+from safelight.pipelines import computing
 from safelight.pipelines.attention import attention
 from safelight.pipelines.control_settings import Control
 from safelight.pipelines.guidance_settings import Guidance, Projection
@@ -127,6 +128,54 @@ def test_so_are_those_by_an_adapter_and_those_after_it(by_torch, by_openvino, tm
         for pipeline in (by_torch, by_openvino):
             pipeline.eject()
     agree(by_torch, by_openvino)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": 1.0, "image": noisy(0), "strength": 0.7},
+        {"quality": "fast", "width": 2 * SIZE},
+        {"prompt": "a red cube AND a blue ball", "negative": "a cube", "count": 2},
+    ],
+)
+def test_prepared_networks_make_the_pictures_of_torch(model_folder, by_torch, options):
+    by_prepared = load(model_folder, device="cpu", engine="prepared")
+    options = {"prompt": PROMPT, "steps": 4} | options
+    for ours, theirs in zip(
+        by_prepared.generate(**options), by_torch.generate(**options), strict=True
+    ):
+        assert (ours.manifest.engine, theirs.manifest.engine) == ("prepared", "torch")
+        assert apart(ours, theirs) <= 1
+
+
+def test_auto_prepares_for_many_steps_by_a_model_that_is_not_large(
+    model_folder, by_torch, control, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
+    auto = load(model_folder, device="cpu")
+    assert auto.generate(PROMPT, steps=9)[0].manifest.engine == "torch"
+    [many] = auto.generate(PROMPT, steps=10)
+    assert many.manifest.engine == "prepared"
+    assert apart(many, by_torch.generate(PROMPT, steps=10)[0]) <= 1
+    again = remake(many.manifest)
+    assert (again.same, apart(again.picture, many)) == (True, 0)
+    [steered] = auto.generate(PROMPT, steps=10, controls=[control])
+    assert apart(steered, by_torch.generate(PROMPT, steps=10, controls=[control])[0]) <= 1
+    torch.manual_seed(2)
+    state = {f"{LAYER}.lora_down.weight": torch.randn(2, 32)}
+    state[f"{LAYER}.lora_up.weight"] = torch.randn(32, 2)
+    write_state(tmp_path / "style.safetensors", state)
+    auto.adapt(tmp_path / "style.safetensors", 0.8)
+    [adapted] = auto.generate(PROMPT, steps=10)
+    auto.eject()
+    assert adapted.manifest.engine == "prepared"
+    assert apart(adapted, many) > 1
+    assert apart(auto.generate(PROMPT, steps=10)[0], many) == 0
+    monkeypatch.setattr(computing, "_LARGE", 1000)
+    assert auto.generate(PROMPT, steps=10)[0].manifest.engine == "torch"
+    half = load(model_folder, device="cpu", dtype=torch.bfloat16)
+    assert half.generate(PROMPT, steps=10)[0].manifest.engine == "torch"
 
 
 def test_what_openvino_cannot_do_is_done_by_torch_and_told_once(by_openvino, by_torch, caplog):

@@ -70,7 +70,7 @@ def make_pictures(
             for path, picture in zip(targets, pictures, strict=True):
                 picture.save(path, infotext=infotext)
                 print(path, flush=True)
-    if pipeline.engine != "torch":
+    if pipeline.engine not in ("torch", "prepared"):
         print(f"safelight: the networks were computed by {pipeline.engine}.", file=sys.stderr)
 
 

@@ -21,6 +21,13 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
     """
     if engine == "torch":
         return "torch"
+    if engine == "prepared":
+        if not packs(device, dtype):
+            raise SafelightError(
+                'The engine "prepared" computes on the CPU, in float32, and the model is on '
+                f'{device} in {dtype}; take engine "torch".'
+            )
+        return "prepared"
     if engine == "compile":
         if not has_compiler():
             raise SafelightError(
@@ -44,6 +51,11 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
             f'in that, and the model is on {device} in {dtype}; take engine "torch", or load it so.'
         )
     return "openvino"
+
+
+def packs(device: str, dtype: torch.dtype) -> bool:
+    """Whether torch computes convolutions whose weights were put in order before there."""
+    return torch.device(device).type == "cpu" and dtype == torch.float32
 
 
 def has_openvino() -> bool:

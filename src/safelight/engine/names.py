@@ -4,6 +4,6 @@ once.
 
 from typing import Literal
 
-Engine = Literal["auto", "torch", "compile", "openvino"]
-Chosen = Literal["torch", "compile", "openvino"]
+Engine = Literal["auto", "torch", "prepared", "compile", "openvino"]
+Chosen = Literal["torch", "prepared", "compile", "openvino"]
 Storage = Literal["int8", "float16", "bfloat16"]

@@ -14,27 +14,28 @@ from safelight.models.unet import UNet
 from safelight.types import Network
 
 A = TypeVar("A", bound=AnyAutoencoder)
+_BY_TORCH = ("torch", "prepared")
 
 
 def accelerated(unet: UNet, steps: int, engine: Chosen) -> Network:
     """What a U-Net gives, up to rounding, by an engine; torch's is made ready for many calls
     (`models.prepared`).
     """
-    if engine == "torch" or type(unet) is not UNet:
+    if engine in _BY_TORCH or type(unet) is not UNet:
         return prepared(unet, steps)
     return CompiledUNet(unet, wrapping(engine, fill=True))
 
 
 def accelerated_autoencoder(autoencoder: A, engine: Chosen) -> A:
     """A second autoencoder that gives what the first gives, up to rounding, by an engine."""
-    if engine == "torch":
+    if engine in _BY_TORCH:
         return prepared(autoencoder)
     return compiled_autoencoder(autoencoder, wrapping(engine, fill=True))
 
 
 def wrapping(engine: Chosen, *, fill: bool) -> Wrap:
     """What makes of a module one that the engine computes; `fill` as of `Compiled`."""
-    if engine == "torch":
+    if engine in _BY_TORCH:
         return lambda module: module
     if engine == "compile":
         from safelight.engine.inductor import Inducted

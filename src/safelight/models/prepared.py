@@ -21,7 +21,8 @@ def prepared(network: M, steps: int = 8) -> M:
 
     It computes anew only what x changes: keys and values of the prompt, the embeddings of the
     prompt, the time and the hint are remembered (`nn.kept`), as many as a run of `steps` under a
-    prompt and beside it has; its convolutions are packed where that is known to be faster
+    prompt and beside it has; with 0 steps not those of times, as where each comes but once. Its
+    convolutions are packed where that is known to be faster
     (`nn.packed`). Weights are shared where they are not packed. The first network stays as it is;
     what is put into it later, such as an adapter, is not in the second. Weights must not be
     written into.
@@ -40,18 +41,19 @@ def prepared(network: M, steps: int = 8) -> M:
 
 def _remembering(network: nn.Module, steps: int) -> Iterator[tuple[str, nn.Module]]:
     most = 2 * steps + 2
+    times = steps > 0
     told = not isinstance(network, UNetEncoder) or network.config.cross_attention_dim is not None
     for path, module in cast(Iterator[tuple[str, nn.Module]], network.named_modules()):
         if isinstance(module, TransformerBlock) and told:
             yield f"{path}.attn2.to_k", Kept(module.attn2.to_k, most)
             yield f"{path}.attn2.to_v", Kept(module.attn2.to_v, most)
         elif isinstance(module, ResBlock) and module.time_emb_proj is not None:
-            if _on_cpu(module.time_emb_proj):
+            if times and _on_cpu(module.time_emb_proj):
                 yield f"{path}.time_emb_proj", Kept(module.time_emb_proj, most)
         elif isinstance(module, UNetEncoder):
             prefix = f"{path}." if path else ""
             names = ["context_embedding"]
-            if _on_cpu(module.conv_in):
+            if times and _on_cpu(module.conv_in):
                 names += ["time_embedding", "class_embedding", "add_embedding"]
             for name in names:
                 layer = getattr(module, name)

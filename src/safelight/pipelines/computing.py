@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from safelight.engine.choosing import choose_engine
+from safelight.engine.choosing import choose_engine, packs
 from safelight.engine.compiled_networks import CompiledUNet, Wrap, compiled_autoencoder
 from safelight.engine.home import OnTerms
 from safelight.engine.names import Chosen, Engine
@@ -16,19 +16,26 @@ from safelight.engine.networks import wrapping
 from safelight.engine.store import own_store
 from safelight.engine.verdict import Terms, gains
 from safelight.models.any_autoencoder import AnyAutoencoder
+from safelight.models.deep_reuse import Deep
+from safelight.models.prepared import prepared
 from safelight.models.unet import UNet
 from safelight.pipelines.beginning import Batch, Model
 from safelight.pipelines.manifest import UsedAdapter
 
+_MANY = 10  # calls of the U-Net, past which packing is sooner done than convolving without
+_LARGE = 2**29  # bytes
 _log = logging.getLogger(__name__)
 
 
 class Computing:
     """Puts networks by an engine into the place of a model's own, picture by picture.
 
-    "compile" and "openvino" make ready what is not. "auto" takes OpenVINO's networks where they
-    were made ready before, for these weights and sizes, and gain time in one picture; it makes none
-    ready but within `preparing`. What an engine cannot do, such as to record attention, torch does.
+    "prepared" lets torch compute with convolutions packed and what sees the prompt alone remembered
+    (`models.prepared`); so does "auto" for pictures of many steps by a model that is not large,
+    where OpenVINO does not compute. "compile" and "openvino" make ready what is not. "auto" takes
+    OpenVINO's networks where they were made ready before, for these weights and sizes, and gain
+    time in one picture; it makes none ready but within `preparing`. What an engine cannot do, such
+    as to record attention, torch does.
 
     Attributes:
         best: what computes where it is ready and can.
@@ -39,8 +46,9 @@ class Computing:
     def __init__(self, wanted: Engine, device: str, dtype: torch.dtype):
         self._wanted = wanted
         self.best: Chosen = choose_engine(wanted, device, dtype)
+        self._packs = wanted == "auto" and packs(device, dtype)
         self._unet, self._coder = (Terms(prepares=wanted != "auto") for _ in range(2))
-        self._made: _Made | None = None
+        self._made: dict[Chosen, _Made] = {}
         self._told = ""
         self._used: Chosen = "torch"
 
@@ -52,21 +60,22 @@ class Computing:
     def of(self, model: Model, batch: Batch, adapters: tuple[UsedAdapter, ...]) -> Model:
         """The model with the networks for a batch; `adapters` are those in its weights now."""
         self._used, self._unet.used = "torch", False
-        if self.best == "torch":
+        if self.best == "torch" and not self._packs:
             return model
         hindrance = _hindrance(model, batch)
         if hindrance is not None:
             self._tell(hindrance)
             return model
         calls = self._unet.calls = batch.settings.total_steps
-        if not (self._unet.prepares or self._made is not None or _any_gains(calls)):
-            return model  # before anything is imported
-        if self.best == "compile":
-            self._used = "compile"
-        made = self._made
+        engine = self._engine_for(model, calls)
+        if engine == "torch":
+            return model
+        if engine != "openvino":  # which tells by itself where it computed
+            self._used = engine
+        made = self._made.get(engine)
         if made is None or made.adapters != adapters or made.of is not model.folder.unet:
-            self._made = None  # frees the ones before
-            self._made = made = self._make(model, adapters)
+            self._made.pop(engine, None)  # frees the ones before
+            self._made[engine] = made = self._make(engine, model, adapters)
         return replace(
             model,
             folder=replace(model.folder, autoencoder=made.autoencoder),
@@ -83,8 +92,21 @@ class Computing:
         finally:
             self._unet.prepares = self._coder.prepares = before
 
-    def _make(self, model: Model, adapters: tuple[UsedAdapter, ...]) -> "_Made":
+    def _engine_for(self, model: Model, calls: int) -> Chosen:
+        """What computes so many calls; before anything is imported for it."""
+        if self._wanted != "auto":
+            return self.best
+        begun = self._unet.prepares or self.best in self._made
+        if self.best != "torch" and (begun or _any_gains(calls)):
+            return self.best
+        if self._packs and calls >= _MANY and _weight_of_convolutions(model) <= _LARGE:
+            return "prepared"
+        return "torch"
+
+    def _make(self, engine: Chosen, model: Model, adapters: tuple[UsedAdapter, ...]) -> "_Made":
         unet, autoencoder = model.folder.unet, model.folder.autoencoder
+        if engine == "prepared":
+            return _Made(adapters, unet, prepared(unet, 0), prepared(autoencoder, 0))
         return _Made(
             adapters,
             unet,
@@ -113,8 +135,15 @@ class Computing:
 class _Made:
     adapters: tuple[UsedAdapter, ...]  # that are in the weights
     of: UNet
-    network: CompiledUNet
+    network: Deep
     autoencoder: AnyAutoencoder
+
+
+def _weight_of_convolutions(model: Model) -> int:
+    """Bytes of the weights that are packed, which a second time take room in memory."""
+    networks = (model.folder.unet, model.folder.autoencoder)
+    layers = (layer for network in networks for layer in network.modules())
+    return sum(one.weight.nbytes for one in layers if isinstance(one, nn.Conv2d))
 
 
 def _any_gains(calls: int) -> bool:

@@ -57,10 +57,12 @@ def load(
         guide: a weaker model that guidance leads away from, as by `ImagePipeline.guide_by`.
         vae: another autoencoder for the model's own: a folder or a file, as `with_autoencoder`
             reads them.
-        engine: what computes the U-Net and the autoencoder: "torch"; "openvino" or "compile"
-            (`torch.compile`), which make ready what is not, in seconds to minutes, up to rounding;
-            or "auto", OpenVINO where networks were made ready by it before and gain time in a
-            picture, else torch. `ImagePipeline.engine` says which it was.
+        engine: what computes the U-Net and the autoencoder: "torch"; "prepared", torch with
+            convolutions packed, up to rounding; "openvino" or "compile" (`torch.compile`), which
+            make ready what is not, in seconds to minutes, up to rounding; or "auto", OpenVINO where
+            networks were made ready by it before and gain time in a picture, else "prepared" for
+            ten steps and more of a model that is not large, else torch. `ImagePipeline.engine` says
+            which it was.
         storage: in how many bytes the U-Net and the towers hold their weights, where they
             compute in `dtype`: "float16", "bfloat16", or "int8", whole numbers with a scale for
             each output, which makes slightly other pictures. None: as they compute. The engine is

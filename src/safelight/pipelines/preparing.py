@@ -15,8 +15,8 @@ def prepare(pipeline: ImagePipeline) -> None:
     It takes seconds to minutes where that was not kept from before. Models that need more than a
     prompt are left as they are, and so, with a warning, are those that the engine does not compute.
     """
-    kind = pipeline.kind
-    if pipeline.computing.best == "torch" or kind.beside != "nothing" or kind.sees != "nothing":
+    kind, best = pipeline.kind, pipeline.computing.best
+    if best in ("torch", "prepared") or kind.beside != "nothing" or kind.sees != "nothing":
         return
     try:
         with pipeline.computing.preparing():

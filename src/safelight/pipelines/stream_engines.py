@@ -48,7 +48,7 @@ def chosen_parts(
         return engine, autoencoder, steps
 
     engine = choose_engine(wanted.engine, model.device, model.dtype)
-    if engine == "torch":
+    if engine in ("torch", "prepared"):
         return by(engine)
     try:
         parts = by(engine)

@@ -240,9 +240,12 @@ def planned(
         fewer bytes than they compute with. int8 makes slightly
         other pictures.
     engine
-        What computes the networks: torch; openvino or compile,
+        What computes the networks: torch; prepared, which is
+        torch with convolutions packed; openvino or compile,
         which make them ready at the first use; or auto: openvino
-        where they are ready and that gains time, else torch.
+        where they are ready and that gains time, else prepared
+        for ten steps and more of models that are not large,
+        else torch.
     quality
         fast and fastest give up some likeness to the exact
         picture for speed.
