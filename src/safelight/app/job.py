@@ -36,6 +36,7 @@ class Loading:
     safety: bool = False
     engine: Engine = "auto"
     storage: Storage | None = None
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Job:
         }
         options = {_SINGULAR.get(name, name): v for name, v in options.items()}
         options |= {name: getattr(loading, name) for name in _PUT_IN}
-        plainly = ("watermark", "safety", "storage")
+        plainly = ("watermark", "safety", "storage", "offload")
         options |= {name: getattr(loading, name) or None for name in plainly}
         options |= {"mask": self.mask, "depth": self.depth, "preview": self.preview}
         check_options(

@@ -37,6 +37,7 @@ def loaded(loading: Loading) -> ImagePipeline:
         guide=loading.guide,
         engine=loading.engine,
         storage=loading.storage,
+        offload=loading.offload,
         offline=loading.offline,
     )
     if loading.ip_adapter is not None:

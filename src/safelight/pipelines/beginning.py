@@ -1,13 +1,14 @@
 """What sampling begins from: a model's parts, what is asked of it, and x at the first level."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from safelight.checkpoints.folder import Folder
 from safelight.checkpoints.schedulers import SchedulerConfig
@@ -29,6 +30,7 @@ from safelight.pipelines.controls import ReadControl
 from safelight.pipelines.given import Given
 from safelight.pipelines.image_prompts import ReadImagePrompts
 from safelight.pipelines.kind import Kind
+from safelight.pipelines.offloading import at_work
 from safelight.pipelines.request import Settings
 from safelight.rng import SeededNoise, after, spherical, torch_draws
 from safelight.types import Noise
@@ -51,11 +53,36 @@ class Model:
     guide: "Model | None" = None  # a weaker model that guidance leads away from
     watch: "Watch | None" = None  # what records the attention to the prompt
     network: Deep | None = None  # what computes the U-Net, if that does not itself
+    offload: bool = False  # whether its networks wait in the CPU's memory until they work
 
     def scheduler(self, settings: Settings) -> SchedulerConfig:
         """The noise levels, laid out for the sampler, or as is asked for."""
         scheduler = self.folder.scheduler.with_sampler(settings.sampler)
         return scheduler.with_levels(settings.schedule, settings.sigmas)
+
+    def denoising(self) -> AbstractContextManager[None]:
+        """With the U-Nets on the device, the guide's too."""
+        guided = () if self.guide is None else (self.guide.folder.unet,)
+        return at_work((self.folder.unet, *guided), self._elsewhere)
+
+    def around(self) -> AbstractContextManager[None]:
+        """With all that works before and after the U-Net on the device."""
+        folders = [self.folder, *([] if self.guide is None else [self.guide.folder])]
+        networks = [part for folder in folders for part in _beside_the_unet(folder)]
+        return at_work(networks, self._elsewhere)
+
+    @property
+    def _elsewhere(self) -> str | None:
+        return self.device if self.offload else None
+
+
+def _beside_the_unet(folder: Folder) -> Iterator[nn.Module]:
+    yield from folder.text_towers
+    yield folder.autoencoder
+    parts = (folder.beside.layout, folder.beside.adapter)
+    yield from (part for part in parts if part is not None)
+    if folder.vision is not None:
+        yield folder.vision.tower
 
 
 @dataclass(frozen=True)

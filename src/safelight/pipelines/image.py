@@ -63,6 +63,7 @@ class ImagePipeline:
         watch: what records the attention to the prompt; see `attention`.
         dtype, device: of its weights, and where they are.
         storage: in how many bytes the U-Net and the text towers hold theirs; None: as `dtype`.
+        offload: whether its networks wait in the CPU's memory until they work.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ImagePipeline:
         offline: bool = False,
         engine: Engine = "torch",
         storage: Storage | None = None,
+        offload: bool = False,
     ):
         self.computing = Computing(engine, device, dtype)
         self.name = name
@@ -92,6 +94,7 @@ class ImagePipeline:
         self._seeing: Seeing | None = None
         self.dtype, self.device = dtype, device
         self.storage: Storage | None = storage
+        self.offload = offload
 
     @property
     def weights(self) -> dict[str, str]:
@@ -368,7 +371,7 @@ class ImagePipeline:
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.model.around():
             return there_and_back(self.folder.autoencoder, pixels.to(self.device)).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:
@@ -394,4 +397,13 @@ class ImagePipeline:
     def model(self) -> Model:
         """What sampling needs of it."""
         guide = None if self.guide is None else self.guide.pipeline.model
-        return Model(self.folder, self.kind, self._text, self.dtype, self.device, guide, self.watch)
+        return Model(
+            self.folder,
+            self.kind,
+            self._text,
+            self.dtype,
+            self.device,
+            guide,
+            self.watch,
+            offload=self.offload,
+        )

@@ -36,6 +36,7 @@ def load(
     vae: str | Path | None = None,
     engine: Engine = "auto",
     storage: Storage | None = None,
+    offload: bool = False,
     offline: bool = False,
 ) -> ImagePipeline:
     """Loads a model that makes pictures from prompts, and from pictures where its kind takes them.
@@ -67,15 +68,19 @@ def load(
             compute in `dtype`: "float16", "bfloat16", or "int8", whole numbers with a scale for
             each output, which makes slightly other pictures. None: as they compute. The engine is
             then torch.
+        offload: keep the networks in the CPU's memory, and on the device the U-Net alone while it
+            works, and the others alone while they do; ControlNets and image adapters stay on the
+            device. The engine is then torch. On the CPU it changes nothing.
         offline: nothing is fetched, for controls neither; nor is it where HF_HUB_OFFLINE is in
             the environment.
 
     Raises:
         SafelightError: there is no such model, its files are not what they should be, it is not of
             a kind that makes pictures from a prompt, the autoencoder is not one for it, the
-            device is not there, or the engine computes no stored weights.
+            device is not there, or the engine computes no stored weights, or none that wait.
     """
-    how = _How(dtype, choose_device(device), engine, storage)
+    device = choose_device(device)
+    how = _How(dtype, device, engine, storage, offload and torch.device(device).type != "cpu")
     warn_of_emulation(how.device, dtype)
     pipeline = _read(path_or_name, vae, how, offline)
     if guide is not None:
@@ -100,11 +105,22 @@ class _How:
     device: str
     engine: Engine
     storage: Storage | None
+    offload: bool
+
+    @property
+    def home(self) -> str:
+        """Where weights are while they wait."""
+        return "cpu" if self.offload else self.device
 
     def check(self) -> None:
         """Raises `SafelightError` for an engine that is not there, or not for such a model."""
         choose_engine(self.engine, self.device, self.dtype)
         check_stored(self.engine, self.storage)
+        if self.offload and self.engine not in ("auto", "torch"):
+            raise SafelightError(
+                f'The engine {self.engine!r} computes with weights where they are; leave "offload" '
+                'out, or take engine "torch".'
+            )
 
 
 def _read(
@@ -113,20 +129,21 @@ def _read(
     how.check()  # before anything is read
     found = find_or_fetch(str(path_or_name), offline=offline)
     precision = reading_precision(found, how.storage, how.dtype)
-    folder = read_model(found, dtype=precision, device=how.device)
+    folder = read_model(found, dtype=precision, device=how.home)
     if how.storage is not None:
         store_networks(folder, how.storage, how.dtype)
     if vae is not None:
         place = find_part(vae, offline=offline)
-        folder = with_autoencoder(folder, place, dtype=how.dtype, device=how.device)
+        folder = with_autoencoder(folder, place, dtype=how.dtype, device=how.home)
     return ImagePipeline(
         folder,
         lasting_name(str(path_or_name)),
         dtype=how.dtype,
         device=how.device,
         offline=offline,
-        engine=how.engine if how.storage is None else "torch",
+        engine=how.engine if how.storage is None and not how.offload else "torch",
         storage=how.storage,
+        offload=how.offload,
     )
 
 

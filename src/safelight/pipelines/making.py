@@ -62,7 +62,8 @@ def pixels(
             refiner = _computed(second.pipeline, batch)
             z = sample_in_two(model, refiner, second.at, batch, on_step)
         check_finite(z, pipeline.name, pipeline.dtype)
-        made = finished(model.folder.autoencoder, z, tiled=settings.tiled_decode)
+        with model.around():
+            made = finished(model.folder.autoencoder, z, tiled=settings.tiled_decode)
     if settings.mask_blur is not None:  # beside a mask the picture was continued
         made = made[..., : settings.height, : settings.width]
     return made

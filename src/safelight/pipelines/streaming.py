@@ -109,7 +109,7 @@ def stream(
 
 def _check_same(pipeline: ImagePipeline, dtype: torch.dtype | None, device: str) -> None:
     """Raises `SafelightError` for another precision or device than a model was loaded with, and
-    for stored weights.
+    for weights that are stored or wait elsewhere.
     """
     if dtype not in (None, pipeline.dtype) or (
         device != "auto" and choose_device(device) != pipeline.device
@@ -117,6 +117,11 @@ def _check_same(pipeline: ImagePipeline, dtype: torch.dtype | None, device: str)
         raise SafelightError(
             f"The model is loaded as {pipeline.dtype} on {pipeline.device}; leave dtype and device "
             "out, or give its name for it to be loaded anew."
+        )
+    if pipeline.offload:
+        raise SafelightError(
+            "The model's networks wait in the CPU's memory, from which streams do not fetch them; "
+            "load it without offload."
         )
     if pipeline.storage is not None:
         raise SafelightError(

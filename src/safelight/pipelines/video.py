@@ -1,7 +1,7 @@
 """Clips from pictures and prompts."""
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from safelight.pipelines.coding import check_finite, finished
 from safelight.pipelines.generated import to_image
 from safelight.pipelines.given import GivenPicture, give
 from safelight.pipelines.manifest import UsedAdapter, UsedPicture
+from safelight.pipelines.offloading import at_work
 from safelight.pipelines.provenance import configuration_hashes, library_versions, machine_of
 from safelight.pipelines.saying import sayings
 from safelight.rng import SeededNoise, of_clip
@@ -271,19 +272,9 @@ class VideoPipeline:
             return ()
         return ((3, settings.height, settings.width),)
 
-    @contextmanager
-    def _at_work(self, *modules: nn.Module) -> Generator[None]:
-        """These modules on the device, and back where they wait."""
-        if not self.offload:
-            yield
-            return
-        for module in modules:
-            module.to(self.device)
-        try:
-            yield
-        finally:
-            for module in modules:
-                module.to("cpu")
+    def _at_work(self, *networks: nn.Module) -> AbstractContextManager[None]:
+        """These networks on the device, and back where they wait."""
+        return at_work(networks, self.device if self.offload else None)
 
 
 def _used(given: GivenPicture | None) -> UsedPicture | None:

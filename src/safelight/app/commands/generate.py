@@ -78,6 +78,7 @@ def planned(
     device: str = "auto",
     precision: Precision = "float32",
     storage: Storage | None = None,
+    offload: Annotated[bool, Parameter(negative=())] = False,
     engine: Engine = "auto",
     quality: Quality = "exact",
     token_merging: float = 0.0,
@@ -239,6 +240,9 @@ def planned(
         Hold the weights of the U-Net and the text towers in
         fewer bytes than they compute with. int8 makes slightly
         other pictures.
+    offload
+        Keep the networks in the CPU's memory, and those that
+        work alone on the device; for GPUs with little memory.
     engine
         What computes the networks: torch; prepared, which is
         torch with convolutions packed; openvino or compile,
@@ -335,6 +339,7 @@ def planned(
             safety,
             engine,
             storage,
+            offload,
         ),
         image=image,
         mask=mask,
