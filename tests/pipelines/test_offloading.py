@@ -70,6 +70,7 @@ def test_pictures_are_the_same(model_folder, waiting, options):
 @pytest.mark.parametrize("second", ["refiner", "guide"])
 def test_so_they_are_with_a_second_model(model_folder, waiting, tmp_path, second: str):
     parts = {second: write_tiny_model(tmp_path / "other", seed=1)}
+    parts |= {"refine_at": 0.5} if second == "refiner" else {}
     plain = load(model_folder, device="cpu", engine="torch", **parts)
     waits = load(model_folder, device="cpu", engine="torch", **parts)
     for one in (waits, getattr(waits, second).pipeline):
