@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--schedule")
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
     given = parser.parse_args()
-    pipeline = safelight.load(given.model)
+    pipeline = safelight.load(given.model, engine="torch")
     network = load_features(EFFICIENTNET)
     assert isinstance(network, EfficientNetLite0)
 

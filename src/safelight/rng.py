@@ -141,7 +141,7 @@ def chained(
         return noise
     places = torch.arange(noise.shape[1], dtype=torch.float64)
     steps = (places[:, None] - places[None]).clamp(min=0)
-    alike = correlation.double().cpu()[:, None, None]
+    alike = correlation.cpu().double()[:, None, None]
     shares = torch.tril(alike**steps) * (1 - alike**2).sqrt()
     shares[:, :, 0] = alike[..., 0] ** places  # the first frame's is all its own
     return torch.einsum("bij,bjchw->bichw", shares.to(noise), noise)

@@ -53,15 +53,15 @@ def test_a_unet_with_and_without_residuals(pipeline):
 def test_keys_and_values_of_a_context_are_made_once_where_they_are_small(
     pipeline, monkeypatch, most: int
 ):
-    monkeypatch.setattr(compiled_networks, "_LARGE", most)
+    monkeypatch.setattr(compiled_networks, "_MOST_KEPT", most)
     unet, made = pipeline.folder.unet, []
-    spoken = compiled_networks._Spoken.forward
+    projected = compiled_networks._KeysAndValues.forward
 
     def counted(self, context):
         made.append(context)
-        return spoken(self, context)
+        return projected(self, context)
 
-    monkeypatch.setattr(compiled_networks._Spoken, "forward", counted)
+    monkeypatch.setattr(compiled_networks._KeysAndValues, "forward", counted)
     network = CompiledUNet(unet, lambda module: module)
     x, t = torch.randn(2, unet.config.in_channels, 8, 8), torch.tensor([10.0, 500.0])
     width = unet.config.cross_attention_dim

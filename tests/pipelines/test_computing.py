@@ -12,7 +12,7 @@ from safelight.checkpoints.controlnet import write_controlnet
 from safelight.checkpoints.files import write_state
 from safelight.engine import choosing, compiled
 from safelight.engine.store import own_store
-from safelight.engine.verdict import read_verdict, write_verdict
+from safelight.engine.verdict import Verdict, machine, read_verdict, write_verdict
 from safelight.errors import SafelightError
 from safelight.models.controlnet import ControlNet, ControlNetConfig
 from safelight.pipelines import computing
@@ -78,25 +78,24 @@ def agree(by_torch, by_openvino, **options) -> None:
 MASK = Image.fromarray(np.kron(np.eye(2), np.ones((16, 16))).astype(np.uint8) * 255)
 
 
+USUAL = [
+    {},
+    {"scale": 1.0},
+    {"image": noisy(0), "strength": 0.7},
+    {"image": noisy(0), "mask": MASK},
+    {"guidance": Guidance(interval=(0.0, 5.0), rescale=0.5)},
+    {"quality": "fast"},
+]
+MORE = [  # other calls of the same network
+    {"prompt": "a red cube AND a blue ball"},
+    {"guidance": Guidance(apg=Projection(eta=0.5, momentum=-0.5))},
+    {"guidance": Guidance(perp_neg=0.5), "negative": "a blue ball"},
+]
+
+
 @pytest.mark.usefixtures("networks_are_kept")
 @pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"scale": 1.0},
-        {"image": noisy(0), "strength": 0.7},
-        {"image": noisy(0), "mask": MASK},
-        {"guidance": Guidance(interval=(0.0, 5.0), rescale=0.5)},
-        {"quality": "fast"},
-        *(
-            pytest.param(options, marks=pytest.mark.slow)  # other calls of the same network
-            for options in (
-                {"prompt": "a red cube AND a blue ball"},
-                {"guidance": Guidance(apg=Projection(eta=0.5, momentum=-0.5))},
-                {"guidance": Guidance(perp_neg=0.5), "negative": "a blue ball"},
-            )
-        ),
-    ],
+    "options", [*USUAL, *(pytest.param(options, marks=pytest.mark.slow) for options in MORE)]
 )
 def test_pictures_of_openvino_are_those_of_torch(by_torch, by_openvino, options):
     agree(by_torch, by_openvino, **options)
@@ -130,15 +129,7 @@ def test_so_are_those_by_an_adapter_and_those_after_it(by_torch, by_openvino, tm
     agree(by_torch, by_openvino)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"scale": 1.0, "image": noisy(0), "strength": 0.7},
-        {"quality": "fast", "width": 2 * SIZE},
-        {"prompt": "a red cube AND a blue ball", "negative": "a cube", "count": 2},
-    ],
-)
+@pytest.mark.parametrize("options", [*USUAL, *MORE, {"width": 2 * SIZE, "count": 2}])
 def test_prepared_networks_make_the_pictures_of_torch(model_folder, by_torch, options):
     by_prepared = load(model_folder, device="cpu", engine="prepared")
     options = {"prompt": PROMPT, "steps": 4} | options
@@ -152,7 +143,6 @@ def test_prepared_networks_make_the_pictures_of_torch(model_folder, by_torch, op
 def test_auto_prepares_for_many_steps_by_a_model_that_is_not_large(
     model_folder, by_torch, control, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(choosing, "has_openvino", lambda: False)
     auto = load(model_folder, device="cpu")
     assert auto.generate(PROMPT, steps=9)[0].manifest.engine == "torch"
     [many] = auto.generate(PROMPT, steps=10)
@@ -167,11 +157,24 @@ def test_auto_prepares_for_many_steps_by_a_model_that_is_not_large(
     state[f"{LAYER}.lora_up.weight"] = torch.randn(32, 2)
     write_state(tmp_path / "style.safetensors", state)
     auto.adapt(tmp_path / "style.safetensors", 0.8)
-    [adapted] = auto.generate(PROMPT, steps=10)
+    by_torch.adapt(tmp_path / "style.safetensors", 0.8)
+    [adapted], [plainly] = (one.generate(PROMPT, steps=10) for one in (auto, by_torch))
     auto.eject()
+    by_torch.eject()
     assert adapted.manifest.engine == "prepared"
     assert apart(adapted, many) > 1
+    assert apart(adapted, plainly) <= 1
     assert apart(auto.generate(PROMPT, steps=10)[0], many) == 0
+    kept = own_store().place("another network", ((2, 4, 8, 8),))
+    kept.mkdir(parents=True)
+    write_verdict(kept, Verdict(machine(), torch.get_num_threads(), 2.0, 1.0, 0.0))
+    for steps, engine in ((10, "prepared"), (9, "torch"), (10, "prepared")):
+        [beside] = auto.generate(PROMPT, steps=steps)  # of which OpenVINO has nothing
+        assert beside.manifest.engine == engine
+        assert apart(beside, by_torch.generate(PROMPT, steps=steps)[0]) <= 1
+    second = load(model_folder, device="cpu", refiner=model_folder, refine_at=0.5)
+    [refined] = second.generate(PROMPT, steps=10)
+    assert refined.manifest.engine == "torch"  # as rerun takes one engine for both
     monkeypatch.setattr(computing, "_LARGE", 1000)
     assert auto.generate(PROMPT, steps=10)[0].manifest.engine == "torch"
     half = load(model_folder, device="cpu", dtype=torch.bfloat16)

@@ -2,19 +2,23 @@
 that is called while it waits spoils the picture.
 """
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import safelight
+from safelight.checkpoints.folder import write_folder
 from safelight.errors import SafelightError
 from safelight.pipelines import load as loading
 from safelight.pipelines import offloading
 from safelight.pipelines.load import load
 from safelight.pipelines.load_video import load_video
 from safelight.pipelines.request import Hires
-from tiny_model import SIZE, write_tiny_model
+from tiny_model import SIZE, seeing_folder, write_tiny_model
 from tiny_video import write_video_model
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8))
@@ -27,8 +31,7 @@ def waiting(monkeypatch):
     real: dict[int, torch.Tensor] = {}
 
     def wait(pipeline) -> None:
-        folder = pipeline.folder
-        for network in (folder.unet, folder.autoencoder, *folder.text_towers):
+        for network in modules_of(pipeline.folder):
             for weight in (*network.parameters(), *network.buffers()):
                 there = torch.full_like(weight.data, torch.nan)
                 real[there.data_ptr()], weight.data = weight.data, there
@@ -36,6 +39,18 @@ def waiting(monkeypatch):
 
     monkeypatch.setattr(offloading, "moved", lambda home, device: real[home.data_ptr()])
     return wait
+
+
+def modules_of(part) -> Iterator[torch.nn.Module]:
+    """All that has weights in a model's folder, wherever it is."""
+    if isinstance(part, torch.nn.Module):
+        yield part
+    elif is_dataclass(part):
+        for one in fields(part):
+            yield from modules_of(getattr(part, one.name))
+    elif isinstance(part, tuple | list):
+        for one in part:
+            yield from modules_of(one)
 
 
 def pixels(pictures) -> np.ndarray:
@@ -76,6 +91,14 @@ def test_so_they_are_with_a_second_model(model_folder, waiting, tmp_path, second
     for one in (waits, getattr(waits, second).pipeline):
         waiting(one)
     options = {"prompt": "a red cube", "steps": 4, "scale": 2.0}
+    assert np.array_equal(pixels(waits.generate(**options)), pixels(plain.generate(**options)))
+
+
+def test_so_are_those_of_a_picture_that_is_seen(waiting, tmp_path):
+    write_folder(tmp_path / "seeing", seeing_folder())
+    plain, waits = (load(tmp_path / "seeing", device="cpu", engine="torch") for _ in range(2))
+    waiting(waits)
+    options = {"prompt": "a red cube", "image": PICTURE, "steps": 2}
     assert np.array_equal(pixels(waits.generate(**options)), pixels(plain.generate(**options)))
 
 

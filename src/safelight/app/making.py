@@ -12,6 +12,7 @@ from torch import Tensor
 
 from safelight.app.adapters import chosen_adapters, chosen_embeddings
 from safelight.app.job import Loading
+from safelight.engine.names import BY_TORCH
 from safelight.pipelines.finishing import Finish
 from safelight.pipelines.hub import find_part
 from safelight.pipelines.image import ImagePipeline
@@ -71,7 +72,7 @@ def make_pictures(
             for path, picture in zip(targets, pictures, strict=True):
                 picture.save(path, infotext=infotext)
                 print(path, flush=True)
-    if pipeline.engine not in ("torch", "prepared"):
+    if pipeline.engine not in BY_TORCH:
         print(f"safelight: the networks were computed by {pipeline.engine}.", file=sys.stderr)
 
 

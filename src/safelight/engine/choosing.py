@@ -8,6 +8,7 @@ import torch
 
 from safelight.engine.names import Chosen, Engine
 from safelight.errors import SafelightError
+from safelight.nn.packed import has_onednn
 from safelight.nn.precision import multiplies_bfloat16
 
 _COMPILERS = ("g++", "clang++", "c++", "cl")
@@ -24,8 +25,8 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
     if engine == "prepared":
         if not packs(device, dtype):
             raise SafelightError(
-                'The engine "prepared" computes on the CPU, in float32, and the model is on '
-                f'{device} in {dtype}; take engine "torch".'
+                'The engine "prepared" computes on the CPU, in float32, by oneDNN, and the '
+                f'model is on {device} in {dtype}; take engine "torch".'
             )
         return "prepared"
     if engine == "compile":
@@ -55,7 +56,7 @@ def choose_engine(engine: Engine, device: str, dtype: torch.dtype) -> Chosen:
 
 def packs(device: str, dtype: torch.dtype) -> bool:
     """Whether torch computes convolutions whose weights were put in order before there."""
-    return torch.device(device).type == "cpu" and dtype == torch.float32
+    return torch.device(device).type == "cpu" and dtype == torch.float32 and has_onednn()
 
 
 def has_openvino() -> bool:

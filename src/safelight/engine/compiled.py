@@ -61,7 +61,7 @@ class Compiled(nn.Module):
 
     The module takes tensors whose first axis is the batch, and gives one or several. It is exported
     and compiled at the first call with inputs of other sizes or in another batch, which takes some
-    seconds; its `home` keeps what was exported, with a `Verdict`. With `fill` a batch smaller than
+    seconds; its `home` keeps what was compiled, with a `Verdict`. With `fill` a batch smaller than
     one that it was compiled for is filled up, unless it was compiled for that, too. Its weights
     must not change any more. One thread at a time may call it.
 
@@ -124,7 +124,7 @@ class Compiled(nn.Module):
             begun = time.perf_counter()
             run = _read(core, folder, settings)
             if run is None:
-                raise OSError(f"{folder / _FILE} was not kept as it was written.")
+                raise OSError  # what was written cannot be read, and is not kept
             ready = time.perf_counter() - begun
             with torch.inference_mode():
                 plainly = quickest(lambda: self.base(*inputs))
@@ -222,7 +222,7 @@ class _PlainNorm(nn.Module):
 
     def __init__(self, norm: nn.GroupNorm):
         super().__init__()
-        self.groups, self.eps = norm.num_groups, norm.eps
+        self.groups, self.eps, self.affine = norm.num_groups, norm.eps, norm.affine
         self.weight, self.bias = norm.weight, norm.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,6 +230,8 @@ class _PlainNorm(nn.Module):
         groups = x.reshape(x.shape[0], self.groups, -1)
         plain = F.layer_norm(groups, groups.shape[2:], eps=self.eps).reshape(x.shape)
         line = (-1, *[1] * (x.ndim - 2))
+        if not self.affine:
+            return plain
         return plain * self.weight.reshape(line) + self.bias.reshape(line)
 
 
@@ -238,7 +240,7 @@ def _with_plain_norms(module: nn.Module) -> nn.Module:
     norms = {
         path: _PlainNorm(part)
         for path, part in cast(Iterator[tuple[str, nn.Module]], module.named_modules())
-        if isinstance(part, nn.GroupNorm) and part.affine
+        if isinstance(part, nn.GroupNorm)
     }
     return substituted(module, norms)
 

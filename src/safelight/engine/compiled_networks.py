@@ -25,7 +25,7 @@ Wrap: TypeAlias = Callable[[nn.Module], nn.Module]
 _Layout: TypeAlias = tuple[str, ...]  # what each of some tensors is
 
 _REMEMBERED = 8  # contexts of which that is kept: of prompts that take turns in a picture
-_LARGE = 4 * 2**20  # bytes of keys and values, past which they cost more room than they save time
+_MOST_KEPT = 4 * 2**20  # bytes of keys and values; more cost more room than they save time
 
 
 class CompiledUNet:
@@ -39,12 +39,12 @@ class CompiledUNet:
 
     def __init__(self, unet: UNet, wrap: Wrap):
         self._unet = substituted(unet, {})  # whose layers nobody else swaps
-        self._spoken = _Spoken(self._unet)
-        self._remembered = Kept(self._spoken, _REMEMBERED)
+        self._projected = _KeysAndValues(self._unet)
+        self._remembered = Kept(self._projected, _REMEMBERED)
         pool = unet.context_embedding
         self._pool = None if pool is None else Kept(pool, _REMEMBERED)
         self._wrap = wrap
-        self._listening = substituted(self._unet, self._spoken.slices())
+        self._listening = substituted(self._unet, self._projected.slices())
         self._trunks: dict[tuple[type[nn.Module], _Layout], nn.Module] = {}
 
     def __call__(
@@ -93,9 +93,9 @@ class CompiledUNet:
         return tuple(name for name, _ in named), [part for _, part in named]
 
     def _context(self, context: Tensor) -> dict[str, Tensor]:
-        if not 0 < self._spoken.bytes_of(context) <= _LARGE:
+        if not 0 < self._projected.bytes_of(context) <= _MOST_KEPT:
             return {"context": context}
-        return {"spoken": self._remembered(context)}
+        return {"keys and values": self._remembered(context)}
 
     def _pooled(self, cond: Conditioning) -> Emb | None:
         if self._pool is None or cond.context is None:
@@ -104,17 +104,18 @@ class CompiledUNet:
 
     def _trunk(self, kind: "type[_Whole | _WithDeep | _FromDeep]", layout: _Layout) -> nn.Module:
         if (kind, layout) not in self._trunks:
-            unet = self._listening if "spoken" in layout else self._unet
+            unet = self._listening if "keys and values" in layout else self._unet
             self._trunks[kind, layout] = self._wrap(kind(unet, layout))
         return self._trunks[kind, layout]
 
 
-class _Spoken(nn.Module):
+class _KeysAndValues(nn.Module):
     """Keys and values of a context, of every layer that attends to it, beside each other."""
 
     def __init__(self, unet: UNet):
         super().__init__()
-        blocks = cast(Iterator[tuple[str, nn.Module]], unet.named_modules())
+        dim = unet.config.cross_attention_dim  # without which attention is to x itself
+        blocks = cast(Iterator[tuple[str, nn.Module]], () if dim is None else unet.named_modules())
         attentions = [
             f"{path}.{name}"
             for path, block in blocks
@@ -123,7 +124,7 @@ class _Spoken(nn.Module):
         ]
         self.paths = [f"{path}.{name}" for path in attentions for name in ("to_k", "to_v")]
         self.layers = nn.ModuleList(map(unet.get_submodule, self.paths))
-        token = unet.conv_in.weight.new_zeros(1, 1, unet.config.cross_attention_dim or 0)
+        token = unet.conv_in.weight.new_zeros(1, 1, dim or 0)
         with torch.inference_mode():
             self.widths = [layer(token).shape[-1] for layer in self.layers]
 
@@ -134,14 +135,14 @@ class _Spoken(nn.Module):
     def slices(self) -> dict[str, nn.Module]:
         """What in each layer's place takes its part of them, by the layer's path."""
         ends = list(accumulate(self.widths, initial=0))
-        return {path: _Slice(*pair) for path, pair in zip(self.paths, pairwise(ends), strict=True)}
+        return {path: _Part(*pair) for path, pair in zip(self.paths, pairwise(ends), strict=True)}
 
     def forward(self, context: Float[Tensor, "b n d"]) -> Float[Tensor, "b n sum"]:
         """A context to keys and values."""
         return torch.cat([layer(context) for layer in self.layers], dim=-1)
 
 
-class _Slice(nn.Module):
+class _Part(nn.Module):
     """Of each token some of its numbers."""
 
     def __init__(self, start: int, stop: int):
@@ -199,13 +200,13 @@ def _embedded(
     found: dict[str, list[Tensor]] = {}
     for name, part in zip(layout, parts, strict=True):
         found.setdefault(name, []).append(part)
-    pooled, context, spoken, vector, concat = (
+    pooled, context, projected, vector, concat = (
         found[name][0] if name in found else None
-        for name in ("pooled", "context", "spoken", "vector", "concat")
+        for name in ("pooled", "context", "keys and values", "vector", "concat")
     )
     emb = unet.embed_features(features, vector)
     cond = Conditioning(
-        context=context if spoken is None else spoken,
+        context=context if projected is None else projected,
         vector=vector,
         concat=concat,
         residuals=tuple(found.get("residuals", ())),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from safelight.engine.store import Shapes, Store, identity
 from safelight.engine.verdict import Terms, gains
+from safelight.models.prepared import prepared
 
 if TYPE_CHECKING:
     from safelight.engine.compiled import Compiled
@@ -41,19 +42,24 @@ class Home:
 
 
 class OnTerms(nn.Module):
-    """A module in whose place OpenVINO computes on some terms, else itself."""
+    """A module in whose place OpenVINO computes on some terms; else itself, made ready for many
+    calls (`models.prepared`) where the terms say so.
+    """
 
     def __init__(self, base: nn.Module, store: Store, terms: Terms):
         super().__init__()
         self.base = base
         self._home, self._terms = Home(base, store), terms
         self._compiled: Compiled | None = None
+        self._packed: nn.Module | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What the module gives."""
         terms = self._terms
         if not (terms.prepares or self._gains(tuple(tuple(x.shape) for x in inputs))):
-            return self.base(*inputs)
+            if terms.packs and self._packed is None:
+                self._packed = prepared(self.base, times=False)
+            return self._packed(*inputs) if terms.packs and self._packed else self.base(*inputs)
         if self._compiled is None:
             from safelight.engine.compiled import Compiled
 

@@ -6,4 +6,5 @@ from typing import Literal
 
 Engine = Literal["auto", "torch", "prepared", "compile", "openvino"]
 Chosen = Literal["torch", "prepared", "compile", "openvino"]
+BY_TORCH = ("torch", "prepared")
 Storage = Literal["int8", "float16", "bfloat16"]

@@ -46,11 +46,13 @@ class Terms:
         prepares: whether in each call, what is not ready being made so; else where it is ready or
             kept, and gains time.
         calls: how many are to come, which a start is reckoned against.
+        packs: whether torch, where it computes, does so with convolutions packed.
         used: whether OpenVINO computed since this was last set to False.
     """
 
     prepares: bool
     calls: int = 1
+    packs: bool = False
     used: bool = False
 
 

@@ -16,19 +16,19 @@ from safelight.nn.substitute import substituted
 M = TypeVar("M", bound=nn.Module)
 
 
-def prepared(network: M, steps: int = 8) -> M:
+def prepared(network: M, steps: int = 8, *, times: bool = True) -> M:
     """A second network that gives what the first gives, up to rounding, without gradients.
 
     It computes anew only what x changes: keys and values of the prompt, the embeddings of the
     prompt, the time and the hint are remembered (`nn.kept`), as many as a run of `steps` under a
-    prompt and beside it has; with 0 steps not those of times, as where each comes but once. Its
+    prompt and beside it has; without `times` not those of times, where each comes but once. Its
     convolutions are packed where that is known to be faster
     (`nn.packed`). Weights are shared where they are not packed. The first network stays as it is;
     what is put into it later, such as an adapter, is not in the second. Weights must not be
     written into.
     """
     twin = substituted(network, {})  # whose layers nobody else swaps the weights of
-    layers: dict[str, nn.Module] = dict(_remembering(twin, steps))
+    layers: dict[str, nn.Module] = dict(_remembering(twin, steps, times=times))
     for path, module in cast(Iterator[tuple[str, nn.Module]], twin.named_modules()):
         inside = any(path.startswith(f"{kept}.") for kept in layers)
         if not inside and isinstance(module, nn.Conv2d) and can_pack(module):
@@ -39,9 +39,8 @@ def prepared(network: M, steps: int = 8) -> M:
     return twin
 
 
-def _remembering(network: nn.Module, steps: int) -> Iterator[tuple[str, nn.Module]]:
+def _remembering(network: nn.Module, steps: int, *, times: bool) -> Iterator[tuple[str, nn.Module]]:
     most = 2 * steps + 2
-    times = steps > 0
     told = not isinstance(network, UNetEncoder) or network.config.cross_attention_dim is not None
     for path, module in cast(Iterator[tuple[str, nn.Module]], network.named_modules()):
         if isinstance(module, TransformerBlock) and told:

@@ -87,9 +87,16 @@ class TemporalConfig:
         if self.num_frames < 1:
             raise ValueError(f"num_frames should be 1 or more, got {self.num_frames}.")
 
+    @property
+    def chains(self) -> bool:
+        """Whether the noise of frames has to do with that of others at all."""
+        return bool(self.noise_correlation or self.moving_correlation)
+
     def correlation(self, motion: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Of the noise of neighbouring frames in clips of these motion buckets."""
-        moves = (motion.double() / MOST_MOTION).clamp(0, 1)
+        """Of the noise of neighbouring frames in clips of these motion buckets; on the CPU, in
+        float64, which not every device has.
+        """
+        moves = (motion.cpu().double() / MOST_MOTION).clamp(0, 1)
         still, moving = self.noise_correlation, self.moving_correlation
         return still + moves * (0.0 if moving is None else moving - still)
 

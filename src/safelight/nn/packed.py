@@ -38,9 +38,10 @@ def can_pack(layer: nn.Conv2d) -> bool:
     """Whether oneDNN computes a convolution so on this machine."""
     plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     placed = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
-    return plain and placed and _has_onednn()
+    return plain and placed and has_onednn()
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Whether torch was built with what computes so."""
     known = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     return known and torch.backends.mkldnn.is_available()

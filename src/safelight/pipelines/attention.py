@@ -20,8 +20,9 @@ def attention(
 ) -> tuple[GeneratedImage, AttentionMaps]:
     """Makes a picture and records the U-Net's cross-attention to the prompt, the refiner's aside.
 
-    The picture is the same bits as without. Errors as `ImagePipeline.generate`, and for what cannot
-    be watched: several pictures, image prompts, windows, and what `Watch.begin` refuses.
+    The picture is the same bits as by engine torch. Errors as `ImagePipeline.generate`, and for
+    what cannot be watched: several pictures, image prompts, windows, and what `Watch.begin`
+    refuses.
     """
     for here, what in (
         (request.count != 1, "several pictures"),

@@ -1,7 +1,7 @@
 """What sampling begins from: a model's parts, what is asked of it, and x at the first level."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -60,29 +60,35 @@ class Model:
         scheduler = self.folder.scheduler.with_sampler(settings.sampler)
         return scheduler.with_levels(settings.schedule, settings.sigmas)
 
-    def denoising(self) -> AbstractContextManager[None]:
-        """With the U-Nets on the device, the guide's too."""
-        guided = () if self.guide is None else (self.guide.folder.unet,)
-        return at_work((self.folder.unet, *guided), self._elsewhere)
+    @contextmanager
+    def denoising(self) -> Generator[None]:
+        """With the U-Net on the device, and the guide's."""
+        guide = nullcontext() if self.guide is None else self.guide.denoising()
+        with at_work((self.folder.unet,), self._elsewhere), guide:
+            yield
 
-    def around(self) -> AbstractContextManager[None]:
-        """With all that works before and after the U-Net on the device."""
-        folders = [self.folder, *([] if self.guide is None else [self.guide.folder])]
-        networks = [part for folder in folders for part in _beside_the_unet(folder)]
-        return at_work(networks, self._elsewhere)
+    @contextmanager
+    def telling(self) -> Generator[None]:
+        """With all that conditions are made by on the device, and the guide's."""
+        folder = self.folder
+        networks: list[nn.Module] = [*folder.text_towers, folder.autoencoder]
+        if folder.beside.layout is not None:
+            networks.append(folder.beside.layout)
+        if folder.vision is not None:
+            networks.append(folder.vision.tower)
+            if folder.vision.noising is not None:
+                networks.append(folder.vision.noising.normalizer)
+        guide = nullcontext() if self.guide is None else self.guide.telling()
+        with at_work(networks, self._elsewhere), guide:
+            yield
+
+    def coding(self) -> AbstractContextManager[None]:
+        """With the autoencoder on the device."""
+        return at_work((self.folder.autoencoder,), self._elsewhere)
 
     @property
     def _elsewhere(self) -> str | None:
         return self.device if self.offload else None
-
-
-def _beside_the_unet(folder: Folder) -> Iterator[nn.Module]:
-    yield from folder.text_towers
-    yield folder.autoencoder
-    parts = (folder.beside.layout, folder.beside.adapter)
-    yield from (part for part in parts if part is not None)
-    if folder.vision is not None:
-        yield folder.vision.tower
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def sampled_clip(
         denoise = over_windows(denoise, settings.window, settings.overlap, loop=settings.loop)
     factor, channels = folder.autoencoder.factor, folder.unet.config.out_channels
     shape = (settings.frames, channels, settings.height // factor, settings.width // factor)
-    if isinstance(network, VideoUNet):
+    if isinstance(network, VideoUNet) and network.temporal.chains:
         moves = torch.tensor([settings.motion])
         noise = chained_clip(noise, network.temporal.correlation(moves))
     drawn = noise(shape, 0)

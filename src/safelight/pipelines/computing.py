@@ -31,7 +31,7 @@ class Computing:
     """Puts networks by an engine into the place of a model's own, picture by picture.
 
     "prepared" lets torch compute with convolutions packed and what sees the prompt alone remembered
-    (`models.prepared`); so does "auto" for pictures of many steps by a model that is not large,
+    (`models.prepared`); so does "auto" for pictures of many steps by one model that is not large,
     where OpenVINO does not compute. "compile" and "openvino" make ready what is not. "auto" takes
     OpenVINO's networks where they were made ready before, for these weights and sizes, and gain
     time in one picture; it makes none ready but within `preparing`. What an engine cannot do, such
@@ -57,9 +57,23 @@ class Computing:
         """What computed the U-Net in the newest picture."""
         return "openvino" if self._unet.used else self._used
 
-    def of(self, model: Model, batch: Batch, adapters: tuple[UsedAdapter, ...]) -> Model:
-        """The model with the networks for a batch; `adapters` are those in its weights now."""
+    def of(
+        self,
+        model: Model,
+        batch: Batch,
+        adapters: tuple[UsedAdapter, ...],
+        *,
+        alone: bool = True,
+    ) -> Model:
+        """The model with the networks for a batch; `adapters` are those in its weights now, and
+        `alone` says that no other model does a part of the steps.
+        """
         self._used, self._unet.used = "torch", False
+        self._made = {  # of the others nothing stays
+            engine: made
+            for engine, made in self._made.items()
+            if made.adapters == adapters and made.of is model.folder.unet
+        }
         if self.best == "torch" and not self._packs:
             return model
         hindrance = _hindrance(model, batch)
@@ -67,14 +81,17 @@ class Computing:
             self._tell(hindrance)
             return model
         calls = self._unet.calls = batch.settings.total_steps
-        engine = self._engine_for(model, calls)
+        packs = self._packs and alone and calls >= _MANY
+        packs = packs and _weight_of_convolutions(model) <= _LARGE
+        engine = self._engine_for(calls, packs=packs)
         if engine == "torch":
             return model
-        if engine != "openvino":  # which tells by itself where it computed
-            self._used = engine
+        self._unet.packs = self._coder.packs = packs
+        self._used = engine
+        if engine == "openvino":  # which tells by itself where it computed
+            self._used = "prepared" if packs else "torch"
         made = self._made.get(engine)
-        if made is None or made.adapters != adapters or made.of is not model.folder.unet:
-            self._made.pop(engine, None)  # frees the ones before
+        if made is None:
             self._made[engine] = made = self._make(engine, model, adapters)
         return replace(
             model,
@@ -92,21 +109,20 @@ class Computing:
         finally:
             self._unet.prepares = self._coder.prepares = before
 
-    def _engine_for(self, model: Model, calls: int) -> Chosen:
+    def _engine_for(self, calls: int, *, packs: bool) -> Chosen:
         """What computes so many calls; before anything is imported for it."""
         if self._wanted != "auto":
             return self.best
         begun = self._unet.prepares or self.best in self._made
         if self.best != "torch" and (begun or _any_gains(calls)):
             return self.best
-        if self._packs and calls >= _MANY and _weight_of_convolutions(model) <= _LARGE:
-            return "prepared"
-        return "torch"
+        return "prepared" if packs else "torch"
 
     def _make(self, engine: Chosen, model: Model, adapters: tuple[UsedAdapter, ...]) -> "_Made":
         unet, autoencoder = model.folder.unet, model.folder.autoencoder
         if engine == "prepared":
-            return _Made(adapters, unet, prepared(unet, 0), prepared(autoencoder, 0))
+            parts = prepared(unet, times=False), prepared(autoencoder, times=False)
+            return _Made(adapters, unet, *parts)
         return _Made(
             adapters,
             unet,

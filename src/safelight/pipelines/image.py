@@ -371,7 +371,7 @@ class ImagePipeline:
 
     def reconstruct(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1] through the autoencoder, there and back."""
-        with torch.inference_mode(), self.model.around():
+        with torch.inference_mode(), self.model.coding():
             return there_and_back(self.folder.autoencoder, pixels.to(self.device)).cpu()
 
     def autoencoder_at(self, path: Path) -> AnyAutoencoder:

@@ -58,7 +58,7 @@ def look_inside(
     on_step: OnStep | None = None,
 ) -> Inside:
     """Makes a picture and keeps `most` of its steps, evenly spread, the last and, of two or more,
-    the first among them; the picture is the same bits as without. Errors as `attention`.
+    the first among them; the picture is the same bits as by engine torch. Errors as `attention`.
     """
     if most < 1:
         raise SafelightError(f"The number of steps to keep should be 1 or more, got {most}.")

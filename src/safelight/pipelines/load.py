@@ -63,7 +63,7 @@ def load(
             make ready what is not, in seconds to minutes, up to rounding; or "auto", OpenVINO where
             networks were made ready by it before and gain time in a picture, else "prepared" for
             ten steps and more of a model that is not large, else torch. `ImagePipeline.engine` says
-            which it was.
+            which it was. But for "torch", weights must not be written into after the first picture.
         storage: in how many bytes the U-Net and the towers hold their weights, where they
             compute in `dtype`: "float16", "bfloat16", or "int8", whole numbers with a scale for
             each output, which makes slightly other pictures. None: as they compute. The engine is

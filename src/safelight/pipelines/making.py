@@ -55,23 +55,23 @@ def pixels(
     """The pictures of a batch, as `ImagePipeline.sample`."""
     settings, second = batch.settings, pipeline.refiner
     with one_line_when_out_of_memory(settings), pipeline.with_adapters(), torch.inference_mode():
-        model = _computed(pipeline, batch)
+        model = _computed(pipeline, batch, alone=second is None)
         if second is None:
             z = sample_latents(model, batch, on_step)
         else:
-            refiner = _computed(second.pipeline, batch)
+            refiner = _computed(second.pipeline, batch, alone=False)
             z = sample_in_two(model, refiner, second.at, batch, on_step)
         check_finite(z, pipeline.name, pipeline.dtype)
-        with model.around():
+        with model.coding():
             made = finished(model.folder.autoencoder, z, tiled=settings.tiled_decode)
     if settings.mask_blur is not None:  # beside a mask the picture was continued
         made = made[..., : settings.height, : settings.width]
     return made
 
 
-def _computed(pipeline: "ImagePipeline", batch: Batch) -> Model:
+def _computed(pipeline: "ImagePipeline", batch: Batch, *, alone: bool) -> Model:
     """What sampling needs of a pipeline, with the networks that its engine has for a batch."""
-    return pipeline.computing.of(pipeline.model, batch, pipeline.adapters)
+    return pipeline.computing.of(pipeline.model, batch, pipeline.adapters, alone=alone)
 
 
 def _picture(

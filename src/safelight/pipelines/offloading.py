@@ -12,7 +12,7 @@ def at_work(networks: Iterable[nn.Module], device: str | None) -> Generator[None
     """The networks' weights on the device while they work; None: where they are.
 
     What waited is put back as it was, and not copied, so that weights mapped from a file stay so;
-    nothing may be written into them meanwhile.
+    nothing may be written into them meanwhile. One thread at a time.
     """
     if device is None:
         yield

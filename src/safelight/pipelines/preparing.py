@@ -2,6 +2,7 @@
 
 import logging
 
+from safelight.engine.names import BY_TORCH
 from safelight.errors import SafelightError
 from safelight.pipelines.image import ImagePipeline
 
@@ -16,7 +17,7 @@ def prepare(pipeline: ImagePipeline) -> None:
     prompt are left as they are, and so, with a warning, are those that the engine does not compute.
     """
     kind, best = pipeline.kind, pipeline.computing.best
-    if best in ("torch", "prepared") or kind.beside != "nothing" or kind.sees != "nothing":
+    if best in BY_TORCH or kind.beside != "nothing" or kind.sees != "nothing":
         return
     try:
         with pipeline.computing.preparing():

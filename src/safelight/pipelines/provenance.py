@@ -19,9 +19,11 @@ _SCHEDULER = "scheduler/scheduler_config.json"
 
 def library_versions() -> dict[str, str]:
     """The versions of what turns a prompt into pixels."""
-    numpy, tokenizers = _installed("numpy"), _installed("tokenizers")
-    versions = {"safelight": __version__, "torch": torch.__version__}
-    return {**versions, "numpy": numpy, "tokenizers": tokenizers}
+    return {
+        "safelight": __version__,
+        "torch": torch.__version__,
+        **{name: _installed(name) for name in ("numpy", "tokenizers")},
+    }
 
 
 @functools.cache

@@ -75,7 +75,7 @@ def sample_latents(model: Model, batch: Batch, on_step: OnStep | None = None) ->
         return _sample_twice(model, batch, batch.settings.hires, on_step)
     scheduler = model.scheduler(batch.settings)
     start = first_step(batch.settings.steps, batch.settings.strength)
-    with model.around():
+    with model.coding():
         first = begin(model, batch, scheduler, start)
     return _run(model, batch, scheduler, slice(start, None), first, on_step)
 
@@ -84,7 +84,7 @@ def _sample_twice(model: Model, batch: Batch, hires: Hires, on_step: OnStep | No
     """The finished latents enlarged, noised anew and finished again at the larger size."""
     first = replace(batch.settings, hires=None)
     z = sample_latents(model, replace(batch, settings=first), on_step)
-    with model.around():
+    with model.coding():
         z = enlarged(model.folder.autoencoder, z, hires, tiled=first.tiled_decode)
     height, width = (side * model.folder.autoencoder.factor for side in z.shape[-2:])
     steps = hires.steps or first.steps
@@ -113,7 +113,7 @@ def sample_in_two(
             f"With {steps} steps and refine_at = {at} the base does {end} and the refiner "
             f"{steps - start} of them; each should do one or more."
         )
-    with base.around():
+    with base.coding():
         first = begin(base, batch, ours, 0)
     noise = Counted(first.noise)
     x = _run(base, batch, ours, slice(0, end), replace(first, noise=noise), on_step)
@@ -142,7 +142,7 @@ def _run(
     steps = batch.settings.steps
     sigmas = scheduler.sigmas(steps)
     levels = sigmas[span.start : None if span.stop is None else span.stop + 1]
-    with model.around():
+    with model.telling():
         denoise = _guided(model, batch, scheduler, levels, start.concat)
     if start.kept is not None:
         denoise = keeping(denoise, start.kept)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from safelight.engine.choosing import choose_engine
-from safelight.engine.names import Chosen
+from safelight.engine.names import BY_TORCH, Chosen
 from safelight.engine.networks import accelerated_autoencoder
 from safelight.errors import SafelightError
 from safelight.models.any_autoencoder import AnyAutoencoder
@@ -48,7 +48,7 @@ def chosen_parts(
         return engine, autoencoder, steps
 
     engine = choose_engine(wanted.engine, model.device, model.dtype)
-    if engine in ("torch", "prepared"):
+    if engine in BY_TORCH:
         return by(engine)
     try:
         parts = by(engine)

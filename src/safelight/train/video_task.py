@@ -188,8 +188,9 @@ class VideoTask:
             cond = self._about(batch, batch.clips, cond, draws)
             sigma = repeat(sigma, "b -> (b f)", f=batch.clips.shape[1])
             drawn = draws.normal(batch.clips.shape, _NOISE)
-            moves = batch.extras["motion"].float()
-            drawn = chained(drawn, self._told.temporal.correlation(moves))
+            if self._told.temporal.chains:
+                moves = batch.extras["motion"].float()
+                drawn = chained(drawn, self._told.temporal.correlation(moves))
             noise = rearrange(drawn, "b f ... -> (b f) ...")
         elif batch.latents is not None:
             x0, noise = batch.latents, draws.normal(batch.latents.shape, _NOISE)
