@@ -233,6 +233,7 @@ def test_the_video_model_is_trained_on_the_bundle(house: Path):
         "video_slowed.toml",
         "video_around.toml",
         "video_alike.toml",
+        "steady_video.py",
         "measure_video.py",
         "bundle_video.py",
     ]

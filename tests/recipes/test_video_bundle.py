@@ -5,9 +5,10 @@ from pathlib import Path
 
 import bundle_video
 import pytest
+import steady_video
 import torch
 
-from safelight.checkpoints.folder import Defaults, write_folder
+from safelight.checkpoints.folder import Defaults, read_folder, write_folder
 from safelight.checkpoints.tables.video import OWN_PIPELINE
 from safelight.errors import SafelightError
 from safelight.models.video import TemporalConfig, inflate, new_parameters
@@ -70,3 +71,16 @@ def test_real_clips_are_measured_as_those_that_are_made():
     assert figures["speed at 16"] == 0
     wanted = measure_video.speed(moving, 8.0) / 2
     assert figures["speed at 64"] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_clips_are_made_from_steadier_noise_than_in_training(tmp_path: Path):
+    pictures = tiny_folder()
+    shape = TemporalConfig(3, "placed", ("motion",), noise_correlation=1.0, moving_correlation=0.8)
+    video = inflate(pictures.unet, shape, number_dim=8)
+    write_folder(tmp_path / "model", replace(pictures, unet=video, pipeline_class=OWN_PIPELINE))
+    steady_video.steady(tmp_path / "model", 0.93)
+    again = read_folder(tmp_path / "model").unet
+    assert again.temporal == replace(shape, moving_correlation=0.93)
+    write_folder(tmp_path / "still", pictures)
+    with pytest.raises(SafelightError, match="no clips from noise by their motion"):
+        steady_video.steady(tmp_path / "still", 0.93)
