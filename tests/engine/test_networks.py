@@ -1,12 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import safelight
+from safelight.checkpoints.files import write_state
 from safelight.engine import choosing, compiled_networks
 from safelight.engine.compiled import Compiled
 from safelight.engine.compiled_networks import CompiledUNet
 from safelight.engine.networks import accelerated, accelerated_autoencoder
 from safelight.errors import SafelightError
+from safelight.models.unet import UNet
+from safelight.pipelines.adapting import put_in
 from safelight.pipelines.load import load
 from safelight.types import Conditioning
 
@@ -74,6 +79,32 @@ def test_keys_and_values_of_a_context_are_made_once_where_they_are_small(
             again = network.from_deep(x, network.embed(t, cond), cond, deep)
             torch.testing.assert_close(again, whole)
     assert made == ([cond.context for cond in conds] if most else [])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cross_attention_dim": None},
+        {"only_cross_attention": (True, False)},  # whose first attention sees the context, too
+        {},
+    ],
+    ids=["no context", "context twice", "adapter"],
+)
+def test_other_attention_to_the_context(pipeline, tmp_path, changed):
+    torch.manual_seed(0)
+    unet = UNet(replace(pipeline.folder.unet.config, **changed)).eval()
+    if not changed:
+        layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+        state = {f"{layer}.lora_down.weight": torch.randn(2, 32)}
+        state[f"{layer}.lora_up.weight"] = torch.randn(32, 2)
+        write_state(tmp_path / "style.safetensors", state)
+        put_in(replace(pipeline.folder, unet=unet), (), tmp_path / "style.safetensors", 0.8)
+    network = CompiledUNet(unet, lambda module: module)
+    x, t = torch.randn(2, unet.config.in_channels, 8, 8), torch.tensor([10.0, 500.0])
+    context = None if changed.get("cross_attention_dim", 0) is None else torch.randn(2, 5, 32)
+    cond = Conditioning(context=context)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, t, cond), unet(x, t, cond))
 
 
 def test_an_autoencoder(pipeline):
