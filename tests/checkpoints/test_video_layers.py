@@ -66,7 +66,7 @@ def test_another_models_layers_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ('"narrow": 0', "narrow should be 1 or more"),
+        ('"narrow": 0', "narrow should be at least 1"),
         ('"num_frames": 0', "num_frames should be 1 or more"),
         ('"number_dim": 1000000000', "take 2,000,000,000 features"),
         ('"number_dim": 0', "take 0 features"),

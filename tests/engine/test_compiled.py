@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,15 @@ def test_what_was_exported_is_kept(exports, tmp_path):
         torch.testing.assert_close(kept_at(tmp_path, plain)(x, y), first)
         assert len(exports) == times
     assert kept.stat().st_size >= len(whole)
+
+
+def test_nothing_is_reported_to_openvinos_makers():
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+    script = "import safelight.engine.compiled, sys; print('openvino_telemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.split() == [b"False"]
 
 
 def test_what_cannot_be_exported_is_told_in_one_line(capsys, caplog):

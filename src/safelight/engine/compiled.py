@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from safelight.engine import unreported  # noqa: F401  # first  # pyright: ignore[reportUnusedImport]
+
+# isort: split
 import numpy as np
 import openvino
 import torch
