@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from safelight.engine import unreported  # noqa: F401  # first  # pyright: ignore[reportUnusedImport]
+from safelight.engine import unreported  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 import numpy as np

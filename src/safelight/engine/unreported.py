@@ -5,24 +5,13 @@ wheels: from a process that is forked beside running threads, which may hang for
 what its parent had. To be imported before OpenVINO is.
 """
 
-import importlib
 import sys
-from types import ModuleType
 
 _TELEMETRY = "openvino_telemetry"
 
-
-def _quietly(name: str) -> ModuleType:
-    """A module, imported where nobody finds the package that reports."""
-    there = {key: one for key, one in sys.modules.items() if key.partition(".")[0] == _TELEMETRY}
-    for key in there:
-        del sys.modules[key]
-    sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # so an import fails
+if "openvino" not in sys.modules:
+    sys.modules[_TELEMETRY] = None  # pyright: ignore[reportArgumentType]  # so its import fails
     try:
-        return importlib.import_module(name)
+        import openvino  # noqa: F401  # pyright: ignore[reportUnusedImport]
     finally:
         del sys.modules[_TELEMETRY]
-        sys.modules.update(there)
-
-
-_quietly("openvino")

@@ -92,9 +92,8 @@ class ImagePipeline:
         self._reading = Reading(dtype, device)
         self.controls = Controls(self.folder, name, self._reading, offline=offline)
         self._seeing: Seeing | None = None
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.offload = dtype, device, offload
         self.storage: Storage | None = storage
-        self.offload = offload
 
     @property
     def weights(self) -> dict[str, str]:
@@ -397,13 +396,5 @@ class ImagePipeline:
     def model(self) -> Model:
         """What sampling needs of it."""
         guide = None if self.guide is None else self.guide.pipeline.model
-        return Model(
-            self.folder,
-            self.kind,
-            self._text,
-            self.dtype,
-            self.device,
-            guide,
-            self.watch,
-            offload=self.offload,
-        )
+        parts = self.folder, self.kind, self._text, self.dtype, self.device
+        return Model(*parts, guide, self.watch, offload=self.offload)
